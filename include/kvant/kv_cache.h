@@ -1,0 +1,57 @@
+// A compressed KV cache for all layers of a model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kvant/scheme.h"
+#include "kvant/shape.h"
+#include "kvant/status.h"
+
+namespace kvant {
+
+class KvStore;
+struct Footprint;
+
+struct CacheConfig {
+  Scheme scheme;
+  std::vector<LayerShape> layers;
+  int num_sequences = 1;
+  size_t memory_limit_bytes = 0;  ///< 0: none
+};
+
+/// The stores of all layers, one for K and one for V each, over one page pool. Memory grows with the rows held.
+/// Not thread-safe; reading (attention, Read) by a team is.
+class KvCache {
+ public:
+  /// Errors: InvalidArgument or NotSupported, naming layer, codec and option.
+  static Result<std::unique_ptr<KvCache>> Create(const CacheConfig& config);
+  ~KvCache();
+
+  const CacheConfig& config() const;
+  int num_layers() const;
+  KvStore& keys(int layer);
+  KvStore& values(int layer);
+
+  /// Appends `count` rows to one layer of a sequence: k [count, kv_heads * k_dim], v [count, kv_heads * v_dim].
+  /// One thread. Seal is separate, so that the attention over these rows is exact.
+  Status Append(int sequence, int layer, int64_t count, const float* k, const float* v);
+  /// Seals what is due in all layers of a sequence.
+  Status Seal(int sequence);
+
+  Status Fork(int from, int to);
+  Status Truncate(int sequence, int64_t num_rows);
+  void Clear(int sequence);
+
+  Footprint footprint() const;
+  size_t memory_bytes() const;  ///< taken from the system by the page pool
+
+ private:
+  struct Impl;
+  explicit KvCache(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvant

@@ -1,0 +1,106 @@
+// The K or the V of one layer, for all sequences: pages, bases, sealing. K and V are two stores that know nothing of
+// each other.
+//
+// Rows are numbered per sequence. Under libllama a "sequence" here is a stream of cache cells and a row is a cell;
+// cells are written in any order and rewritten. A program that embeds kvant appends rows 0, 1, 2, ...
+//
+// Functions that take a Team are called by every member of it with the same arguments, and return on every member
+// with the same Status; they start and end with a barrier. All others are called by one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/float16.h"
+#include "base/team.h"
+#include "codec/codec.h"
+#include "kvant/status.h"
+#include "page/paged_view.h"
+
+namespace kvant {
+
+class PagePool;
+
+/// Rows to write: [count, kv_heads * dim] values.
+struct RowSource {
+  const void* data = nullptr;
+  size_t row_stride_bytes = 0;
+  bool is_f16 = false;  ///< F16 instead of float
+};
+
+/// Where decoded rows go: [count, kv_heads * dim] F16.
+struct RowTarget {
+  F16* data = nullptr;
+  size_t row_stride = 0;  ///< in values
+};
+
+/// Pages that share a codec and a basis, in row order.
+struct PageRun {
+  const Codec* codec;                  ///< how to read the pages; the raw codec for open pages and sinks
+  std::span<const std::byte* const> bases;  ///< [kv_heads] or empty: no basis
+  std::span<const PageView> pages;
+};
+
+/// Bytes held, by what they are for. All of them are really allocated.
+struct Footprint {
+  size_t by_kind[kNumStreamKinds] = {};  ///< sealed blocks by stream kind (kExact: sinks, open and recent pages)
+  size_t rows = 0;                       ///< rows held (written and not freed), summed over sequences
+  size_t values = 0;                     ///< rows * kv_heads * dim
+  size_t total() const;
+  double bits_per_value() const { return values ? 8.0 * static_cast<double>(total()) / static_cast<double>(values) : 0; }
+  Footprint& operator+=(const Footprint& other);
+};
+
+struct KvStoreConfig {
+  int layer = 0;
+  int kv_heads = 0;
+  int num_sequences = 1;
+  Codec codec;           ///< for sealed pages; codec.shape() gives side and dim
+  int sink_tokens = 0;
+  int recent_tokens = 0;
+};
+
+class KvStore {
+ public:
+  /// `pool` is shared by all stores of a cache and outlives them; it enforces the memory limit.
+  static Result<std::unique_ptr<KvStore>> Create(const KvStoreConfig& config, PagePool* pool);
+  ~KvStore();
+
+  const KvStoreConfig& config() const;
+
+  /// Writes `rows.size()` rows of `source` at the given row numbers of `sequence`; a row of a sealed page opens the
+  /// page again. Errors: InvalidArgument (a NaN, an infinity or a value beyond fp16, naming layer, K or V, head and
+  /// row; nothing of the batch is visible then), OutOfMemory. Next: Seal, after the attention has read exact rows.
+  Status Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source);
+
+  /// Seals every full page that is older than the recent window, fitting a basis first where the codec wants one.
+  Status Seal(const Team& team, int sequence);
+
+  /// Decodes rows first .. first+count-1 to F16; rows never written give zeros.
+  Status Read(const Team& team, int sequence, int64_t first, int64_t count, const RowTarget& target) const;
+
+  /// Pages of a sequence, for attention. Valid until the next call that is not const.
+  std::span<const PageRun> View(int sequence) const;
+
+  /// One past the highest row written.
+  int64_t num_rows(int sequence) const;
+
+  /// `to` becomes a copy of `from`; sealed pages and bases are shared, open pages copied.
+  Status Fork(int from, int to);
+  /// Forgets rows >= num_rows. A sealed page that is cut opens again.
+  Status Truncate(int sequence, int64_t num_rows);
+  /// Forgets everything of a sequence.
+  void Clear(int sequence);
+
+  Footprint footprint() const;
+
+ private:
+  struct Impl;
+  explicit KvStore(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvant

@@ -1,0 +1,23 @@
+#include "codec/registry.h"
+
+#include "codec/raw/raw.h"
+
+namespace kvant {
+namespace {
+
+constexpr const CodecInfo* kCodecs[] = {
+    &raw::kInfo,
+};
+
+}  // namespace
+
+std::span<const CodecInfo* const> AllCodecs() { return kCodecs; }
+
+const CodecInfo* FindCodec(std::string_view name) {
+  for (const CodecInfo* info : kCodecs) {
+    if (info->name == name) return info;
+  }
+  return nullptr;
+}
+
+}  // namespace kvant

@@ -1,0 +1,16 @@
+// The table of codecs: one row each, in the order in which they are listed to people.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "codec/codec.h"
+
+namespace kvant {
+
+std::span<const CodecInfo* const> AllCodecs();
+
+/// Null when there is no codec of that name.
+const CodecInfo* FindCodec(std::string_view name);
+
+}  // namespace kvant

@@ -1,0 +1,81 @@
+// The one door to models: open a GGUF with a cache scheme, feed tokens, read logits. No libllama type in here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/kv_store.h"
+#include "kvant/shape.h"
+#include "kvant/status.h"
+
+namespace kvant {
+
+struct ModelInfo {
+  std::string path;
+  std::string architecture;  ///< "llama"
+  std::string description;   ///< as libllama prints it
+  int64_t parameters = 0;
+  int64_t file_bytes = 0;
+  int vocab_size = 0;
+  int context_train = 0;
+  int q_heads = 0;
+  std::vector<LayerShape> layers;  ///< attention layers with a cache, in order
+  bool has_chat_template = false;
+};
+
+/// What the cache of a session costs. For stock llama.cpp caches `by_kind` holds everything under "codes".
+struct CacheUse {
+  Footprint footprint;
+  size_t memory_bytes = 0;     ///< held from the system for K and V
+  size_t fp16_bytes = 0;       ///< the same rows at 16 bits
+};
+
+struct RunnerOptions {
+  std::string model_path;
+  /// A kvant scheme ("kv4", "k=int:4 v=int:2"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
+  /// "llama:q8_0/q4_0" (K/V).
+  std::string cache = "f16";
+  int context = 4096;   ///< tokens; at most ModelInfo::context_train
+  int batch = 512;      ///< tokens per chunk of prefill (n_ubatch)
+  int threads = 2;
+  int sequences = 1;
+  size_t memory_limit_bytes = 0;
+};
+
+/// A model with one context. Not thread-safe.
+class Runner {
+ public:
+  /// Reads shapes and metadata only.
+  static Result<ModelInfo> Inspect(const std::string& model_path);
+  /// Errors in one line: file missing, not a GGUF, unsupported architecture or head size, scheme refused, ...
+  static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options);
+  virtual ~Runner() = default;
+
+  virtual const ModelInfo& info() const = 0;
+  virtual std::vector<int> Tokenize(std::string_view text, bool add_bos) const = 0;
+  virtual std::string Detokenize(int token) const = 0;
+  virtual bool IsEndOfGeneration(int token) const = 0;
+  /// The model's chat template around one user message. NotSupported when it has none.
+  virtual Result<std::string> ApplyChatTemplate(std::string_view user_message) const = 0;
+
+  /// Feeds tokens after those already held; `all_logits`: keep the logits of each of them, else of the last only.
+  /// Errors: InvalidArgument (context full, with both numbers), OutOfMemory (memory limit).
+  virtual Status Decode(std::span<const int> tokens, bool all_logits) = 0;
+  /// Logits [vocab_size] of token i of the last Decode; i = -1: its last token.
+  virtual std::span<const float> Logits(int i) const = 0;
+  virtual int64_t num_tokens() const = 0;
+
+  /// Forgets tokens from `num_tokens` on.
+  virtual Status Truncate(int64_t num_tokens) = 0;
+  virtual Result<std::vector<std::byte>> SaveState() = 0;
+  virtual Status LoadState(std::span<const std::byte> state) = 0;
+
+  virtual CacheUse cache_use() const = 0;
+};
+
+}  // namespace kvant
