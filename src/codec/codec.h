@@ -86,6 +86,8 @@ class CodecState {
   int basis_min_tokens = 0;
   /// A new basis is fitted after this many further tokens; 0: the first one stays.
   int basis_refit_tokens = 0;
+  /// One basis serves all KV heads of the layer; it is fitted to the rows of all heads, one head after the other.
+  bool basis_per_layer = false;
 };
 
 /// One implementation (scalar reference, SIMD, ...) of the verbs. `basis` is null for codecs without one and for
@@ -118,6 +120,7 @@ struct CodecInfo {
   std::string_view paper;    ///< citation, or "-"
   bool keys = true;
   bool values = true;
+  int recent_tokens = 0;  ///< exact recent window that the method prescribes; scheme text may override it
   std::span<const OptionInfo> options;
   std::span<const Expectation> expectations;
   /// Share of values whose code may differ by one step between SIMD targets; 0: bytes are equal.
@@ -125,7 +128,8 @@ struct CodecInfo {
 
   /// Validates options (unknown names are refused before, in MakeCodec) and builds the state.
   Result<std::unique_ptr<CodecState>> (*make)(const BlockShape& shape, const CodecOptions& options) = nullptr;
-  /// Fits a basis to rows [tokens, dim] of one KV head, tokens >= basis_min_tokens. Null: the codec has no basis.
+  /// Fits a basis to rows [tokens, dim] of one KV head (of all heads with basis_per_layer), tokens >=
+  /// basis_min_tokens. Null: the codec has no basis.
   Status (*fit_basis)(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) = nullptr;
   /// Checks the bytes of a foreign basis (snapshot). Null: the codec has no basis.
   Status (*check_basis)(const CodecState& state, const std::byte* basis) = nullptr;
