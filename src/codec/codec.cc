@@ -86,6 +86,12 @@ Result<Codec> MakeCodec(std::string_view name, const CodecOptions& options, cons
   return codec;
 }
 
+Codec OpenPageCodec(const BlockShape& shape) {
+  Result<Codec> codec = MakeCodec("raw", {{"type", "fp16"}}, shape);
+  KVANT_CHECK(codec.ok());
+  return *std::move(codec);
+}
+
 std::string OptionReader::Get(std::string_view name) const {
   for (const auto& [option, value] : options_) {
     if (option == name) return value;

@@ -37,6 +37,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/float16.h"
 #include "kvant/status.h"
 #include "page/block_layout.h"
 
@@ -134,6 +135,10 @@ struct CodecInfo {
   /// Checks the bytes of a foreign basis (snapshot). Null: the codec has no basis.
   Status (*check_basis)(const CodecState& state, const std::byte* basis) = nullptr;
 
+  /// Row access in place, for codecs whose block can be filled row by row (raw: open pages are its blocks); else null.
+  void (*store_row)(const BlockShape& shape, std::byte* block, int token, const F16* row) = nullptr;
+  void (*load_row)(const BlockShape& shape, const std::byte* block, int token, F16* row) = nullptr;
+
   CodecVerbs reference;             ///< complete for the sides it serves; the definition
   const CodecVerbs* (*simd)() = nullptr;  ///< for the best target of this machine; null: none
 };
@@ -155,6 +160,9 @@ enum class Implementation { kBest, kReference };
 /// Errors: InvalidArgument (unknown codec, option or value, with what is accepted), NotSupported (side, head size).
 Result<Codec> MakeCodec(std::string_view name, const CodecOptions& options, const BlockShape& shape,
                         Implementation implementation = Implementation::kBest);
+
+/// The codec of open pages, recent windows and sinks: fp16, with store_row and load_row.
+Codec OpenPageCodec(const BlockShape& shape);
 
 /// Splits "bits=2,group=32" or "4,gauge=klt" (the first value may go without a name).
 Result<CodecOptions> ParseCodecOptions(const CodecInfo& info, std::string_view text);

@@ -18,8 +18,8 @@ struct FixedQuery {
 };
 
 struct FixedPointKernels {
-  /// queries [heads, stride] * channel_scale [channels] (null: 1) -> out [channels/4][heads * planes][4]; column of
-  /// head h and plane p is h * planes + p. unit[h] = real value of one step; offset_sum[h] = sum over channels of
+  /// queries [heads, stride] * channel_scale [channels] (null: 1) -> out [heads * planes][channels]; the column of
+  /// head h and plane p is h * planes + p, the high plane first. unit[h] = real value of one step; offset_sum[h] = sum over channels of
   /// the quantised (integer) query, for removing a level offset.
   void (*quantize_query)(const float* queries, size_t stride, int heads, int channels, int planes,
                          const float* channel_scale, int8_t* out, float* unit, int32_t* offset_sum);
@@ -31,7 +31,7 @@ struct FixedPointKernels {
                         const float* unit, const int32_t* offset_sum, int level_offset, const float* token_scale,
                         const float* bias, float* scores);
 
-  /// weights [heads, 64] * token_scale [64] (null: 1) -> out [16][heads][2 planes][4], bytes 0..127, for
+  /// weights [heads, 64] * token_scale [64] (null: 1) -> out [heads][2 planes][64], bytes 0..127, for
   /// TileKernels::accumulate. unit[h] = real value of one step of hi * 128 + lo; sum[h] = sum over tokens of the
   /// quantised weights times unit[h] (real), for removing a level offset. token_scale >= 0.
   void (*quantize_weights)(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,

@@ -26,14 +26,14 @@ struct TileMatrix {
 };
 
 struct TileKernels {
-  /// sums[col][t] = sum over channels of level(t, c) * q[c][col], for tokens first..last-1 (multiples of 16).
-  /// `q` is [num_tiles * 4 quads][columns][4 channels]; `sums` [columns][64], overwritten in the token range only.
+  /// sums[col][t] = sum over channels of level(t, c) * q[col][c], for tokens first..last-1 (multiples of 32).
+  /// `q` is [columns][num_tiles * 16]; `sums` [columns][64], overwritten in the token range only.
   /// A column is a query head, or one of two planes of it (see fixed_point.h).
   void (*score)(const TileMatrix& m, const int8_t* q, int columns, int first_token, int last_token, int32_t* sums);
 
-  /// acc[h][c] += scale[h] * sum over tokens of level(t, c) * w[t][h], with w = hi * 128 + lo.
-  /// `w` is [16 token quads][heads][planes][4 tokens], bytes 0..127; planes = 2: {hi, lo}, planes = 1: {hi} alone,
-  /// scale then counts w = hi. `acc` has `acc_stride` floats per head; its element 0 is channel 0 of tile 0.
+  /// acc[h][c] += scale[h] * sum over tokens of level(t, c) * w[h][t], with w = hi * 128 + lo.
+  /// `w` is [heads][2 planes][64 tokens], bytes 0..127: hi, then lo; planes = 1 leaves lo out (and scale still counts
+  /// hi * 128). `acc` has `acc_stride` floats per head; its element 0 is channel 0 of tile 0.
   void (*accumulate)(const TileMatrix& m, const int8_t* w, int heads, int planes, const float* scale, float* acc,
                      size_t acc_stride);
 
@@ -42,8 +42,8 @@ struct TileKernels {
   void (*unpack)(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, uint8_t* codes);
 };
 
-/// For the best SIMD target of this machine (or the one forced with SetSimdTarget).
-const TileKernels& GetTileKernels();
+/// For the best SIMD target of this machine (or the one forced with SetSimdTarget). Cheap, but not free: once per block.
+TileKernels GetTileKernels();
 
 /// Plain C++: what the SIMD targets are tested against.
 const TileKernels& ReferenceTileKernels();
