@@ -140,9 +140,7 @@ Status KvGraph::AddNode(ggml_tensor* node) {
 }
 
 void KvGraph::AddWrite(const WriteOp& op) {
-  AddStep(*op.rows, [op, cells = std::make_shared<CellList>(op)](const Team& team) {
-    return WriteCells(team, op, cells.get());
-  });
+  AddStep(*op.rows, [op](const Team& team) { return WriteCells(team, op); });
 }
 
 void KvGraph::AddAttention(const AttentionOp& op) {
@@ -217,8 +215,8 @@ void KvGraph::RunStep(ggml_tensor*, int rank, int size, void* data) {
   KVANT_CHECK(static_cast<size_t>(size) < graph.barriers_.size());
   const Team team(rank, size, graph.barriers_[static_cast<size_t>(size)].get());
   Status status = step.work(team);
-  team.Sync();  // nobody still looks at status_ for this step
-  if (team.leader()) graph.status_ = std::move(status);
+  // Work that fails has had a barrier, so every member has looked at status_ by now.
+  if (team.leader() && !status.ok()) graph.status_ = std::move(status);
 }
 
 }  // namespace kvant

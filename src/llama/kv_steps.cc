@@ -2,20 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <tuple>
+#include <utility>
 
 namespace kvant {
 namespace {
-
-// The leader's work for all; `status` is shared by the team.
-template <typename Work>
-Status OnLeader(const Team& team, Status* status, Work work) {
-  if (team.leader()) *status = work();
-  team.Sync();
-  Status result = *status;
-  team.Sync();  // before the leader's next work
-  return result;
-}
 
 const std::byte* Bytes(const ggml_tensor& tensor, size_t offset) {
   return static_cast<const std::byte*>(tensor.data) + offset;
@@ -27,22 +18,20 @@ int64_t CellAt(const ggml_tensor& cells, size_t row) {
   return *reinterpret_cast<const int64_t*>(at);
 }
 
-// libllama numbers cells over all streams; a batch of rows stays within one.
-Status FillCells(const WriteOp& op, CellList* list) {
+struct Cell {
+  int stream;
+  int64_t row;
+};
+
+// libllama numbers cells over all streams.
+Result<Cell> TargetOf(const WriteOp& op, size_t row) {
   const KvTensor& tensor = *op.tensor;
-  list->batches.clear();
-  for (size_t row = 0; row < list->cells.size(); ++row) {
-    const int64_t cell = CellAt(*op.cells, row);
-    if (cell < 0 || cell >= tensor.cells * tensor.streams) {
-      return Status::Internal(StrFormat("kvant: the host wrote to cell %lld of %lld", static_cast<long long>(cell),
-                                        static_cast<long long>(tensor.cells * tensor.streams)));
-    }
-    const int stream = static_cast<int>(cell / tensor.cells);
-    list->cells[row] = cell % tensor.cells;
-    if (list->batches.empty() || list->batches.back().stream != stream) list->batches.push_back({stream, row, 0});
-    ++list->batches.back().count;
+  const int64_t cell = CellAt(*op.cells, row);
+  if (cell >= 0 && cell < tensor.cells * tensor.streams) {
+    return Cell{static_cast<int>(cell / tensor.cells), cell % tensor.cells};
   }
-  return Status::Ok();
+  return Status::Internal(StrFormat("kvant: the host wrote to cell %lld of %lld", static_cast<long long>(cell),
+                                    static_cast<long long>(tensor.cells * tensor.streams)));
 }
 
 // Slope of each head, as ALiBi defines it for a head count that need not be a power of two.
@@ -63,17 +52,23 @@ std::vector<float> AlibiSlopes(float max_bias, int heads) {
 
 // ---- Writing ----
 
-CellList::CellList(const WriteOp& op) : cells(static_cast<size_t>(op.rows->ne[1])) {
-  batches.reserve(static_cast<size_t>(op.tensor->streams));
-}
-
-Status WriteCells(const Team& team, const WriteOp& op, CellList* list) {
-  KVANT_TRY(OnLeader(team, &list->status, [&] { return FillCells(op, list); }));
+Status WriteCells(const Team& team, const WriteOp& op) {
   KvStore& store = op.cache->store(*op.tensor);
-  for (const CellList::Batch& batch : list->batches) {
-    const RowSource source{Bytes(*op.rows, batch.first * op.rows->nb[1]), op.rows->nb[1],
-                           op.rows->type == GGML_TYPE_F16};
-    KVANT_TRY(store.Write(team, batch.stream, std::span(list->cells).subspan(batch.first, batch.count), source));
+  const auto count = static_cast<size_t>(op.rows->ne[1]);
+  // Each member makes its own list of row numbers: cheaper than a barrier. A batch of rows stays within a stream.
+  std::vector<int64_t> rows;
+  for (size_t first = 0; first < count; first += rows.size()) {
+    const Result<Cell> start = TargetOf(op, first);
+    if (!start.ok()) return start.status();
+    rows.assign(1, start->row);
+    for (size_t i = first + 1; i < count; ++i) {
+      const Result<Cell> next = TargetOf(op, i);
+      if (!next.ok()) return next.status();
+      if (next->stream != start->stream) break;
+      rows.push_back(next->row);
+    }
+    const RowSource source{Bytes(*op.rows, first * op.rows->nb[1]), op.rows->nb[1], op.rows->type == GGML_TYPE_F16};
+    KVANT_TRY(store.Write(team, start->stream, rows, source));
   }
   return Status::Ok();
 }
@@ -99,9 +94,11 @@ FusedAttention::FusedAttention(const AttentionOp& op, AlignedBuffer<std::byte>* 
 
 Status FusedAttention::Run(const Team& team) {
   for (int stream = 0; stream < op_.num_streams; ++stream) {
-    KVANT_TRY(OnLeader(team, &status_, [&] { return Prepare(stream, team.size()); }));
-    Attend(team, args_, workspace_->data());
+    if (team.leader()) status_ = Prepare(stream, team.size());
     team.Sync();
+    KVANT_TRY(status_);
+    Attend(team, args_, workspace_->data());
+    if (stream + 1 < op_.num_streams) team.Sync();  // before the leader prepares the next
   }
   return Status::Ok();
 }

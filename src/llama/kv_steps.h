@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,22 +14,8 @@
 
 namespace kvant {
 
-/// Where the rows of a write go. Made with the node, filled in when its indices are known.
-struct CellList {
-  explicit CellList(const WriteOp& op);
-  /// Rows first .. first+count-1 of the node go to one stream.
-  struct Batch {
-    int stream;
-    size_t first;
-    size_t count;
-  };
-  std::vector<int64_t> cells;  ///< within the stream, [rows]
-  std::vector<Batch> batches;
-  Status status;
-};
-
 /// SET_ROWS. Next: the attention of the layer.
-Status WriteCells(const Team& team, const WriteOp& op, CellList* list);
+Status WriteCells(const Team& team, const WriteOp& op);
 
 /// FLASH_ATTN_EXT of few queries, straight from the pages. Next: SealStreams.
 class FusedAttention {
@@ -45,8 +30,8 @@ class FusedAttention {
   const AttentionOp op_;
   AlignedBuffer<std::byte>* const workspace_;
   std::vector<float> slopes_;  ///< ALiBi [q_heads], or empty
-  AttendArgs args_;            ///< of the stream at hand; written by the leader
-  Status status_;
+  AttendArgs args_;            ///< of the stream at hand; written by the leader, as is
+  Status status_;              ///< whether they could be prepared
 };
 
 /// Decodes all cells that an attention reads: K to keys [streams, cells, row_values], V likewise. Next: the inner
