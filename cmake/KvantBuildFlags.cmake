@@ -1,0 +1,48 @@
+# How everything of ours is compiled: one interface target, `kvant_build`, that each target links privately.
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+find_package(Threads REQUIRED)
+find_package(Eigen3 3.3 REQUIRED NO_MODULE) # for codec/parts, eval, tune and calibrate
+if(KVANT_TOOLS)
+  find_package(CLI11 REQUIRED)
+  find_package(nlohmann_json REQUIRED)
+endif()
+
+add_library(kvant_build INTERFACE)
+target_compile_options(kvant_build INTERFACE -Wall -Wextra -Werror)
+
+# One Highway source becomes one copy per target, and each copy costs compile time: AVX2, AVX3, AVX3_DL (off by default
+# in Highway 1.0.3), NEON, and the baseline that always remains. With -march flags the best target is the baseline.
+if(KVANT_SCALAR_ONLY)
+  target_compile_definitions(kvant_build INTERFACE HWY_COMPILE_ONLY_SCALAR)
+else()
+  target_compile_definitions(
+    kvant_build INTERFACE HWY_WANT_AVX3_DL
+                          "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
+endif()
+
+if(KVANT_SANITIZE)
+  target_compile_options(kvant_build INTERFACE -fsanitize=${KVANT_SANITIZE} -fno-sanitize-recover=all
+                                               -fno-omit-frame-pointer)
+  target_link_options(kvant_build INTERFACE -fsanitize=${KVANT_SANITIZE})
+endif()
+if(KVANT_FUZZ)
+  target_compile_options(kvant_build INTERFACE -fsanitize=fuzzer-no-link)
+endif()

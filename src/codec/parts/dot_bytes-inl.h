@@ -1,0 +1,53 @@
+// The primitive under every tile kernel: sums of four products of an unsigned and a signed byte.
+//
+// The one place with raw intrinsics: Highway 1.0.3, the packaged one, has no operation for the VNNI instruction that
+// does this in one step (later releases call it SumOfMulQuadAccumulate).
+#if defined(KVANT_DOT_BYTES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KVANT_DOT_BYTES_INL_H_
+#undef KVANT_DOT_BYTES_INL_H_
+#else
+#define KVANT_DOT_BYTES_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kvant {
+namespace HWY_NAMESPACE {
+
+/// sum[i] + levels[4i] * operand[4i] + ... + levels[4i+3] * operand[4i+3]; exact.
+template <class V32, class VU8, class VI8>
+HWY_INLINE V32 DotBytes(V32 sum, VU8 levels, VI8 operand) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  return V32{_mm512_dpbusd_epi32(sum.raw, levels.raw, operand.raw)};
+#else
+  const hn::DFromV<V32> d32;
+  const hn::RepartitionToNarrow<decltype(d32)> d16;
+  const auto levels16 = hn::BitCast(hn::RebindToUnsigned<decltype(d16)>(), levels);
+  const auto operand16 = hn::BitCast(d16, operand);
+  const auto even = hn::BitCast(d16, hn::And(levels16, hn::Set(hn::DFromV<decltype(levels16)>(), uint16_t{0xFF})));
+  const auto odd = hn::BitCast(d16, hn::ShiftRight<8>(levels16));
+  const auto operand_even = hn::ShiftRight<8>(hn::ShiftLeft<8>(operand16));
+  const auto operand_odd = hn::ShiftRight<8>(operand16);
+#if HWY_TARGET <= HWY_SSSE3 && HWY_ARCH_X86
+  // On x86 this is one multiply-add of neighbouring pairs and leaves the second sum alone; a test holds it to that.
+  auto unused = hn::Zero(d32);
+  sum = hn::ReorderWidenMulAccumulate(d32, even, operand_even, sum, unused);
+  return hn::ReorderWidenMulAccumulate(d32, odd, operand_odd, sum, unused);
+#else
+  // 255 * 127 fits 16 bits, so products are taken there and neighbours added after sign extension.
+  const auto pairs = [&](auto products) {
+    const auto wide = hn::BitCast(d32, products);
+    return hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(wide)), hn::ShiftRight<16>(wide));
+  };
+  return hn::Add(sum, hn::Add(pairs(hn::Mul(even, operand_even)), pairs(hn::Mul(odd, operand_odd))));
+#endif
+#endif
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kvant
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle
