@@ -9,7 +9,8 @@
 //   scales  2 * dim * 64 / group     fp16, finite, >= 0; kChannel: [64 / group][dim], kToken: [dim / group][64]
 //   mins    2 * dim * 64 / group     fp16, finite; same order
 //
-// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast verbs.
+// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast verbs, and
+// uniform_codec.h a whole codec.
 #pragma once
 
 #include <cstddef>
@@ -47,6 +48,11 @@ struct UniformGroups {
   int num_groups() const { return dim * kTokensPerPage / group; }
   /// The largest code.
   int top() const { return (1 << bits) - 1; }
+  /// Codes count from here when they meet an integer query: what remains is small, so the rounding of the query
+  /// (proportional to it) is too; the constant part is added in floats.
+  int centre() const { return 1 << (bits - 1); }
+  /// Byte planes of the integer query.
+  int query_planes() const { return bits <= 4 ? 1 : 2; }
   /// Index of the group of a value in `scales` and `mins`.
   int GroupIndex(int token, int channel) const {
     return axis == GroupAxis::kChannel ? token / group * dim + channel : channel / group * kTokensPerPage + token;
@@ -101,19 +107,5 @@ bool ValidGroupParams(const UniformGroups& g, const std::byte* block);
 /// The errors that go with it.
 Status GroupParamsOverflow();
 Status GroupParamsCorrupt();
-
-// ---- a codec that is nothing but uniform groups (`int`, `kivi`)
-
-struct UniformState : CodecState {
-  using CodecState::CodecState;
-  UniformGroups groups;
-};
-
-/// REQUIRES: as AddUniformGroups. NotSupported: blocks of other than 64 tokens.
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group);
-
-/// All six verbs for UniformState: the reference, and the fast ones.
-extern const CodecVerbs kUniformReferenceVerbs;
-extern const CodecVerbs kUniformFastVerbs;
 
 }  // namespace kvant
