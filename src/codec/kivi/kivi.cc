@@ -31,13 +31,14 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   return MakeUniformState(shape, axis, *bits, *group);
 }
 
+// Errors are measured on 40 blocks each; their spread is a third of the interval. 2 bits, group 32: squared, 0.152.
 constexpr Expectation kExpectations[] = {
-    {"", Side::kKey, 3.0, 0.0, 1.0},
-    {"", Side::kValue, 3.0, 0.0, 1.0},
-    {"bits=2,group=64", Side::kKey, 2.5, 0.0, 1.0},
-    {"bits=2,group=64", Side::kValue, 2.5, 0.0, 1.0},
-    {"bits=4", Side::kKey, 5.0, 0.0, 1.0},
-    {"bits=4", Side::kValue, 5.0, 0.0, 1.0},
+    {"", Side::kKey, 3.0, 0.370, 0.420},
+    {"", Side::kValue, 3.0, 0.370, 0.420},
+    {"bits=2,group=64", Side::kKey, 2.5, 0.420, 0.480},
+    {"bits=2,group=64", Side::kValue, 2.5, 0.420, 0.485},
+    {"bits=4", Side::kKey, 5.0, 0.073, 0.084},
+    {"bits=4", Side::kValue, 5.0, 0.073, 0.084},
 };
 
 }  // namespace

@@ -71,30 +71,28 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::copy_n(queries, heads * g.dim, reinterpret_cast<float*>(prepared));
 }
 
-// q . row = sum of (q * scale) (code - centre) + q . (min + centre * scale)
+// q . row = sum of (q * scale) code + q . min
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
-  const int planes = g.query_planes();
-  alignas(64) int8_t columns[kMaxHeads * 2 * kMaxGroupDim];
-  alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
-  alignas(64) float middle[kMaxGroupDim];
+  alignas(64) int8_t columns[kMaxHeads * kQueryPlanes * kMaxGroupDim];
+  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
   float unit[kMaxHeads], bias[kMaxHeads];
   int32_t offset_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     const GroupOfTokens params(g, block, t);
-    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, planes, params.scale, columns, unit,
+    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, kQueryPlanes, params.scale, columns, unit,
                          offset_sum);
-    GetUniformKernels().scale_add(params.scale, static_cast<float>(g.centre()), params.min, g.dim, middle);
-    for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, middle, g.dim);
-    GetTileKernels().score(Matrix(g, block), columns, heads * planes, t, t + g.group, sums);
-    fixed.finish_scores(sums, heads, planes, t, t + g.group, unit, offset_sum, g.centre(), nullptr, bias, scores);
+    for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
+    GetTileKernels().score(Matrix(g, block), columns, heads * kQueryPlanes, t, t + g.group, sums);
+    fixed.finish_scores(sums, heads, kQueryPlanes, t, t + g.group, unit, offset_sum, /*level_offset=*/0, nullptr,
+                        bias, scores);
   }
 }
 
 // sum of w (code * scale + min) = scale * (sum of w code) + min * (sum of w), per group of tokens
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
-  alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
+  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
   alignas(64) float partial[kMaxHeads * kMaxGroupDim];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
@@ -102,7 +100,7 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
     GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
-    GetTileKernels().accumulate(Matrix(g, block), columns, heads, 2, unit, partial, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block), columns, heads, kWeightPlanes, unit, partial, static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,
                                        acc + h * g.dim);

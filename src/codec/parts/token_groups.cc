@@ -37,7 +37,7 @@ TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
 template <typename Byte, typename Column, typename Float, typename Int>
 struct PreparedView {
   PreparedView(const UniformGroups& g, int heads, Byte* prepared) {
-    const int column_bytes = heads * g.query_planes() * g.dim;
+    const int column_bytes = heads * kQueryPlanes * g.dim;
     columns = reinterpret_cast<Column*>(prepared);
     unit = reinterpret_cast<Float*>(prepared + column_bytes);
     query_sum = unit + heads * NumChannelGroups(g);
@@ -80,7 +80,7 @@ Status Decode(const UniformGroups& g, const std::byte* block, float* rows) {
 
 size_t PreparedHeadBytes(const UniformGroups& g) {
   const int words = 3 * NumChannelGroups(g);
-  return AlignUp(static_cast<size_t>(g.query_planes() * g.dim) + sizeof(float) * static_cast<size_t>(words));
+  return AlignUp(static_cast<size_t>(kQueryPlanes * g.dim) + sizeof(float) * static_cast<size_t>(words));
 }
 
 void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared) {
@@ -90,33 +90,28 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::fill_n(ones, g.group, 1.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const float* q = queries + i * g.group;
-    fixed.quantize_query(q, static_cast<size_t>(g.dim), heads, g.group, g.query_planes(), nullptr,
-                         p.columns + i * heads * g.query_planes() * g.group, p.unit + i * heads,
+    fixed.quantize_query(q, static_cast<size_t>(g.dim), heads, g.group, kQueryPlanes, nullptr,
+                         p.columns + i * heads * kQueryPlanes * g.group, p.unit + i * heads,
                          p.offset_sum + i * heads);
     for (int h = 0; h < heads; ++h) p.query_sum[i * heads + h] = fixed.dot(q + h * g.dim, ones, g.group);
   }
 }
 
-// q . row = sum over groups of scale * (sum of q (code - centre)) + (min + centre * scale) * (sum of q)
+// q . row = sum over groups of scale * (sum of q code) + min * (sum of q)
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
-  const int planes = g.query_planes();
   const PreparedConst p(g, heads, prepared);
-  alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
+  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
-  alignas(64) float middle[kTokensPerPage];
+  std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
-    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * planes * g.group, heads * planes, 0,
-                           kTokensPerPage, sums);
-    // The first group writes the scores, the others add to them.
-    float* out = i == 0 ? scores : part;
-    GetFixedPointKernels().finish_scores(sums, heads, planes, 0, kTokensPerPage, p.unit + i * heads,
-                                         p.offset_sum + i * heads, g.centre(), params.scale, nullptr, out);
-    GetUniformKernels().scale_add(params.scale, static_cast<float>(g.centre()), params.min, kTokensPerPage, middle);
+    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * kQueryPlanes * g.group, heads * kQueryPlanes,
+                           0, kTokensPerPage, sums);
+    GetFixedPointKernels().finish_scores(sums, heads, kQueryPlanes, 0, kTokensPerPage, p.unit + i * heads,
+                                         p.offset_sum + i * heads, /*level_offset=*/0, params.scale, nullptr, part);
     for (int h = 0; h < heads; ++h) {
-      float* row = scores + h * kTokensPerPage;
-      if (i > 0) GetUniformKernels().scale_add(out + h * kTokensPerPage, 1.0f, row, kTokensPerPage, row);
-      GetUniformKernels().scale_add(middle, p.query_sum[i * heads + h], row, kTokensPerPage, row);
+      GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h],
+                                     kTokensPerPage, scores + h * kTokensPerPage);
     }
   }
 }
@@ -124,13 +119,13 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
 // sum of w (code * scale + min) = sum of (w * scale) code + sum of w min, the same for all channels of a group
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
-  alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
+  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
   float unit[kMaxHeads], quantized_sum[kMaxHeads];
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
     fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
-    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, 2, unit, out, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, kWeightPlanes, unit, out, static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage);
       GetUniformKernels().add_constant(constant, g.group, out + h * g.dim);

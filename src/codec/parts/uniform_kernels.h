@@ -30,8 +30,8 @@ struct UniformKernels {
 
   // ---- read path
 
-  /// out[i] = b[i] + factor * a[i]
-  void (*scale_add)(const float* a, float factor, const float* b, int n, float* out);
+  /// sum[i] += a[i] + b[i] * factor
+  void (*add_scaled)(const float* a, const float* b, float factor, int n, float* sum);
   /// sum[i] += a[i] * b[i] + c[i] * factor
   void (*add_products)(const float* a, const float* b, const float* c, float factor, int n, float* sum);
   /// sum[i] += value

@@ -149,10 +149,11 @@ void DequantizeTokens(const uint8_t* codes, int dim, int group, const float* sca
 
 // ------------------------------------------------------------------ read path
 
-void ScaleAdd(const float* a, float factor, const float* b, int n, float* out) {
+void AddScaled(const float* a, const float* b, float factor, int n, float* sum) {
   const VF f = hn::Set(df, factor);
   for (int i = 0; i < n; i += kLanes) {
-    hn::StoreU(hn::MulAdd(f, hn::LoadU(df, a + i), hn::LoadU(df, b + i)), df, out + i);
+    const VF rest = hn::Add(hn::LoadU(df, a + i), hn::LoadU(df, sum + i));
+    hn::StoreU(hn::MulAdd(hn::LoadU(df, b + i), f, rest), df, sum + i);
   }
 }
 
@@ -172,7 +173,7 @@ void AddConstant(float value, int n, float* sum) {
 const UniformKernels* Kernels() {
   static constexpr UniformKernels kKernels = {
       ChannelRanges,    TokenRanges, Fit,         QuantizeChannels, QuantizeTokens, DequantizeChannels,
-      DequantizeTokens, ScaleAdd,    AddProducts, AddConstant};
+      DequantizeTokens, AddScaled,   AddProducts, AddConstant};
   return &kKernels;
 }
 
