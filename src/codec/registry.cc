@@ -1,5 +1,7 @@
 #include "codec/registry.h"
 
+#include "codec/int/int.h"
+#include "codec/kivi/kivi.h"
 #include "codec/raw/raw.h"
 
 namespace kvant {
@@ -7,6 +9,8 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,
+    &integer::kInfo,
+    &kivi::kInfo,
 };
 
 }  // namespace
