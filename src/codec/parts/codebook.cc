@@ -168,7 +168,7 @@ int NearestCode(const Codebook& book, float value) {
   if (book.bits <= 4) {
     while (m < half - 1 && magnitude > book.thresholds[m]) ++m;
   } else {
-    m = static_cast<int>(std::min(magnitude / book.step, static_cast<float>(half - 1)));
+    m = static_cast<int>(std::min(magnitude * (1.0f / book.step), static_cast<float>(half - 1)));
   }
   return value >= 0.0f ? half + m : half - 1 - m;
 }
