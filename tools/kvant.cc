@@ -14,7 +14,8 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb, AddEvalVerb, AddInspectVerb, AddCodecsVerb};
+constexpr AddVerb kVerbs[] = {AddRunVerb, AddEvalVerb, AddInspectVerb, AddCodecsVerb,
+                              AddBenchVerb};
 
 int Fail(std::string message, int exit_code) {
   std::replace(message.begin(), message.end(), '\n', ' ');

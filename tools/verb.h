@@ -20,5 +20,6 @@ Verb AddRunVerb(CLI::App& app);
 Verb AddEvalVerb(CLI::App& app);
 Verb AddInspectVerb(CLI::App& app);
 Verb AddCodecsVerb(CLI::App& app);
+Verb AddBenchVerb(CLI::App& app);
 
 }  // namespace kvant

@@ -1,6 +1,8 @@
 #include "codec/registry.h"
 
 #include "codec/decoquant/decoquant.h"
+#include "codec/int/int.h"
+#include "codec/kivi/kivi.h"
 #include "codec/raw/raw.h"
 
 namespace kvant {
@@ -8,6 +10,8 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,
+    &integer::kInfo,
+    &kivi::kInfo,
     &decoquant::kInfo,
 };
 

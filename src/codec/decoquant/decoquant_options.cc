@@ -54,7 +54,7 @@ void SetWidths(double bits, State* s) {
   s->num_tiles = s->shape.dim / kTileChannels;
   s->total_bits = ReachableBits(s->num_tiles, static_cast<int>(std::floor(bits * s->num_tiles)));
   const std::vector<double> equal(static_cast<size_t>(s->num_tiles), 1.0);
-  AllocateBits(equal, *s->books, s->total_bits, s->default_bits);
+  AllocateBits(equal, LloydMaxCodebooks(), s->total_bits, s->default_bits);
   std::sort(s->default_bits, s->default_bits + s->num_tiles, std::greater<>());
 }
 

@@ -1,0 +1,168 @@
+#include "codec/parts/uniform_groups.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+
+namespace kvant {
+namespace {
+
+constexpr uint16_t kF16Infinity = 0x7C00;
+
+/// The values of one tile: decoding by tiles keeps buffers on the stack small.
+struct DecodedTile {
+  DecodedTile(const UniformGroups& g, const std::byte* block, int tile) {
+    uint8_t codes[kTileCodes];
+    UnpackTile(g.order, g.bits, g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits), codes,
+               kTileChannels);
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      for (int c = 0; c < kTileChannels; ++c) {
+        const int i = g.GroupIndex(t, tile * kTileChannels + c);
+        values[t][c] = codes[t * kTileChannels + c] * ToFloat(F16{g.scales(block)[i]}) +
+                       ToFloat(F16{g.mins(block)[i]});
+      }
+    }
+  }
+  float values[kTokensPerPage][kTileChannels];
+};
+
+/// Least and greatest value of each group.
+struct GroupRanges {
+  GroupRanges(const UniformGroups& g, const float* rows) {
+    std::fill_n(min, g.num_groups(), std::numeric_limits<float>::max());
+    std::fill_n(max, g.num_groups(), std::numeric_limits<float>::lowest());
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      for (int c = 0; c < g.dim; ++c) {
+        const int i = g.GroupIndex(t, c);
+        min[i] = std::min(min[i], rows[t * g.dim + c]);
+        max[i] = std::max(max[i], rows[t * g.dim + c]);
+      }
+    }
+  }
+  float min[kMaxGroups];
+  float max[kMaxGroups];
+};
+
+}  // namespace
+
+bool ValidGroup(GroupAxis axis, int dim, int group) {
+  const int extent = axis == GroupAxis::kChannel ? kTokensPerPage : dim;
+  if (group <= 0 || extent % group != 0 || group % kTileChannels != 0) return false;
+  return group >= kMinGroup || (axis == GroupAxis::kToken && group == dim);
+}
+
+UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int group, BlockLayout& layout) {
+  KVANT_DCHECK(ValidGroup(axis, dim, group) && dim <= kMaxGroupDim && ValidTileBits(bits));
+  UniformGroups g{.axis = axis,
+                  .order = side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane,
+                  .dim = dim,
+                  .bits = bits,
+                  .group = group};
+  const size_t params_bytes = sizeof(F16) * static_cast<size_t>(g.num_groups());
+  g.codes_byte_ofs = layout.Add("codes", StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(bits));
+  g.scales_byte_ofs = layout.Add("scales", StreamKind::kScales, params_bytes);
+  g.mins_byte_ofs = layout.Add("mins", StreamKind::kMeans, params_bytes);
+  std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(bits));
+  return g;
+}
+
+// ---- one group, one value
+
+GroupParams FitGroup(float min, float max, int bits) {
+  GroupParams p;
+  p.min = ToF16(min + 0.0f);  // turns -0 into +0; which of them min() returns is not defined
+  p.min_value = ToFloat(p.min);
+  p.scale = ToF16(std::max(max - p.min_value, 0.0f) / static_cast<float>((1 << bits) - 1) + 0.0f);
+  const float scale = ToFloat(p.scale);
+  p.inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+  return p;
+}
+
+uint8_t EncodeUniform(const GroupParams& params, int top, float value) {
+  const float step = (value - params.min_value) * params.inverse;
+  return static_cast<uint8_t>(std::nearbyint(std::clamp(step, 0.0f, static_cast<float>(top))));
+}
+
+// ---- verbs of the reference
+
+Status ReferenceEncodeGroups(const UniformGroups& g, const float* rows, std::byte* block) {
+  const GroupRanges ranges(g, rows);
+  GroupParams params[kMaxGroups];
+  for (int i = 0; i < g.num_groups(); ++i) {
+    params[i] = FitGroup(ranges.min[i], ranges.max[i], g.bits);
+    g.scales(block)[i] = params[i].scale.bits;
+    g.mins(block)[i] = params[i].min.bits;
+  }
+  if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
+  for (int tile = 0; tile < g.num_tiles(); ++tile) {
+    uint8_t codes[kTileCodes];
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      for (int i = 0; i < kTileChannels; ++i) {
+        const int c = tile * kTileChannels + i;
+        codes[t * kTileChannels + i] = EncodeUniform(params[g.GroupIndex(t, c)], g.top(), rows[t * g.dim + c]);
+      }
+    }
+    PackTile(g.order, g.bits, codes, kTileChannels,
+             g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits));
+  }
+  return Status::Ok();
+}
+
+Status ReferenceDecodeGroups(const UniformGroups& g, const std::byte* block, float* rows) {
+  if (!ValidGroupParams(g, block)) return GroupParamsCorrupt();
+  for (int tile = 0; tile < g.num_tiles(); ++tile) {
+    const DecodedTile decoded(g, block, tile);
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      std::copy_n(decoded.values[t], kTileChannels, rows + t * g.dim + tile * kTileChannels);
+    }
+  }
+  return Status::Ok();
+}
+
+void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const float* queries, int heads,
+                          float* scores) {
+  std::fill_n(scores, heads * kTokensPerPage, 0.0f);
+  for (int tile = 0; tile < g.num_tiles(); ++tile) {
+    const DecodedTile decoded(g, block, tile);
+    for (int h = 0; h < heads; ++h) {
+      const float* q = queries + h * g.dim + tile * kTileChannels;
+      for (int t = 0; t < kTokensPerPage; ++t) {
+        for (int c = 0; c < kTileChannels; ++c) scores[h * kTokensPerPage + t] += q[c] * decoded.values[t][c];
+      }
+    }
+  }
+}
+
+void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
+                               float* acc) {
+  for (int tile = 0; tile < g.num_tiles(); ++tile) {
+    const DecodedTile decoded(g, block, tile);
+    for (int h = 0; h < heads; ++h) {
+      float* out = acc + h * g.dim + tile * kTileChannels;
+      for (int t = 0; t < kTokensPerPage; ++t) {
+        for (int c = 0; c < kTileChannels; ++c) out[c] += weights[h * kTokensPerPage + t] * decoded.values[t][c];
+      }
+    }
+  }
+}
+
+bool ValidGroupParams(const UniformGroups& g, const std::byte* block) {
+  bool valid = true;
+  for (int i = 0; i < g.num_groups(); ++i) {
+    valid &= g.scales(block)[i] < kF16Infinity;  // also refuses the sign bit
+    valid &= (g.mins(block)[i] & 0x7FFF) < kF16Infinity;
+  }
+  return valid;
+}
+
+Status GroupParamsOverflow() {
+  return Status::InvalidArgument("uniform groups: the least value or the step of a group does not fit fp16");
+}
+
+Status GroupParamsCorrupt() {
+  return Status::Corruption("uniform groups: a scale is negative or not finite, or a min is not finite");
+}
+
+}  // namespace kvant

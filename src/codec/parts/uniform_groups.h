@@ -1,0 +1,111 @@
+// Uniform codes in groups: value = code * scale + min, with one fp16 scale and one fp16 min per group. What `int` and
+// `kivi` consist of, and the values of `qjl`.
+//
+// A group is `group` neighbouring tokens of one channel (axis kChannel) or `group` neighbouring channels of one token
+// (axis kToken). Streams of a block, in this order:
+//
+//   stream  bytes                    contents
+//   codes   dim / 16 * 128 * bits    tiles (tile.h), kTokenLane for keys, kChannelLane for values
+//   scales  2 * dim * 64 / group     fp16, finite, >= 0; kChannel: [64 / group][dim], kToken: [dim / group][64]
+//   mins    2 * dim * 64 / group     fp16, finite; same order
+//
+// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast verbs, and
+// uniform_codec.h a whole codec.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/float16.h"
+#include "codec/codec.h"
+#include "codec/parts/tile.h"
+
+namespace kvant {
+
+enum class GroupAxis : uint8_t { kChannel, kToken };
+
+/// Most channels of a head, and so the sizes of buffers on the stack.
+constexpr int kMaxGroupDim = 256;
+/// The smallest group; below it scales and mins would cost more than 1 bit per value.
+constexpr int kMinGroup = 32;
+/// Byte planes of an integer query. One would be a sixth faster to score, but alone it is off by 1 % of the scores'
+/// RMS (N(0,1) rows and queries, 4 bits); with two it is 1e-4.
+constexpr int kQueryPlanes = 2;
+/// Byte planes of the integer weights, as quantize_weights makes them.
+constexpr int kWeightPlanes = 2;
+constexpr int kMaxGroups = kMaxGroupDim * kTokensPerPage / kMinGroup;
+/// A head smaller than kMinGroup is one token group, so there may be at most this many either way.
+static_assert(kMaxGroups >= kTokensPerPage);
+
+/// Where the streams of a block are and how to read them. Value type, embedded in the state of a codec.
+struct UniformGroups {
+  GroupAxis axis = GroupAxis::kChannel;
+  TileOrder order = TileOrder::kTokenLane;
+  int dim = 0;    ///< channels, multiple of 16
+  int bits = 0;   ///< of a code: 2, 3, 4 or 8
+  int group = 0;  ///< values that share a scale
+  size_t codes_byte_ofs = 0;
+  size_t scales_byte_ofs = 0;
+  size_t mins_byte_ofs = 0;
+  uint8_t tile_bits[kMaxGroupDim / kTileChannels] = {};  ///< `bits` for each tile, as the tile kernels want it
+
+  int num_tiles() const { return dim / kTileChannels; }
+  int num_groups() const { return dim * kTokensPerPage / group; }
+  /// The largest code.
+  int top() const { return (1 << bits) - 1; }
+  /// Index of the group of a value in `scales` and `mins`.
+  int GroupIndex(int token, int channel) const {
+    return axis == GroupAxis::kChannel ? token / group * dim + channel : channel / group * kTokensPerPage + token;
+  }
+
+  const std::byte* codes(const std::byte* block) const { return block + codes_byte_ofs; }
+  std::byte* codes(std::byte* block) const { return block + codes_byte_ofs; }
+  const uint16_t* scales(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + scales_byte_ofs); }
+  uint16_t* scales(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + scales_byte_ofs); }
+  const uint16_t* mins(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + mins_byte_ofs); }
+  uint16_t* mins(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + mins_byte_ofs); }
+};
+
+/// Whether groups of this size cover a block without a remainder: kChannel needs `group` to divide 64, kToken `dim`.
+/// Groups below kMinGroup are accepted only for a whole head.
+bool ValidGroup(GroupAxis axis, int dim, int group);
+
+/// Appends the three streams to `layout`. REQUIRES: ValidGroup(axis, dim, group), bits one of 2, 3, 4, 8.
+UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int group, BlockLayout& layout);
+
+// ---- one group, one value
+
+/// What a group stores: fp16 words, and the floats that the encoder uses (those words read back).
+struct GroupParams {
+  F16 scale;
+  F16 min;
+  float min_value = 0.0f;
+  float inverse = 0.0f;  ///< 1 / scale; 0 for a constant group, whose codes are then 0
+};
+
+/// Parameters for values min..max. The scale is that of the stored min, so that its rounding moves no top value.
+GroupParams FitGroup(float min, float max, int bits);
+
+/// round_half_even(clamp((value - min) / scale, 0, top))
+uint8_t EncodeUniform(const GroupParams& params, int top, float value);
+
+// ---- verbs of the reference
+
+/// Writes the three streams. rows [64, dim]. InvalidArgument: a scale or min does not fit fp16.
+Status ReferenceEncodeGroups(const UniformGroups& g, const float* rows, std::byte* block);
+/// rows [64, dim]. Corruption: a scale or min that no encoder writes.
+Status ReferenceDecodeGroups(const UniformGroups& g, const std::byte* block, float* rows);
+/// queries [heads, dim] -> scores [heads, 64].
+void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const float* queries, int heads,
+                          float* scores);
+/// weights [heads, 64] -> adds to acc [heads, dim].
+void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
+                               float* acc);
+
+/// What decode checks: scales finite and not negative, mins finite.
+bool ValidGroupParams(const UniformGroups& g, const std::byte* block);
+/// The errors that go with it.
+Status GroupParamsOverflow();
+Status GroupParamsCorrupt();
+
+}  // namespace kvant
