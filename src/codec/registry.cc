@@ -1,5 +1,6 @@
 #include "codec/registry.h"
 
+#include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 
 namespace kvant {
@@ -7,6 +8,7 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,
+    &qjl::kInfo,
 };
 
 }  // namespace
