@@ -28,14 +28,14 @@ endif()
 add_library(kvant_build INTERFACE)
 target_compile_options(kvant_build INTERFACE -Wall -Wextra -Werror)
 
-# One Highway source becomes one copy per target, and each copy costs compile time: AVX2, AVX3, AVX3_DL (off by default
-# in Highway 1.0.3), NEON, and the baseline that always remains. With -march flags the best target is the baseline.
+# One Highway source becomes one copy per target, and each copy costs compile time: AVX2, AVX3_DL (AVX-512 with
+# VNNI and VBMI; off by default in Highway 1.0.3), NEON, and the baseline that always remains. With -march flags the best target is the baseline.
 if(KVANT_SCALAR_ONLY)
   target_compile_definitions(kvant_build INTERFACE HWY_COMPILE_ONLY_SCALAR)
 else()
   target_compile_definitions(
     kvant_build INTERFACE HWY_WANT_AVX3_DL
-                          "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
+                          "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
 endif()
 
 if(KVANT_SANITIZE)

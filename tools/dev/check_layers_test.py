@@ -15,7 +15,7 @@ TREE = {
     "include/kvant/kv_cache.h": '#include "kvant/scheme.h"\n#include <stdint.h>\n',
     "src/base/check.h": "#include <string>\n",
     "src/page/page.h": '#include "base/check.h"\n',
-    "src/kernels/attend-inl.h": '#include "page/page.h"\n#include "hwy/highway.h"\n'.replace('"hwy/highway.h"', "<hwy/highway.h>"),
+    "src/kernels/attend-inl.h": '#include "page/page.h"\n#include "hwy/highway.h"\n',
     "src/codec/codec.h": '#include "kernels/attend-inl.h"\n',
     "src/codec/registry.h": '#include "codec/codec.h"\n',
     "src/codec/registry.cc": '#include "codec/kivi/kivi.h"\n#include "codec/raw/raw.h"\n',

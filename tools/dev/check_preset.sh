@@ -18,6 +18,11 @@ fi
 readonly PRESET="$1"
 shift
 
+# Two runs on one build folder take turns.
+mkdir -p "build/$PRESET"
+exec 9>"build/$PRESET/.lock"
+flock 9
+
 # make's own job flags are meant for make.
 unset MAKEFLAGS MAKELEVEL MFLAGS
 

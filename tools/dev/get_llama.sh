@@ -68,7 +68,7 @@ fetch_sdist() {
     say "fetching $SDIST (76 MB)"
     "$PYTHON" -m venv "$tmp/venv" >&2 || die "$PYTHON -m venv failed; run tools/dev/setup.sh"
     logged "$CACHE/download/pip.log" "$tmp/venv/bin/pip" download --disable-pip-version-check --no-deps \
-      --no-binary :all: --dest "$tmp" "llama-cpp-python==$VERSION"
+      --no-binary llama-cpp-python --dest "$tmp" "llama-cpp-python==$VERSION"
     have_sdist "$tmp/$SDIST" || die "$SDIST does not have the expected SHA-256 $SHA256"
     mv "$tmp/$SDIST" "$sdist"
     rm -rf "$tmp"

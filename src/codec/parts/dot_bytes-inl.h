@@ -1,7 +1,8 @@
 // The primitive under every tile kernel: sums of four products of an unsigned and a signed byte.
 //
-// The one place with raw intrinsics: Highway 1.0.3, the packaged one, has no operation for the VNNI instruction that
-// does this in one step (later releases call it SumOfMulQuadAccumulate).
+// The one place that names an instruction: Highway 1.0.3, the packaged one, has no operation for VNNI's, which does
+// this in one step (later releases call it SumOfMulQuadAccumulate), and does not switch it on in the compiler for
+// AVX3_DL either, although it demands it of the processor. Hence assembler instead of an intrinsic.
 #if defined(KVANT_DOT_BYTES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KVANT_DOT_BYTES_INL_H_
 #undef KVANT_DOT_BYTES_INL_H_
@@ -20,7 +21,8 @@ template <class V32, class VU8, class VI8>
 HWY_INLINE V32 DotBytes(V32 sum, VU8 levels, VI8 operand) {
   namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-  return V32{_mm512_dpbusd_epi32(sum.raw, levels.raw, operand.raw)};
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(levels.raw), "v"(operand.raw));
+  return sum;
 #else
   const hn::DFromV<V32> d32;
   const hn::RepartitionToNarrow<decltype(d32)> d16;

@@ -1,5 +1,7 @@
 #include "codec/parts/tile_kernels.h"
 
+#include "codec/parts/tile_kernels_impl.h"
+
 namespace kvant {
 namespace {
 
@@ -69,6 +71,11 @@ void Unpack(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte
 const TileKernels& ReferenceTileKernels() {
   static constexpr TileKernels kKernels = {Score, Accumulate, Pack, Unpack};
   return kKernels;
+}
+
+TileKernels GetTileKernels() {
+  const TilePackers packers = GetTilePackers();
+  return {GetTileScore(), GetTileAccumulate(), packers.pack, packers.unpack};
 }
 
 }  // namespace kvant

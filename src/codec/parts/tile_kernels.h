@@ -42,8 +42,8 @@ struct TileKernels {
   void (*unpack)(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, uint8_t* codes);
 };
 
-/// For the best SIMD target of this machine (or the one forced with SetSimdTarget).
-const TileKernels& GetTileKernels();
+/// For the best SIMD target of this machine (or the one forced with SetSimdTarget). Cheap, but not free: once per block.
+TileKernels GetTileKernels();
 
 /// Plain C++: what the SIMD targets are tested against.
 const TileKernels& ReferenceTileKernels();

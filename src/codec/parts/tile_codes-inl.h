@@ -1,0 +1,95 @@
+// Vectors of levels out of packed tiles; what score, accumulate and packing share. Not for HWY_SCALAR.
+#if defined(KVANT_TILE_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KVANT_TILE_CODES_INL_H_
+#undef KVANT_TILE_CODES_INL_H_
+#else
+#define KVANT_TILE_CODES_INL_H_
+#endif
+
+#include "codec/parts/dot_bytes-inl.h"
+#include "codec/parts/tile_kernels.h"
+#include "hwy/highway.h"
+
+#if HWY_TARGET != HWY_SCALAR
+HWY_BEFORE_NAMESPACE();
+namespace kvant {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// The widest vector that a tile fills evenly: 64 bytes, or what the target has.
+using D8 = hn::CappedTag<uint8_t, 64>;
+using D32 = hn::Repartition<int32_t, D8>;
+constexpr D8 d8;
+constexpr D32 d32;
+using V8 = hn::Vec<D8>;
+using V32 = hn::Vec<D32>;
+constexpr int kLanes8 = static_cast<int>(hn::MaxLanes(d8));
+constexpr int kLanes32 = static_cast<int>(hn::MaxLanes(d32));
+
+// Registers: AVX-512 and NEON have 32, the others 16. Accumulators of one pass leave room for codes and operands.
+constexpr int kMaxAccumulators = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 16 : 8;
+
+
+// Codes kIndex.. of a plane of kWidth bits, plus `extra` bytes further in the same field.
+template <int kWidth, int kIndex>
+HWY_INLINE V8 PlaneCodes(const uint8_t* HWY_RESTRICT plane, int extra) {
+  constexpr int kBytes = 128 * kWidth;
+  constexpr int kShift = kIndex / kBytes * kWidth;
+  const V8 bytes = hn::LoadU(d8, plane + kIndex % kBytes + extra);
+  if constexpr (kWidth == 8) {
+    return bytes;
+  } else {
+    const hn::Repartition<uint16_t, D8> d16;
+    const V8 mask = hn::Set(d8, static_cast<uint8_t>((1 << kWidth) - 1));
+    if constexpr (kShift == 0) return hn::And(bytes, mask);
+    return hn::And(hn::BitCast(d8, hn::ShiftRight<kShift>(hn::BitCast(d16, bytes))), mask);
+  }
+}
+
+// Levels of the codes at kIndex + extra of a tile of kBits bits; `table` is used up to 4 bits when kTable.
+template <int kBits, bool kTable, int kIndex>
+HWY_INLINE V8 Levels(const uint8_t* HWY_RESTRICT tile, int extra, V8 table) {
+  constexpr int kWidth0 = TilePlane0Bits(kBits);
+  constexpr int kWidth1 = TilePlane1Bits(kBits);
+  V8 codes = PlaneCodes<kWidth0, kIndex>(tile, extra);
+  if constexpr (kWidth1 != 0) {
+    const V8 high = PlaneCodes<kWidth1, kIndex>(tile + TileBytes(kWidth0), extra);
+    const hn::Repartition<uint16_t, D8> d16;  // codes stay within their bytes: the shift cannot cross
+    codes = hn::Or(codes, hn::BitCast(d8, hn::ShiftLeft<kWidth0>(hn::BitCast(d16, high))));
+  }
+  if constexpr (kTable && kBits <= 4) codes = hn::TableLookupBytes(table, codes);
+  return codes;
+}
+
+HWY_INLINE V8 LoadTable(const TileLevels* levels, int bits) {
+  return levels && bits <= 4 ? hn::LoadDup128(d8, levels->by_bits[bits]) : hn::Zero(d8);
+}
+
+// Four bytes in every 32-bit lane.
+HWY_INLINE hn::Vec<hn::Repartition<int8_t, D8>> BroadcastQuad(const int8_t* HWY_RESTRICT quad) {
+  int32_t word;
+  hwy::CopyBytes<4>(quad, &word);
+  return hn::BitCast(hn::Repartition<int8_t, D8>(), hn::Set(d32, word));
+}
+
+// Calls work(bits, first_tile, last_tile, packed) for each stretch of tiles of one width.
+template <typename Work>
+HWY_INLINE void ForEachStretch(const TileMatrix& m, const Work& work) {
+  const std::byte* packed = m.packed;
+  for (int first = 0; first < m.num_tiles;) {
+    const int bits = m.bits[first];
+    int last = first + 1;
+    while (last < m.num_tiles && m.bits[last] == bits) ++last;
+    if (bits != 0) work(bits, first, last, packed);
+    packed += TileBytes(bits) * static_cast<size_t>(last - first);
+    first = last;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kvant
+HWY_AFTER_NAMESPACE();
+#endif  // HWY_SCALAR
+
+#endif  // toggle

@@ -1,0 +1,19 @@
+// The kernels of TileKernels one by one: each is a translation unit of its own, for the sake of compile time.
+#pragma once
+
+#include "codec/parts/tile_kernels.h"
+
+namespace kvant {
+
+using TileScore = decltype(TileKernels::score);
+using TileAccumulate = decltype(TileKernels::accumulate);
+struct TilePackers {
+  decltype(TileKernels::pack) pack;
+  decltype(TileKernels::unpack) unpack;
+};
+
+TileScore GetTileScore();
+TileAccumulate GetTileAccumulate();
+TilePackers GetTilePackers();
+
+}  // namespace kvant

@@ -1,0 +1,128 @@
+#include "kernels/softmax.h"
+
+#include <cmath>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/softmax_simd.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kvant {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::CappedTag<float, 16>;
+using VF = hn::Vec<DF>;
+constexpr DF df;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
+constexpr int kTokens = 64;
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// exp(x) for x <= kLazyRise; 0 below the normal range. Relative error 2e-7 x |x|: 2^n times a degree-6 polynomial of
+// the remainder in +-0.5 ln 2 (Taylor, tail 1.2e-7), without the range checks that a general exp needs.
+HWY_INLINE VF ExpOfScore(VF x) {
+  const hn::RebindToSigned<DF> di;
+  const VF clamped = hn::Max(x, hn::Set(df, -87.0f));
+  const VF n = hn::Round(hn::Mul(clamped, hn::Set(df, 1.44269504f)));
+  VF r = hn::NegMulAdd(n, hn::Set(df, 0.693145752f), clamped);
+  r = hn::NegMulAdd(n, hn::Set(df, 1.42860677e-6f), r);
+  VF p = hn::MulAdd(r, hn::Set(df, 1.0f / 720), hn::Set(df, 1.0f / 120));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 24));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 6));
+  p = hn::MulAdd(p, r, hn::Set(df, 0.5f));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, n));
+  const VF result = hn::BitCast(df, hn::Add(hn::BitCast(di, p), exponent));
+  return hn::IfThenElseZero(hn::Ge(x, hn::Set(df, -87.0f)), result);
+}
+
+// Soft-cap and bias in place; returns the largest score.
+HWY_INLINE float BiasedMax(float* HWY_RESTRICT scores, float softcap, const float* HWY_RESTRICT bias, float slope) {
+  VF max = hn::Set(df, kHidden);
+  for (int t = 0; t < kTokens; t += kLanes) {
+    VF s = hn::LoadU(df, scores + t);
+    if (softcap > 0.0f) {
+      s = hn::Mul(hn::Set(df, softcap), hn::Tanh(df, hn::Mul(s, hn::Set(df, 1.0f / softcap))));
+    }
+    if (bias) s = hn::MulAdd(hn::Set(df, slope), hn::LoadU(df, bias + t), s);
+    if (softcap > 0.0f || bias) hn::StoreU(s, df, scores + t);
+    max = hn::Max(max, s);
+  }
+  return hn::GetLane(hn::MaxOfLanes(df, max));
+}
+
+HWY_INLINE float Weights(float* HWY_RESTRICT scores, float max) {
+  VF sum = hn::Zero(df);
+  const VF minus = hn::Set(df, max);
+  for (int t = 0; t < kTokens; t += kLanes) {
+    const VF w = ExpOfScore(hn::Sub(hn::LoadU(df, scores + t), minus));
+    sum = hn::Add(sum, w);
+    hn::StoreU(w, df, scores + t);
+  }
+  return hn::GetLane(hn::SumOfLanes(df, sum));
+}
+
+bool Page(float* scores, int heads, float softcap, const float* bias, const float* slopes, float* max, float* sum,
+          float* rescale) {
+  bool rose = false;
+  for (int h = 0; h < heads; ++h) {
+    float* head = scores + h * kTokens;
+    const float page_max = BiasedMax(head, softcap, bias, slopes ? slopes[h] : 1.0f);
+    rescale[h] = 1.0f;
+    if (page_max > max[h] + kLazyRise || (max[h] == kHidden && page_max > kHidden)) {
+      rescale[h] = max[h] == kHidden ? 0.0f : std::exp(max[h] - page_max);
+      sum[h] *= rescale[h];
+      max[h] = page_max;
+      rose = true;
+    }
+    if (max[h] == kHidden) {  // nothing visible yet: all weights are 0
+      for (int t = 0; t < kTokens; t += kLanes) hn::StoreU(hn::Zero(df), df, head + t);
+    } else {
+      sum[h] += Weights(head, max[h]);
+    }
+  }
+  return rose;
+}
+
+void Scale(float* values, size_t n, float factor) {
+  const VF f = hn::Set(df, factor);
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) hn::StoreU(hn::Mul(hn::LoadU(df, values + i), f), df, values + i);
+  for (; i < n; ++i) values[i] *= factor;
+}
+
+void AddScaled(const float* values, size_t n, float factor, float* out) {
+  const VF f = hn::Set(df, factor);
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::MulAdd(hn::LoadU(df, values + i), f, hn::LoadU(df, out + i)), df, out + i);
+  }
+  for (; i < n; ++i) out[i] += factor * values[i];
+}
+
+const SoftmaxKernels* Kernels() {
+  static constexpr SoftmaxKernels kKernels = {Page, Scale, AddScaled};
+  return &kKernels;
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace kvant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kvant {
+
+HWY_EXPORT(Kernels);
+
+const SoftmaxKernels& GetSoftmaxKernels() { return *HWY_DYNAMIC_DISPATCH(Kernels)(); }
+
+}  // namespace kvant
+#endif  // HWY_ONCE

@@ -1,0 +1,46 @@
+"""What the Python tests are given: our programs, the demo model, the text. A test whose input is absent is skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(os.environ.get("KVANT_SOURCE_DIR", Path(__file__).resolve().parents[1]))
+SHARED = ROOT.parent / "shared"  # models and texts of a development machine; not part of the project
+
+
+def _from_environment(name, what):
+    path = os.environ.get(name)
+    if not path:
+        pytest.skip(f"skipped: {what} is not built in this configuration")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def kvant_cli():
+    """Path of the `kvant` program."""
+    return _from_environment("KVANT_CLI", "the kvant command line")
+
+
+@pytest.fixture(scope="session")
+def kvant_plugin():
+    """Path of libggml-kvant.so. Ask for it before `import llama_cpp`, which needs libllama as well."""
+    return _from_environment("KVANT_PLUGIN", "the llama.cpp plug-in")
+
+
+@pytest.fixture(scope="session")
+def demo_model():
+    """Path of the demo model's GGUF."""
+    for folder in (ROOT / "models", SHARED / "models"):
+        for path in sorted(folder.rglob("*.gguf")):
+            return path
+    pytest.skip("skipped: no GGUF in models/")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder with the evaluation texts."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("skipped: no ../shared/data")
+    return folder
