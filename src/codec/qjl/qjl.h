@@ -63,8 +63,9 @@ using ChannelSplit = std::array<ChannelList, 2>;
 /// Puts the `outliers` channels of most energy over rows [kGroupTokens, dim] aside; of equal ones the lower.
 ChannelSplit ChooseOutliers(const float* rows, int dim, int outliers);
 
-/// The split that is stored in a block. REQUIRES: the block was encoded here or accepted by decode.
+/// The split that is stored in a block, and its outlier half alone. REQUIRES: encoded here or accepted by decode.
 ChannelSplit StoredSplit(const KeyState& state, const std::byte* block, int group);
+ChannelList StoredOutliers(const KeyState& state, const std::byte* block, int group);
 
 /// Writes outlier channels and norms of a block for rows [64, dim], everything but the signs, and the splits it chose.
 /// InvalidArgument: a norm does not fit fp16.

@@ -149,20 +149,20 @@ void SumOutliers(const KeyState& s, const float* signs, int first, int direction
 /// Replaces the outlier channels of rows [64, dim].
 void DecodeOutliers(const KeyState& s, const std::byte* block, float* rows) {
   const KeyPart& part = s.parts[1];
-  const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};
+  const ChannelList groups[kGroups] = {StoredOutliers(s, block, 0), StoredOutliers(s, block, 1)};
   alignas(64) float signs[kTokensPerPage * kChunk];
   alignas(64) float sums[kTokensPerPage * kMaxOutliers] = {};
   for (int first = 0; first < part.bits; first += kChunk) {
     const int directions = std::min(kChunk, part.bits - first);
     DecodeSigns(part, block, first, directions, signs);
     for (int g = 0; g < kGroups; ++g) {
-      SumOutliers(s, signs, first, directions, g, splits[g][1], sums + g * kGroupTokens * kMaxOutliers);
+      SumOutliers(s, signs, first, directions, g, groups[g], sums + g * kGroupTokens * kMaxOutliers);
     }
   }
   alignas(64) float scales[kTokensPerPage];
   TokenScales(part, block, scales);
   for (int t = 0; t < kTokensPerPage; ++t) {
-    const ChannelList& outliers = splits[t / kGroupTokens][1];
+    const ChannelList& outliers = groups[t / kGroupTokens];
     for (int c = 0; c < outliers.size; ++c) {
       rows[t * s.shape.dim + outliers.channels[c]] = scales[t] * sums[t * kMaxOutliers + c];
     }
@@ -209,22 +209,23 @@ void SketchQueries(const KeyState& s, const float* queries, int heads, float* sk
   AddSketch(s, queries, heads, AllChannels(s.shape.dim), 0, m, sketches, static_cast<size_t>(m));
 }
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads, std::byte* prepared) {
-  const KeyState& s = AsKeys(state);
+void PrepareIntegers(const KeyState& s, const float* queries, int heads, const IntegerSketch& q) {
   const int m = s.parts[0].bits;
-  if (s.num_parts > 1) {
-    auto* const floats = reinterpret_cast<float*>(prepared);
-    std::copy_n(queries, heads * s.shape.dim, floats);
-    SketchQueries(s, queries, heads, floats + heads * s.shape.dim);
-    return;
-  }
-  const IntegerSketch q = PreparedIntegers(prepared);
-  alignas(64) float sketch[kMaxSketch];
-  for (int h = 0; h < heads; ++h) {
-    SketchQueries(s, queries + h * s.shape.dim, 1, sketch);
-    GetFixedPointKernels().quantize_query(sketch, static_cast<size_t>(m), 1, m, kPlanes, nullptr,
+  alignas(64) float sketches[kSketchFloats];
+  for (int h = 0; h < heads; h += kSketchFloats / m) {
+    const int batch = std::min(kSketchFloats / m, heads - h);
+    SketchQueries(s, queries + h * s.shape.dim, batch, sketches);
+    GetFixedPointKernels().quantize_query(sketches, static_cast<size_t>(m), batch, m, kPlanes, nullptr,
                                           q.values + h * kPlanes * m, q.unit + h, q.offset_sum + h);
   }
+}
+
+void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads, std::byte* prepared) {
+  const KeyState& s = AsKeys(state);
+  if (s.num_parts == 1) return PrepareIntegers(s, queries, heads, PreparedIntegers(prepared));
+  auto* const floats = reinterpret_cast<float*>(prepared);
+  std::copy_n(queries, heads * s.shape.dim, floats);
+  SketchQueries(s, queries, heads, floats + heads * s.shape.dim);
 }
 
 /// scores [heads, 64] of the tokens `first` to `last` - 1 from one part.
@@ -265,8 +266,7 @@ void ScoreGroup(const KeyState& s, const std::byte* block, const HeadBatch& batc
   const size_t m = static_cast<size_t>(s.parts[0].bits);
   alignas(64) float sketches[kSketchFloats];
   std::fill_n(sketches, static_cast<size_t>(batch.heads) * directions, 0.0f);
-  const ChannelSplit split = StoredSplit(s, block, g);
-  AddSketch(s, batch.queries, batch.heads, split[1], 0, s.matrix->rows, sketches, directions);
+  AddSketch(s, batch.queries, batch.heads, StoredOutliers(s, block, g), 0, s.matrix->rows, sketches, directions);
   ScoreSketches(s.parts[1], block, sketches, directions, batch.heads, g, token_scales[1], scores);
 
   for (int h = 0; h < batch.heads; ++h) {
