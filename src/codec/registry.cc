@@ -1,5 +1,7 @@
 #include "codec/registry.h"
 
+#include "codec/int/int.h"
+#include "codec/kivi/kivi.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 
@@ -8,6 +10,8 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,
+    &integer::kInfo,
+    &kivi::kInfo,
     &qjl::kInfo,
 };
 

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <numbers>
 #include <random>
 #include <vector>
 
@@ -30,7 +31,7 @@ TEST(Sketch, ChunksAreIndependent) {
   const Sketch s = MakeSketch(64, 128, kSketchSeed);
   double sum = 0.0;
   for (int r = 0; r < 64; ++r) sum += std::abs(RowProduct(s, r, 64 + r));
-  EXPECT_NEAR(sum / 64, 8.0 * std::sqrt(2.0 / M_PI), 2.0);  // |N(0, dim)|, 2.6 standard errors
+  EXPECT_NEAR(sum / 64, 8.0 * std::sqrt(2.0 / std::numbers::pi), 2.0);  // |N(0, dim)|, 2.6 standard errors
 }
 
 TEST(Sketch, FewerRowsAreTheTop) {

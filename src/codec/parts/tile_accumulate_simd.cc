@@ -23,50 +23,69 @@ struct AccumulateArgs {
 
 constexpr int kVectorsPerQuad = 64 / kLanes8;  // vectors that hold 16 channels x 4 tokens
 
-template <int kBits, bool kTable, int kHeads, int kPlanes, int kPart, int kQuad>
-HWY_INLINE void AccumulateQuads(const uint8_t* HWY_RESTRICT tile, const int8_t* HWY_RESTRICT w, V8 table,
-                                V32 (&sum)[kHeads][kPlanes]) {
-  if constexpr (kQuad < 16) {
-    const V8 levels = Levels<kBits, kTable, kQuad * 64 + kPart * kLanes8>(tile, 0, table);
+// Adds the tokens from quad kQuad on, 4 at a time, to the sums of kTiles tiles (they share the broadcast weights), over
+// the channels of vector kPart of each. Quads of one field of the narrowest plane differ by an offset only: a loop.
+template <int kBits, int kHeads, int kPlanes, int kTiles, int kPart, int kQuad = 0>
+HWY_INLINE void AccumulateQuads(const uint8_t* HWY_RESTRICT tiles, const int8_t* HWY_RESTRICT w, V8 table,
+                                V32 (&sum)[kTiles][kHeads][kPlanes]) {
+  constexpr int kNarrowest = TilePlane1Bits(kBits) != 0 ? TilePlane1Bits(kBits) : kBits;
+  constexpr int kQuadsPerField = 128 * kNarrowest / 64;
+  for (int quad = 0; quad < kQuadsPerField; ++quad) {
+    V8 levels[kTiles];
+    for (int i = 0; i < kTiles; ++i) {
+      constexpr int kIndex = kQuad * 64 + kPart * kLanes8;
+      levels[i] = Levels<kBits, kIndex>(tiles + TileBytes(kBits) * static_cast<size_t>(i), quad * 64, table);
+    }
     for (int h = 0; h < kHeads; ++h) {
       for (int p = 0; p < kPlanes; ++p) {
-        sum[h][p] = DotBytes(sum[h][p], levels, BroadcastQuad(w + h * 128 + p * 64 + kQuad * 4));
+        const auto weights = BroadcastQuad(w + h * 128 + p * 64 + (kQuad + quad) * 4);
+        for (int i = 0; i < kTiles; ++i) sum[i][h][p] = DotBytes(sum[i][h][p], levels[i], weights);
       }
     }
-    AccumulateQuads<kBits, kTable, kHeads, kPlanes, kPart, kQuad + 1>(tile, w, table, sum);
+  }
+  if constexpr (kQuad + kQuadsPerField < 16) {
+    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart, kQuad + kQuadsPerField>(tiles, w, table, sum);
   }
 }
 
-// One vector's worth of channels (part kPart of a tile).
-template <int kBits, bool kTable, int kHeads, int kPlanes, int kPart>
-HWY_INLINE void AccumulatePart(const AccumulateArgs& args, const uint8_t* tile, V8 table, float* acc) {
+template <int kBits, int kHeads, int kPlanes, int kTiles, int kPart = 0>
+HWY_INLINE void AccumulateParts(const AccumulateArgs& args, const uint8_t* tiles, V8 table, float* acc) {
   if constexpr (kPart < kVectorsPerQuad) {
-    V32 sum[kHeads][kPlanes];
-    for (int h = 0; h < kHeads; ++h) {
-      for (int p = 0; p < kPlanes; ++p) sum[h][p] = hn::Zero(d32);
+    V32 sum[kTiles][kHeads][kPlanes];
+    for (auto& tile : sum) {
+      for (auto& head : tile) {
+        for (V32& plane : head) plane = hn::Zero(d32);
+      }
     }
-    AccumulateQuads<kBits, kTable, kHeads, kPlanes, kPart, 0>(tile, args.w, table, sum);
+    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart>(tiles, args.w, table, sum);
     const hn::Repartition<float, D8> df;
-    for (int h = 0; h < kHeads; ++h) {
-      V32 total = hn::ShiftLeft<7>(sum[h][0]);
-      if constexpr (kPlanes == 2) total = hn::Add(total, sum[h][1]);
-      float* out = acc + static_cast<size_t>(h) * args.acc_stride + kPart * kLanes32;
-      hn::StoreU(hn::MulAdd(hn::ConvertTo(df, total), hn::Set(df, args.scale[h]), hn::LoadU(df, out)), df, out);
+    for (int i = 0; i < kTiles; ++i) {
+      for (int h = 0; h < kHeads; ++h) {
+        V32 total = hn::ShiftLeft<7>(sum[i][h][0]);
+        if constexpr (kPlanes == 2) total = hn::Add(total, sum[i][h][1]);
+        float* out = acc + static_cast<size_t>(h) * args.acc_stride + i * kTileChannels + kPart * kLanes32;
+        hn::StoreU(hn::MulAdd(hn::ConvertTo(df, total), hn::Set(df, args.scale[h]), hn::LoadU(df, out)), df, out);
+      }
     }
-    AccumulatePart<kBits, kTable, kHeads, kPlanes, kPart + 1>(args, tile, table, acc);
+    AccumulateParts<kBits, kHeads, kPlanes, kTiles, kPart + 1>(args, tiles, table, acc);
   }
 }
 
-template <int kBits, bool kTable, int kHeads, int kPlanes>
+template <int kBits, int kHeads, int kPlanes>
 HWY_NOINLINE void AccumulateTiles(const AccumulateArgs& args, const std::byte* packed, int num_tiles) {
+  constexpr int kTiles = kMaxAccumulators / (kHeads * kPlanes) >= 2 ? 2 : 1;
   const V8 table = LoadTable(args.levels, kBits);
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
-  for (int i = 0; i < num_tiles; ++i, tile += TileBytes(kBits)) {
-    AccumulatePart<kBits, kTable, kHeads, kPlanes, 0>(args, tile, table, args.acc + i * kTileChannels);
+  int i = 0;
+  for (; i + kTiles <= num_tiles; i += kTiles, tile += kTiles * TileBytes(kBits)) {
+    AccumulateParts<kBits, kHeads, kPlanes, kTiles>(args, tile, table, args.acc + i * kTileChannels);
+  }
+  if (i < num_tiles) {
+    AccumulateParts<kBits, kHeads, kPlanes, 1>(args, tile, table, args.acc + i * kTileChannels);
   }
 }
 
-template <int kBits, bool kTable, int kPlanes>
+template <int kBits, int kPlanes>
 HWY_INLINE void AccumulateHeads(AccumulateArgs args, const std::byte* packed, int num_tiles, int heads) {
   constexpr int kMost = kMaxAccumulators / 2 / kPlanes < 4 ? kMaxAccumulators / 2 / kPlanes : 4;
   const auto advance = [&](int count) {
@@ -75,19 +94,14 @@ HWY_INLINE void AccumulateHeads(AccumulateArgs args, const std::byte* packed, in
     args.acc += static_cast<size_t>(count) * args.acc_stride;
     heads -= count;
   };
-  for (; heads >= kMost; advance(kMost)) AccumulateTiles<kBits, kTable, kMost, kPlanes>(args, packed, num_tiles);
-  for (; heads > 0; advance(1)) AccumulateTiles<kBits, kTable, 1, kPlanes>(args, packed, num_tiles);
+  for (; heads >= kMost; advance(kMost)) AccumulateTiles<kBits, kMost, kPlanes>(args, packed, num_tiles);
+  for (; heads > 0; advance(1)) AccumulateTiles<kBits, 1, kPlanes>(args, packed, num_tiles);
 }
 
 template <int kBits>
 void AccumulateBits(const AccumulateArgs& args, const std::byte* packed, int num_tiles, int heads, int planes) {
-  const bool table = kBits <= 4 && args.levels != nullptr;
-  if (planes == 2) {
-    if (table) return AccumulateHeads<kBits, kBits <= 4, 2>(args, packed, num_tiles, heads);
-    return AccumulateHeads<kBits, false, 2>(args, packed, num_tiles, heads);
-  }
-  if (table) return AccumulateHeads<kBits, kBits <= 4, 1>(args, packed, num_tiles, heads);
-  return AccumulateHeads<kBits, false, 1>(args, packed, num_tiles, heads);
+  if (planes == 2) return AccumulateHeads<kBits, 2>(args, packed, num_tiles, heads);
+  return AccumulateHeads<kBits, 1>(args, packed, num_tiles, heads);
 }
 
 using AccumulateFunction = void (*)(const AccumulateArgs&, const std::byte*, int, int, int);

@@ -47,9 +47,9 @@ HWY_INLINE V8 PlaneCodes(const uint8_t* HWY_RESTRICT plane, int extra) {
   }
 }
 
-// Levels of the codes at kIndex + extra of a tile of kBits bits; `table` is used up to 4 bits when kTable.
-template <int kBits, bool kTable, int kIndex>
-HWY_INLINE V8 Levels(const uint8_t* HWY_RESTRICT tile, int extra, V8 table) {
+// Codes at kIndex.. + extra of a tile of kBits bits.
+template <int kBits, int kIndex>
+HWY_INLINE V8 Codes(const uint8_t* HWY_RESTRICT tile, int extra) {
   constexpr int kWidth0 = TilePlane0Bits(kBits);
   constexpr int kWidth1 = TilePlane1Bits(kBits);
   V8 codes = PlaneCodes<kWidth0, kIndex>(tile, extra);
@@ -58,12 +58,21 @@ HWY_INLINE V8 Levels(const uint8_t* HWY_RESTRICT tile, int extra, V8 table) {
     const hn::Repartition<uint16_t, D8> d16;  // codes stay within their bytes: the shift cannot cross
     codes = hn::Or(codes, hn::BitCast(d8, hn::ShiftLeft<kWidth0>(hn::BitCast(d16, high))));
   }
-  if constexpr (kTable && kBits <= 4) codes = hn::TableLookupBytes(table, codes);
   return codes;
 }
 
+// The same as levels. Up to 4 bits there is always a look-up, in the identity if need be: it costs nothing beside the
+// products, and a second copy of every kernel costs compile time.
+template <int kBits, int kIndex>
+HWY_INLINE V8 Levels(const uint8_t* HWY_RESTRICT tile, int extra, V8 table) {
+  const V8 codes = Codes<kBits, kIndex>(tile, extra);
+  if constexpr (kBits > 4) return codes;
+  return hn::TableLookupBytes(table, codes);
+}
+
 HWY_INLINE V8 LoadTable(const TileLevels* levels, int bits) {
-  return levels && bits <= 4 ? hn::LoadDup128(d8, levels->by_bits[bits]) : hn::Zero(d8);
+  alignas(16) static constexpr uint8_t kIdentity[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return hn::LoadDup128(d8, levels && bits <= 4 ? levels->by_bits[bits] : kIdentity);
 }
 
 // Four bytes in every 32-bit lane.

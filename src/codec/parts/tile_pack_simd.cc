@@ -42,7 +42,7 @@ void PackOrdered(const uint8_t* ordered, uint8_t* packed) {
 template <int kBits, int kIndex = 0>
 void UnpackOrdered(const uint8_t* packed, uint8_t* ordered) {
   if constexpr (kIndex < kTileCodes) {
-    hn::StoreU(Levels<kBits, false, kIndex>(packed, 0, hn::Zero(d8)), d8, ordered + kIndex);
+    hn::StoreU(Codes<kBits, kIndex>(packed, 0), d8, ordered + kIndex);
     UnpackOrdered<kBits, kIndex + kLanes8>(packed, ordered);
   }
 }

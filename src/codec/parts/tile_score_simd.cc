@@ -22,22 +22,22 @@ struct ScoreArgs {
 };
 
 // Adds one quad of channels to kVectors vectors of tokens from kToken on, for kColumns columns.
-template <int kBits, bool kTable, int kToken, int kVectors, int kColumns, int kQuad>
+template <int kBits, int kToken, int kVectors, int kColumns, int kQuad>
 HWY_INLINE void ScoreQuad(const uint8_t* HWY_RESTRICT tile, const int8_t* HWY_RESTRICT q, size_t stride, V8 table,
                           V32 (&acc)[kColumns][kVectors]) {
   constexpr int kIndex = (kQuad * 64 + kToken) * 4;
   V8 levels[kVectors];
-  levels[0] = Levels<kBits, kTable, kIndex>(tile, 0, table);
-  if constexpr (kVectors > 1) levels[1] = Levels<kBits, kTable, kIndex + kLanes8>(tile, 0, table);
-  if constexpr (kVectors > 2) levels[2] = Levels<kBits, kTable, kIndex + 2 * kLanes8>(tile, 0, table);
-  if constexpr (kVectors > 3) levels[3] = Levels<kBits, kTable, kIndex + 3 * kLanes8>(tile, 0, table);
+  levels[0] = Levels<kBits, kIndex>(tile, 0, table);
+  if constexpr (kVectors > 1) levels[1] = Levels<kBits, kIndex + kLanes8>(tile, 0, table);
+  if constexpr (kVectors > 2) levels[2] = Levels<kBits, kIndex + 2 * kLanes8>(tile, 0, table);
+  if constexpr (kVectors > 3) levels[3] = Levels<kBits, kIndex + 3 * kLanes8>(tile, 0, table);
   for (int col = 0; col < kColumns; ++col) {
     const auto query = BroadcastQuad(q + static_cast<size_t>(col) * stride + kQuad * 4);
     for (int v = 0; v < kVectors; ++v) acc[col][v] = DotBytes(acc[col][v], levels[v], query);
   }
 }
 
-template <int kBits, bool kTable, int kToken, int kVectors, int kColumns>
+template <int kBits, int kToken, int kVectors, int kColumns>
 HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
   const V8 table = LoadTable(args.m->levels, kBits);
   const size_t stride = static_cast<size_t>(args.m->num_tiles) * kTileChannels;
@@ -48,10 +48,10 @@ HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
   for (int i = args.first_tile; i < args.last_tile; ++i, tile += TileBytes(kBits)) {
     const int8_t* q = args.q + i * kTileChannels;
-    ScoreQuad<kBits, kTable, kToken, kVectors, kColumns, 0>(tile, q, stride, table, acc);
-    ScoreQuad<kBits, kTable, kToken, kVectors, kColumns, 1>(tile, q, stride, table, acc);
-    ScoreQuad<kBits, kTable, kToken, kVectors, kColumns, 2>(tile, q, stride, table, acc);
-    ScoreQuad<kBits, kTable, kToken, kVectors, kColumns, 3>(tile, q, stride, table, acc);
+    ScoreQuad<kBits, kToken, kVectors, kColumns, 0>(tile, q, stride, table, acc);
+    ScoreQuad<kBits, kToken, kVectors, kColumns, 1>(tile, q, stride, table, acc);
+    ScoreQuad<kBits, kToken, kVectors, kColumns, 2>(tile, q, stride, table, acc);
+    ScoreQuad<kBits, kToken, kVectors, kColumns, 3>(tile, q, stride, table, acc);
   }
   for (int col = 0; col < kColumns; ++col) {
     for (int v = 0; v < kVectors; ++v) hn::StoreU(acc[col][v], d32, args.sums + col * 64 + kToken + v * kLanes32);
@@ -59,46 +59,42 @@ HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
 }
 
 // Tokens kToken..kEnd-1 in passes whose accumulators fit the registers.
-template <int kBits, bool kTable, int kColumns, int kToken, int kEnd>
+template <int kBits, int kColumns, int kToken, int kEnd>
 HWY_INLINE void ScoreTokens(const ScoreArgs& args, const std::byte* packed) {
   if constexpr (kToken < kEnd) {
     constexpr int kLeft = (kEnd - kToken) / kLanes32;
     constexpr int kFit = kMaxAccumulators / kColumns;
     constexpr int kVectors = kLeft < kFit ? kLeft : kFit < 4 ? kFit : 4;
-    ScorePass<kBits, kTable, kToken, kVectors, kColumns>(args, packed);
-    ScoreTokens<kBits, kTable, kColumns, kToken + kVectors * kLanes32, kEnd>(args, packed);
+    ScorePass<kBits, kToken, kVectors, kColumns>(args, packed);
+    ScoreTokens<kBits, kColumns, kToken + kVectors * kLanes32, kEnd>(args, packed);
   }
 }
 
-template <int kBits, bool kTable, int kColumns>
+template <int kBits, int kColumns>
 HWY_INLINE void ScoreRange(const ScoreArgs& args, const std::byte* packed, int first_token, int last_token) {
-  if (first_token == 0 && last_token == 64) return ScoreTokens<kBits, kTable, kColumns, 0, 64>(args, packed);
-  if (first_token < 32) ScoreTokens<kBits, kTable, kColumns, 0, 32>(args, packed);
-  if (last_token > 32) ScoreTokens<kBits, kTable, kColumns, 32, 64>(args, packed);
+  if (first_token == 0 && last_token == 64) return ScoreTokens<kBits, kColumns, 0, 64>(args, packed);
+  if (first_token < 32) ScoreTokens<kBits, kColumns, 0, 32>(args, packed);
+  if (last_token > 32) ScoreTokens<kBits, kColumns, 32, 64>(args, packed);
 }
 
-template <int kBits, bool kTable>
+template <int kBits>
 HWY_INLINE void ScoreColumns(ScoreArgs args, const std::byte* packed, int columns, int first_token, int last_token) {
   const auto advance = [&](int count) {
     args.q += static_cast<size_t>(count) * static_cast<size_t>(args.m->num_tiles) * kTileChannels;
     args.sums += count * 64;
     columns -= count;
   };
-  for (; columns >= 4; advance(4)) ScoreRange<kBits, kTable, 4>(args, packed, first_token, last_token);
+  for (; columns >= 4; advance(4)) ScoreRange<kBits, 4>(args, packed, first_token, last_token);
   if (columns >= 2) {
-    ScoreRange<kBits, kTable, 2>(args, packed, first_token, last_token);
+    ScoreRange<kBits, 2>(args, packed, first_token, last_token);
     advance(2);
   }
-  if (columns == 1) ScoreRange<kBits, kTable, 1>(args, packed, first_token, last_token);
+  if (columns == 1) ScoreRange<kBits, 1>(args, packed, first_token, last_token);
 }
 
 template <int kBits>
 void ScoreBits(const ScoreArgs& args, const std::byte* packed, int columns, int first_token, int last_token) {
-  if (kBits <= 4 && args.m->levels) {
-    ScoreColumns<kBits, kBits <= 4>(args, packed, columns, first_token, last_token);
-  } else {
-    ScoreColumns<kBits, false>(args, packed, columns, first_token, last_token);
-  }
+  ScoreColumns<kBits>(args, packed, columns, first_token, last_token);
 }
 
 using ScoreFunction = void (*)(const ScoreArgs&, const std::byte*, int, int, int);

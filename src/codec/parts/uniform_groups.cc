@@ -2,19 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "base/check.h"
-#include "codec/parts/channel_groups.h"
-#include "codec/parts/token_groups.h"
 
 namespace kvant {
 namespace {
 
 constexpr uint16_t kF16Infinity = 0x7C00;
 
-/// The group of values that a decoded tile needs, one tile at a time.
+/// The values of one tile: decoding by tiles keeps buffers on the stack small.
 struct DecodedTile {
   DecodedTile(const UniformGroups& g, const std::byte* block, int tile) {
     uint8_t codes[kTileCodes];
@@ -75,9 +72,9 @@ UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int
 
 GroupParams FitGroup(float min, float max, int bits) {
   GroupParams p;
-  p.min = ToF16(min + 0.0f);  // the sum turns -0 into +0, which min() may or may not have returned
+  p.min = ToF16(min + 0.0f);  // turns -0 into +0; which of them min() returns is not defined
   p.min_value = ToFloat(p.min);
-  p.scale = ToF16(std::max(max - p.min_value, 0.0f) / static_cast<float>((1 << bits) - 1));
+  p.scale = ToF16(std::max(max - p.min_value, 0.0f) / static_cast<float>((1 << bits) - 1) + 0.0f);
   const float scale = ToFloat(p.scale);
   p.inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   return p;
@@ -167,111 +164,5 @@ Status GroupParamsOverflow() {
 Status GroupParamsCorrupt() {
   return Status::Corruption("uniform groups: a scale is negative or not finite, or a min is not finite");
 }
-
-// ---- a codec that is nothing but uniform groups
-
-namespace {
-
-const UniformGroups& Groups(const CodecState& state) { return static_cast<const UniformState&>(state).groups; }
-
-/// All padding of a block lies in its last cache line: streams are multiples of 16 bytes, so there is none between.
-void ClearPadding(const CodecState& state, std::byte* block) {
-  std::memset(block + state.layout.block_bytes() - kAlignment, 0, kAlignment);
-}
-
-// Reference verbs, in the order of the contract.
-
-Status ReferenceEncode(const CodecState& state, const std::byte*, const float* rows, std::byte* block) {
-  ClearPadding(state, block);
-  return ReferenceEncodeGroups(Groups(state), rows, block);
-}
-
-Status ReferenceDecode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
-  return ReferenceDecodeGroups(Groups(state), block, rows);
-}
-
-void ReferencePrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
-                           std::byte* prepared) {
-  std::copy_n(queries, heads * Groups(state).dim, reinterpret_cast<float*>(prepared));
-}
-
-void ReferenceScore(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
-                    int heads, float* scores) {
-  ReferenceScoreGroups(Groups(state), block, reinterpret_cast<const float*>(prepared), heads, scores);
-}
-
-void ReferenceAccumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
-                         int heads, float* acc) {
-  ReferenceAccumulateGroups(Groups(state), block, weights, heads, acc);
-}
-
-void Finish(const CodecState& state, const std::byte*, const float* acc, int heads, float* out) {
-  std::copy_n(acc, heads * state.acc_dim, out);
-}
-
-// Fast verbs: a table per axis, then the same order.
-
-struct AxisVerbs {
-  decltype(&channel_groups::Encode) encode;
-  decltype(&channel_groups::Decode) decode;
-  decltype(&channel_groups::PreparedHeadBytes) prepared_head_bytes;
-  decltype(&channel_groups::PrepareQuery) prepare_query;
-  decltype(&channel_groups::Score) score;
-  decltype(&channel_groups::Accumulate) accumulate;
-};
-
-const AxisVerbs& OfAxis(GroupAxis axis) {
-  static constexpr AxisVerbs kByAxis[] = {
-      {channel_groups::Encode, channel_groups::Decode, channel_groups::PreparedHeadBytes,
-       channel_groups::PrepareQuery, channel_groups::Score, channel_groups::Accumulate},
-      {token_groups::Encode, token_groups::Decode, token_groups::PreparedHeadBytes, token_groups::PrepareQuery,
-       token_groups::Score, token_groups::Accumulate},
-  };
-  return kByAxis[static_cast<int>(axis)];
-}
-
-Status FastEncode(const CodecState& state, const std::byte*, const float* rows, std::byte* block) {
-  ClearPadding(state, block);
-  return OfAxis(Groups(state).axis).encode(Groups(state), rows, block);
-}
-
-Status FastDecode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
-  return OfAxis(Groups(state).axis).decode(Groups(state), block, rows);
-}
-
-void FastPrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
-                      std::byte* prepared) {
-  OfAxis(Groups(state).axis).prepare_query(Groups(state), queries, heads, prepared);
-}
-
-void FastScore(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
-               int heads, float* scores) {
-  OfAxis(Groups(state).axis).score(Groups(state), block, prepared, heads, scores);
-}
-
-void FastAccumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
-                    int heads, float* acc) {
-  OfAxis(Groups(state).axis).accumulate(Groups(state), block, weights, heads, acc);
-}
-
-}  // namespace
-
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group) {
-  if (shape.tokens != kTokensPerPage) {
-    return Status::NotSupported(StrFormat("uniform groups need blocks of %d tokens, not %d", kTokensPerPage,
-                                          shape.tokens));
-  }
-  auto state = std::make_unique<UniformState>(shape);
-  state->groups = AddUniformGroups(shape.side, axis, shape.dim, bits, group, state->layout);
-  // The reference keeps the floats of the query.
-  state->prepared_head_bytes = std::max(OfAxis(axis).prepared_head_bytes(state->groups),
-                                        AlignUp(sizeof(float) * static_cast<size_t>(shape.dim)));
-  state->acc_dim = shape.dim;
-  return std::unique_ptr<CodecState>(std::move(state));
-}
-
-const CodecVerbs kUniformReferenceVerbs = {ReferenceEncode, ReferenceDecode,     ReferencePrepareQuery,
-                                           ReferenceScore,  ReferenceAccumulate, Finish};
-const CodecVerbs kUniformFastVerbs = {FastEncode, FastDecode, FastPrepareQuery, FastScore, FastAccumulate, Finish};
 
 }  // namespace kvant

@@ -7,7 +7,7 @@
 
 #include "base/float16.h"
 #include "codec/parts/tile.h"
-#include "codec/parts/uniform_groups.h"
+#include "codec/parts/uniform_codec.h"
 
 namespace kvant::qjl {
 namespace {

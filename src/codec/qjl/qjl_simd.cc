@@ -7,7 +7,7 @@
 #include "codec/parts/fixed_point.h"
 #include "codec/parts/sketch_kernels.h"
 #include "codec/parts/tile_kernels.h"
-#include "codec/parts/uniform_groups.h"
+#include "codec/parts/uniform_codec.h"
 #include "codec/qjl/qjl.h"
 
 namespace kvant::qjl {
@@ -76,7 +76,7 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
 
 Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
   if (state.shape.side == Side::kKey) return EncodeKeys(AsKeys(state), rows, block);
-  return kUniformFastVerbs.encode(state, basis, rows, block);
+  return UniformFastVerbs().encode(state, basis, rows, block);
 }
 
 // ---- decode
@@ -170,7 +170,7 @@ void DecodeOutliers(const KeyState& s, const std::byte* block, float* rows) {
 }
 
 Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
-  if (state.shape.side == Side::kValue) return kUniformFastVerbs.decode(state, basis, block, rows);
+  if (state.shape.side == Side::kValue) return UniformFastVerbs().decode(state, basis, block, rows);
   const KeyState& s = AsKeys(state);
   KVANT_TRY(CheckKeyBlock(s, block));
   DecodeInliers(s, block, rows);
@@ -306,8 +306,8 @@ void Score(const CodecState& state, const std::byte*, const std::byte* block, co
 }  // namespace
 
 const CodecVerbs& SimdVerbs() {
-  static const CodecVerbs kVerbs = {Encode,       Decode, PrepareQuery, Score, kUniformFastVerbs.accumulate,
-                                    kUniformFastVerbs.finish};
+  static const CodecVerbs kVerbs = {Encode,       Decode, PrepareQuery, Score, UniformFastVerbs().accumulate,
+                                    UniformFastVerbs().finish};
   return kVerbs;
 }
 

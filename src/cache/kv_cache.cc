@@ -1,0 +1,134 @@
+#include "kvant/kv_cache.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+#include "cache/kv_store.h"
+#include "cache/page_pool.h"
+#include "codec/codec.h"
+
+namespace kvant {
+namespace {
+
+Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, PagePool* pool) {
+  const LayerShape& layer_shape = config.layers[static_cast<size_t>(layer)];
+  const bool is_key = side == Side::kKey;
+  const CodecChoice& choice = is_key ? config.scheme.key : config.scheme.value;
+  const BlockShape shape = {.side = side,
+                            .dim = is_key ? layer_shape.k_dim : layer_shape.v_dim,
+                            .layer = layer,
+                            .num_layers = static_cast<int>(config.layers.size())};
+  Result<Codec> codec = MakeCodec(choice.name, choice.options, shape);
+  if (!codec.ok()) return codec.status();
+  return KvStore::Create({.layer = layer,
+                          .kv_heads = layer_shape.kv_heads,
+                          .num_sequences = config.num_sequences,
+                          .codec = std::move(*codec),
+                          .sink_tokens = config.scheme.sink_tokens,
+                          .recent_tokens = config.scheme.recent_tokens},
+                         pool);
+}
+
+}  // namespace
+
+struct KvCache::Impl {
+  explicit Impl(const CacheConfig& c) : config(c), pool(c.memory_limit_bytes) {}
+
+  Status AddStore(int layer, Side side) {
+    Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &pool);
+    if (!store.ok()) {
+      return {store.status().code(), StrFormat("layer %d %s: %s", layer, side == Side::kKey ? "K" : "V",
+                                               store.status().message().c_str())};
+    }
+    (side == Side::kKey ? keys : values).push_back(std::move(*store));
+    return Status::Ok();
+  }
+  auto AllStores(auto&& function) {
+    for (size_t layer = 0; layer < keys.size(); ++layer) {
+      function(*keys[layer]);
+      function(*values[layer]);
+    }
+  }
+
+  const CacheConfig config;
+  PagePool pool;  // outlives the stores
+  std::vector<std::unique_ptr<KvStore>> keys;
+  std::vector<std::unique_ptr<KvStore>> values;
+};
+
+KvCache::KvCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+KvCache::~KvCache() = default;
+
+Result<std::unique_ptr<KvCache>> KvCache::Create(const CacheConfig& config) {
+  if (config.layers.empty()) return Status::InvalidArgument("a cache needs at least one layer");
+  auto impl = std::make_unique<Impl>(config);
+  for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
+    KVANT_TRY(impl->AddStore(layer, Side::kKey));
+    KVANT_TRY(impl->AddStore(layer, Side::kValue));
+  }
+  return std::unique_ptr<KvCache>(new KvCache(std::move(impl)));
+}
+
+const CacheConfig& KvCache::config() const { return impl_->config; }
+int KvCache::num_layers() const { return static_cast<int>(impl_->keys.size()); }
+KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(layer)]; }
+KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
+
+Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v) {
+  if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
+    return Status::InvalidArgument(StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
+                                             "and %d sequences", static_cast<long long>(count), layer, sequence,
+                                             num_layers(), impl_->config.num_sequences));
+  }
+  const LayerShape& shape = impl_->config.layers[static_cast<size_t>(layer)];
+  const auto stride_bytes = [&](int dim) { return sizeof(float) * static_cast<size_t>(shape.kv_heads * dim); };
+  const int64_t first = keys(layer).num_rows(sequence);
+  std::vector<int64_t> rows(static_cast<size_t>(count));
+  std::iota(rows.begin(), rows.end(), first);
+  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
+  Status status =
+      values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
+  if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length
+  return status;
+}
+
+Status KvCache::Seal(int sequence) {
+  Status status;
+  impl_->AllStores([&](KvStore& store) {
+    if (status.ok()) status = store.Seal(Team(), sequence);
+  });
+  return status;
+}
+
+Status KvCache::Fork(int from, int to) {
+  Status status;
+  impl_->AllStores([&](KvStore& store) {
+    if (status.ok()) status = store.Fork(from, to);
+  });
+  if (status.code() == StatusCode::kOutOfMemory) Clear(to);  // not half a copy
+  return status;
+}
+
+Status KvCache::Truncate(int sequence, int64_t num_rows) {
+  Status status;
+  impl_->AllStores([&](KvStore& store) {
+    if (status.ok()) status = store.Truncate(sequence, num_rows);
+  });
+  return status;
+}
+
+void KvCache::Clear(int sequence) {
+  impl_->AllStores([&](KvStore& store) { store.Clear(sequence); });
+}
+
+Footprint KvCache::footprint() const {
+  Footprint sum;
+  impl_->AllStores([&](const KvStore& store) { sum += store.footprint(); });
+  return sum;
+}
+
+size_t KvCache::memory_bytes() const { return impl_->pool.reserved_bytes(); }
+
+}  // namespace kvant

@@ -1,0 +1,52 @@
+#include "cache/page_rows.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace kvant {
+namespace {
+
+Status LoadSealed(const StoreFormat& format, const SealedPage& sealed, int head, float* rows) {
+  const Basis* basis = sealed.maybe_basis.get();
+  const std::byte* head_basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)];
+  return format.sealed.verbs.decode(*format.sealed.state, head_basis,
+                                    BlockOf(format.sealed, sealed.blocks.data(), head), rows);
+}
+
+}  // namespace
+
+Status OutOfScratch(const StoreFormat& format) {
+  return Status::OutOfMemory(format.Where() + ": the machine has no memory left");
+}
+
+Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head, RowScratch& scratch) {
+  const Page* p = sequence.FindPage(page);
+  KVANT_DCHECK(p != nullptr);
+  if (p->open) {
+    return format.open.verbs.decode(*format.open.state, nullptr, BlockOf(format.open, p->open.data(), head),
+                                    scratch.rows());
+  }
+  if (const Status status = LoadSealed(format, *p->sealed, head, scratch.rows()); !status.ok()) {
+    return AtPage(format, page, head, status);
+  }
+  if (page != 0 || sequence.maybe_sinks() == nullptr) return Status::Ok();
+  KVANT_TRY(format.sinks.verbs.decode(*format.sinks.state, nullptr,
+                                      BlockOf(format.sinks, sequence.maybe_sinks()->data(), head),
+                                      scratch.other_rows()));
+  std::copy_n(scratch.other_rows(), format.sink_tokens * format.dim(), scratch.rows());
+  return Status::Ok();
+}
+
+Status StoreRows(const StoreFormat& format, float* rows, std::byte* block) {
+  for (size_t i = 0; i < format.page_values(); ++i) rows[i] = std::clamp(rows[i], -kF16Max, kF16Max);
+  return format.open.verbs.encode(*format.open.state, nullptr, rows, block);
+}
+
+Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status) {
+  const long long first_row = static_cast<long long>(page) * kTokensPerPage;
+  return {status.code(), StrFormat("%s, head %d, rows %lld..%lld: %s", format.Where().c_str(), head, first_row,
+                                   first_row + kTokensPerPage - 1, status.message().c_str())};
+}
+
+}  // namespace kvant

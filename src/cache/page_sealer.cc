@@ -1,0 +1,115 @@
+#include "cache/page_sealer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+namespace kvant {
+namespace {
+
+// Pages sealed at a time: while they are, they are held twice.
+constexpr size_t kBatchPages = 64;
+
+}  // namespace
+
+Status PageSealer::Seal(const Team& team, Sequence& sequence) {
+  // Same answer on every member: nobody changes the sequence before all are in here. For most tokens this is all.
+  if (sequence.DuePages(1).empty()) return Status::Ok();
+  team.Sync();
+  if (team.leader()) status_.Reset();
+  team.Sync();
+  fitter_.FitIfWanted(team, sequence, status_);
+  SealAll(team, sequence);
+  team.Sync();
+  return status_.Get();
+}
+
+void PageSealer::SealAll(const Team& team, Sequence& sequence) {
+  while (status_.Agree(team)) {
+    if (team.leader()) status_.Record(0, Plan(sequence));
+    if (!status_.Agree(team) || batch_.empty()) return;
+    EncodeShare(team, sequence);
+    team.Sync();
+    if (team.leader()) Commit(sequence);
+  }
+}
+
+// ---- plan
+
+Status PageSealer::Plan(const Sequence& sequence) {
+  batch_.clear();
+  const std::vector<int64_t> due = sequence.DuePages(kBatchPages);
+  for (const int64_t page : due) {
+    PageSeal seal{.page = page, .sealed = std::make_shared<SealedPage>(), .maybe_sinks = nullptr};
+    seal.sealed->maybe_basis = sequence.maybe_basis();
+    if (!Reserve(seal)) break;
+    batch_.push_back(std::move(seal));
+  }
+  // A part of what is due is enough to go on: each page sealed makes room for more.
+  return due.empty() || !batch_.empty() ? Status::Ok() : pool_->OutOfMemory(format_->Where());
+}
+
+bool PageSealer::Reserve(PageSeal& seal) {
+  seal.sealed->blocks = PoolSlot(pool_, format_->PageBytes(format_->sealed));
+  if (seal.page == 0 && format_->sink_tokens > 0) {
+    seal.maybe_sinks = std::make_shared<PoolSlot>(pool_, format_->PageBytes(format_->sinks));
+    if (!*seal.maybe_sinks) return false;
+  }
+  return static_cast<bool>(seal.sealed->blocks);
+}
+
+// ---- encode
+
+void PageSealer::EncodeShare(const Team& team, Sequence& sequence) {
+  RowScratch scratch(*format_);
+  const size_t heads = static_cast<size_t>(format_->kv_heads);
+  const auto [first, last] = team.Share(batch_.size() * heads);
+  for (size_t item = first; item < last; ++item) {
+    PageSeal& seal = batch_[item / heads];
+    const int head = static_cast<int>(item % heads);
+    Status status = scratch.ok() ? EncodeBlock(sequence, seal, head, scratch) : OutOfScratch(*format_);
+    if (status.ok()) continue;
+    std::atomic_ref(seal.failed).store(true, std::memory_order_relaxed);
+    status_.Record(static_cast<int64_t>(item), std::move(status));
+  }
+}
+
+Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, RowScratch& scratch) const {
+  KVANT_TRY(LoadRows(*format_, sequence, seal.page, head, scratch));
+  if (seal.maybe_sinks != nullptr) {
+    SetSinksApart(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head, scratch.rows());
+  }
+  const Basis* basis = seal.sealed->maybe_basis.get();
+  const Status status = format_->sealed.verbs.encode(
+      *format_->sealed.state, basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)], scratch.rows(),
+      BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
+  return status.ok() ? status : AtPage(*format_, seal.page, head, status);
+}
+
+void PageSealer::SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const {
+  std::byte* sink_block = BlockOf(format_->sinks, seal.maybe_sinks->data(), head);
+  std::fill_n(sink_block, format_->sinks.block_bytes(), std::byte{0});
+  const int dim = format_->dim();
+  const int num_sinks = format_->sink_tokens;
+  std::vector<F16> row(static_cast<size_t>(dim));
+  for (int t = 0; t < num_sinks; ++t) {
+    format_->open.info->load_row(format_->open.shape(), open_block, t, row.data());
+    format_->sinks.info->store_row(format_->sinks.shape(), sink_block, t, row.data());
+  }
+  // What stands in the coded page in their place should cost the codec nothing: the mean of the other rows.
+  for (int c = 0; c < dim; ++c) {
+    float sum = 0.0f;
+    for (int t = num_sinks; t < kTokensPerPage; ++t) sum += rows[t * dim + c];
+    for (int t = 0; t < num_sinks; ++t) rows[t * dim + c] = sum / static_cast<float>(kTokensPerPage - num_sinks);
+  }
+}
+
+void PageSealer::Commit(Sequence& sequence) {
+  for (PageSeal& seal : batch_) {
+    if (!seal.failed) sequence.CommitSeal(seal.page, std::move(seal.sealed), std::move(seal.maybe_sinks));
+  }
+  batch_.clear();
+  sequence.RebuildView();
+}
+
+}  // namespace kvant

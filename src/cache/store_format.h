@@ -1,0 +1,50 @@
+// What the bytes of a store's pages mean: its codecs and sizes. Fixed when the store is made.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "codec/codec.h"
+#include "kvant/status.h"
+
+namespace kvant {
+
+struct KvStoreConfig;
+
+struct StoreFormat {
+  int layer = 0;
+  int kv_heads = 0;
+  int sink_tokens = 0;
+  int recent_tokens = 0;
+  Codec sealed;  ///< blocks of sealed pages
+  Codec open;    ///< blocks of open pages: exact, filled row by row
+  Codec sinks;   ///< the same for the sink rows of a sealed page 0: fewer tokens
+
+  /// Errors: InvalidArgument naming the number that is out of range.
+  static Result<StoreFormat> Make(const KvStoreConfig& config);
+
+  int dim() const { return sealed.shape().dim; }
+  size_t row_values() const { return static_cast<size_t>(kv_heads) * static_cast<size_t>(dim()); }
+  size_t page_values() const { return static_cast<size_t>(kTokensPerPage) * static_cast<size_t>(dim()); }
+  size_t PageBytes(const Codec& codec) const { return static_cast<size_t>(kv_heads) * codec.block_bytes(); }
+
+  bool has_basis() const { return sealed.state->basis_bytes > 0 && sealed.info->fit_basis != nullptr; }
+  int num_bases() const { return sealed.state->basis_per_layer ? 1 : kv_heads; }
+  size_t basis_stride_bytes() const { return AlignUp(sealed.state->basis_bytes); }
+
+  /// Bit t: row t of page 0 is a sink.
+  uint64_t sink_mask() const { return sink_tokens == 0 ? 0 : ~uint64_t{0} >> (kTokensPerPage - sink_tokens); }
+  /// "layer 3 K", for messages.
+  std::string Where() const;
+};
+
+/// Block of one head in a page of `codec`.
+inline std::byte* BlockOf(const Codec& codec, std::byte* page, int head) {
+  return page + static_cast<size_t>(head) * codec.block_bytes();
+}
+inline const std::byte* BlockOf(const Codec& codec, const std::byte* page, int head) {
+  return page + static_cast<size_t>(head) * codec.block_bytes();
+}
+
+}  // namespace kvant

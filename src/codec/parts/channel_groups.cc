@@ -1,0 +1,111 @@
+#include "codec/parts/channel_groups.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "codec/parts/fixed_point.h"
+#include "codec/parts/tile_kernels.h"
+#include "codec/parts/uniform_kernels.h"
+
+namespace kvant::channel_groups {
+namespace {
+
+/// Scales and mins of one group of tokens as floats, [dim].
+struct GroupOfTokens {
+  GroupOfTokens(const UniformGroups& g, const std::byte* block, int first_token) {
+    const int first = first_token / g.group * g.dim;
+    GetFixedPointKernels().from_f16(g.scales(block) + first, g.dim, scale);
+    GetFixedPointKernels().from_f16(g.mins(block) + first, g.dim, min);
+  }
+  alignas(64) float scale[kMaxGroupDim];
+  alignas(64) float min[kMaxGroupDim];
+};
+
+TileMatrix Matrix(const UniformGroups& g, const std::byte* block) {
+  return {.packed = g.codes(block), .bits = g.tile_bits, .num_tiles = g.num_tiles(), .levels = nullptr};
+}
+
+/// 1 for the tokens first..first+count-1, 0 for the others: [64].
+struct TokenMask {
+  TokenMask(int first, int count) { std::fill_n(value + first, count, 1.0f); }
+  alignas(64) float value[kTokensPerPage] = {};
+};
+
+}  // namespace
+
+Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
+  KVANT_DCHECK(g.axis == GroupAxis::kChannel);
+  const UniformKernels& kernels = GetUniformKernels();
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
+  for (int t = 0; t < kTokensPerPage; t += g.group) {
+    const int first = t / g.group * g.dim;
+    const float* tokens = rows + t * g.dim;
+    alignas(64) float min[kMaxGroupDim], max[kMaxGroupDim];
+    kernels.channel_ranges(tokens, g.dim, g.group, min, max);
+    kernels.fit(min, max, g.dim, g.top(), g.scales(block) + first, g.mins(block) + first);
+    kernels.quantize_channels(tokens, g.dim, g.group, min, max, g.top(), codes + t * g.dim);
+  }
+  if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
+  GetTileKernels().pack(g.order, g.tile_bits, g.num_tiles(), codes, g.codes(block));
+  return Status::Ok();
+}
+
+Status Decode(const UniformGroups& g, const std::byte* block, float* rows) {
+  KVANT_DCHECK(g.axis == GroupAxis::kChannel);
+  if (!ValidGroupParams(g, block)) return GroupParamsCorrupt();
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
+  GetTileKernels().unpack(g.order, g.tile_bits, g.num_tiles(), g.codes(block), codes);
+  for (int t = 0; t < kTokensPerPage; t += g.group) {
+    const GroupOfTokens params(g, block, t);
+    GetUniformKernels().dequantize_channels(codes + t * g.dim, g.dim, g.group, params.scale, params.min,
+                                            rows + t * g.dim);
+  }
+  return Status::Ok();
+}
+
+// The query stays in floats: it meets other scales in each group, so it is quantised there.
+
+size_t PreparedHeadBytes(const UniformGroups& g) { return sizeof(float) * static_cast<size_t>(g.dim); }
+
+void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared) {
+  std::copy_n(queries, heads * g.dim, reinterpret_cast<float*>(prepared));
+}
+
+// q . row = sum of (q * scale) code + q . min
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+  const FixedPointKernels& fixed = GetFixedPointKernels();
+  const auto* queries = reinterpret_cast<const float*>(prepared);
+  alignas(64) int8_t columns[kMaxHeads * kQueryPlanes * kMaxGroupDim];
+  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
+  float unit[kMaxHeads], bias[kMaxHeads];
+  int32_t offset_sum[kMaxHeads];
+  for (int t = 0; t < kTokensPerPage; t += g.group) {
+    const GroupOfTokens params(g, block, t);
+    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, kQueryPlanes, params.scale, columns, unit,
+                         offset_sum);
+    for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
+    GetTileKernels().score(Matrix(g, block), columns, heads * kQueryPlanes, t, t + g.group, sums);
+    fixed.finish_scores(sums, heads, kQueryPlanes, t, t + g.group, unit, offset_sum, /*level_offset=*/0, nullptr,
+                        bias, scores);
+  }
+}
+
+// sum of w (code * scale + min) = scale * (sum of w code) + min * (sum of w), per group of tokens
+void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
+  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
+  alignas(64) float partial[kMaxHeads * kMaxGroupDim];
+  float unit[kMaxHeads], weight_sum[kMaxHeads];
+  for (int t = 0; t < kTokensPerPage; t += g.group) {
+    const GroupOfTokens params(g, block, t);
+    const TokenMask mask(t, g.group);  // the kernel sums over the whole page
+    GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
+    std::fill_n(partial, heads * g.dim, 0.0f);
+    GetTileKernels().accumulate(Matrix(g, block), columns, heads, kWeightPlanes, unit, partial, static_cast<size_t>(g.dim));
+    for (int h = 0; h < heads; ++h) {
+      GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,
+                                       acc + h * g.dim);
+    }
+  }
+}
+
+}  // namespace kvant::channel_groups

@@ -1,0 +1,136 @@
+#include "codec/parts/token_groups.h"
+
+#include <algorithm>
+
+#include "base/aligned_buffer.h"
+#include "base/check.h"
+#include "codec/parts/fixed_point.h"
+#include "codec/parts/tile_kernels.h"
+#include "codec/parts/uniform_kernels.h"
+
+namespace kvant::token_groups {
+namespace {
+
+int NumChannelGroups(const UniformGroups& g) { return g.dim / g.group; }
+
+/// Scales and mins of one group of channels as floats, [64].
+struct GroupOfChannels {
+  GroupOfChannels(const UniformGroups& g, const std::byte* block, int index) {
+    GetFixedPointKernels().from_f16(g.scales(block) + index * kTokensPerPage, kTokensPerPage, scale);
+    GetFixedPointKernels().from_f16(g.mins(block) + index * kTokensPerPage, kTokensPerPage, min);
+  }
+  alignas(64) float scale[kTokensPerPage];
+  alignas(64) float min[kTokensPerPage];
+};
+
+/// The tiles of one group of channels.
+TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
+  const int tiles = g.group / kTileChannels;
+  return {.packed = g.codes(block) + static_cast<size_t>(index * tiles) * TileBytes(g.bits),
+          .bits = g.tile_bits,
+          .num_tiles = tiles,
+          .levels = nullptr};
+}
+
+/// A prepared query, per group of channels: columns [heads * planes][group], then [groups][heads] of unit, of the sum
+/// of the integers, and of the sum of the query itself.
+template <typename Byte, typename Column, typename Float, typename Int>
+struct PreparedView {
+  PreparedView(const UniformGroups& g, int heads, Byte* prepared) {
+    const int column_bytes = heads * kQueryPlanes * g.dim;
+    columns = reinterpret_cast<Column*>(prepared);
+    unit = reinterpret_cast<Float*>(prepared + column_bytes);
+    query_sum = unit + heads * NumChannelGroups(g);
+    offset_sum = reinterpret_cast<Int*>(query_sum + heads * NumChannelGroups(g));
+  }
+  Column* columns;
+  Float* unit;
+  Float* query_sum;
+  Int* offset_sum;
+};
+using Prepared = PreparedView<std::byte, int8_t, float, int32_t>;
+using PreparedConst = PreparedView<const std::byte, const int8_t, const float, const int32_t>;
+
+}  // namespace
+
+Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
+  KVANT_DCHECK(g.axis == GroupAxis::kToken);
+  const UniformKernels& kernels = GetUniformKernels();
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
+  alignas(64) float min[kMaxGroups], max[kMaxGroups];
+  kernels.token_ranges(rows, g.dim, g.group, min, max);
+  kernels.fit(min, max, g.num_groups(), g.top(), g.scales(block), g.mins(block));
+  if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
+  kernels.quantize_tokens(rows, g.dim, g.group, min, max, g.top(), codes);
+  GetTileKernels().pack(g.order, g.tile_bits, g.num_tiles(), codes, g.codes(block));
+  return Status::Ok();
+}
+
+Status Decode(const UniformGroups& g, const std::byte* block, float* rows) {
+  KVANT_DCHECK(g.axis == GroupAxis::kToken);
+  if (!ValidGroupParams(g, block)) return GroupParamsCorrupt();
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
+  alignas(64) float scale[kMaxGroups], min[kMaxGroups];
+  GetFixedPointKernels().from_f16(g.scales(block), g.num_groups(), scale);
+  GetFixedPointKernels().from_f16(g.mins(block), g.num_groups(), min);
+  GetTileKernels().unpack(g.order, g.tile_bits, g.num_tiles(), g.codes(block), codes);
+  GetUniformKernels().dequantize_tokens(codes, g.dim, g.group, scale, min, rows);
+  return Status::Ok();
+}
+
+size_t PreparedHeadBytes(const UniformGroups& g) {
+  const int words = 3 * NumChannelGroups(g);
+  return AlignUp(static_cast<size_t>(kQueryPlanes * g.dim) + sizeof(float) * static_cast<size_t>(words));
+}
+
+void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared) {
+  const FixedPointKernels& fixed = GetFixedPointKernels();
+  const Prepared p(g, heads, prepared);
+  alignas(64) float ones[kMaxGroupDim];
+  std::fill_n(ones, g.group, 1.0f);
+  for (int i = 0; i < NumChannelGroups(g); ++i) {
+    const float* q = queries + i * g.group;
+    fixed.quantize_query(q, static_cast<size_t>(g.dim), heads, g.group, kQueryPlanes, nullptr,
+                         p.columns + i * heads * kQueryPlanes * g.group, p.unit + i * heads,
+                         p.offset_sum + i * heads);
+    for (int h = 0; h < heads; ++h) p.query_sum[i * heads + h] = fixed.dot(q + h * g.dim, ones, g.group);
+  }
+}
+
+// q . row = sum over groups of scale * (sum of q code) + min * (sum of q)
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+  const PreparedConst p(g, heads, prepared);
+  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
+  alignas(64) float part[kMaxHeads * kTokensPerPage];
+  std::fill_n(scores, heads * kTokensPerPage, 0.0f);
+  for (int i = 0; i < NumChannelGroups(g); ++i) {
+    const GroupOfChannels params(g, block, i);
+    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * kQueryPlanes * g.group, heads * kQueryPlanes,
+                           0, kTokensPerPage, sums);
+    GetFixedPointKernels().finish_scores(sums, heads, kQueryPlanes, 0, kTokensPerPage, p.unit + i * heads,
+                                         p.offset_sum + i * heads, /*level_offset=*/0, params.scale, nullptr, part);
+    for (int h = 0; h < heads; ++h) {
+      GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h],
+                                     kTokensPerPage, scores + h * kTokensPerPage);
+    }
+  }
+}
+
+// sum of w (code * scale + min) = sum of (w * scale) code + sum of w min, the same for all channels of a group
+void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
+  const FixedPointKernels& fixed = GetFixedPointKernels();
+  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
+  float unit[kMaxHeads], quantized_sum[kMaxHeads];
+  for (int i = 0; i < NumChannelGroups(g); ++i) {
+    const GroupOfChannels params(g, block, i);
+    float* out = acc + i * g.group;
+    fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
+    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, kWeightPlanes, unit, out, static_cast<size_t>(g.dim));
+    for (int h = 0; h < heads; ++h) {
+      const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage);
+      GetUniformKernels().add_constant(constant, g.group, out + h * g.dim);
+    }
+  }
+}
+
+}  // namespace kvant::token_groups

@@ -1,0 +1,43 @@
+// How many bytes a cache takes at a given length, without filling it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kvant/scheme.h"
+#include "kvant/shape.h"
+#include "kvant/status.h"
+
+namespace kvant {
+
+/// Costs of one sequence over all layers, K and V. The rows of a chunk that is being fed come on top for one
+/// layer at a time, at 16 bits.
+class CacheCost {
+ public:
+  /// Errors: InvalidArgument and NotSupported as KvCache::Create.
+  static Result<CacheCost> Of(const Scheme& scheme, const std::vector<LayerShape>& layers);
+
+  /// Most bytes held on the way to `tokens` tokens, page by page.
+  size_t PeakBytes(int64_t tokens) const;
+  /// Most tokens within `memory_bytes`, at most `max_tokens`.
+  int64_t LargestContext(size_t memory_bytes, int64_t max_tokens) const;
+  /// What one more token costs in a long cache.
+  double BytesPerToken() const;
+
+ private:
+  /// One layer's K or V; all numbers over all its heads.
+  struct Store {
+    size_t sealed_page_bytes;
+    size_t open_page_bytes;
+    size_t sink_bytes;
+    size_t basis_bytes;
+    int64_t basis_min_tokens;
+    int64_t basis_refit_tokens;  ///< 0: the first one stays
+    int64_t recent_tokens;
+  };
+  static size_t Bytes(const Store& store, int64_t tokens);
+  std::vector<Store> stores_;
+};
+
+}  // namespace kvant

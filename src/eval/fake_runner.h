@@ -1,0 +1,130 @@
+// A model for tests without libllama: one token per byte, logits computed from the tokens held.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "llama/runner.h"
+
+namespace kvant {
+
+/// Predicts pseudo-random bytes, except after "Answer:": there it copies the number that follows the asked
+/// name in the text, as a model with working retrieval does. `cache` decides how wrong it is: "f16" is exact,
+/// "noise" adds a perturbation to the logits, "blind" also forgets the needles.
+class FakeRunner : public Runner {
+ public:
+  static constexpr int kVocab = 257;  ///< the bytes and BOS
+  static constexpr int kBos = 256;
+  static constexpr int kContextTrain = 8192;
+
+  static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options) {
+    if (options.cache != "f16" && options.cache != "noise" && options.cache != "blind") {
+      return Status::InvalidArgument("cache: '" + options.cache +
+                                     "' is unknown; accepted: f16, noise, blind");
+    }
+    return std::unique_ptr<Runner>(new FakeRunner(options));
+  }
+
+  const ModelInfo& info() const override { return info_; }
+  std::vector<int> Tokenize(std::string_view text, bool add_bos) const override {
+    std::vector<int> tokens;
+    if (add_bos) tokens.push_back(kBos);
+    for (char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    return tokens;
+  }
+  std::string Detokenize(int token) const override {
+    return token == kBos ? "" : std::string(1, static_cast<char>(token));
+  }
+  bool IsEndOfGeneration(int token) const override { return token == kBos; }
+  Result<std::string> ApplyChatTemplate(std::string_view) const override {
+    return Status::NotSupported("the fake has no chat template");
+  }
+
+  Status Decode(std::span<const int> tokens, bool all_logits) override {
+    if (held_.size() + tokens.size() > static_cast<size_t>(options_.context)) {
+      return Status::InvalidArgument(
+          StrFormat("context full: %zu + %zu of %d", held_.size(), tokens.size(), options_.context));
+    }
+    logits_.clear();
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      held_ += tokens[i] == kBos ? std::string(1, '\0') : Detokenize(tokens[i]);
+      if (all_logits || i + 1 == tokens.size()) logits_.push_back(Predict());
+    }
+    return Status::Ok();
+  }
+  std::span<const float> Logits(int i) const override {
+    return logits_[i < 0 ? logits_.size() - 1 : static_cast<size_t>(i)];
+  }
+  int64_t num_tokens() const override { return static_cast<int64_t>(held_.size()); }
+  Status Truncate(int64_t num_tokens) override {
+    held_.resize(static_cast<size_t>(num_tokens));
+    return Status::Ok();
+  }
+  Result<std::vector<std::byte>> SaveState() override {
+    return Status::NotSupported("the fake has no state");
+  }
+  Status LoadState(std::span<const std::byte>) override {
+    return Status::NotSupported("the fake has no state");
+  }
+
+  CacheUse cache_use() const override {
+    CacheUse use;
+    const size_t bits = options_.cache == "f16" ? 16 : 4;
+    use.footprint.rows = held_.size();
+    use.footprint.values = held_.size() * 64;
+    use.footprint.by_kind[static_cast<int>(StreamKind::kCodes)] = held_.size() * 64 * bits / 8;
+    use.memory_bytes = use.footprint.by_kind[static_cast<int>(StreamKind::kCodes)];
+    use.fp16_bytes = held_.size() * 64 * 2;
+    return use;
+  }
+
+ private:
+  explicit FakeRunner(const RunnerOptions& options) : options_(options) {
+    info_.path = options.model_path;
+    info_.architecture = "fake";
+    info_.vocab_size = kVocab;
+    info_.context_train = kContextTrain;
+  }
+
+  std::vector<float> Predict() const {
+    uint64_t state = 1469598103934665603u;
+    for (size_t i = held_.size() - std::min<size_t>(4, held_.size()); i < held_.size(); ++i) {
+      state = (state ^ static_cast<unsigned char>(held_[i])) * 1099511628211u;
+    }
+    std::vector<float> logits(kVocab);
+    for (float& logit : logits) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      logit = static_cast<float>(state >> 40) / static_cast<float>(1 << 22);
+      if (options_.cache != "f16") logit += static_cast<float>((state >> 20) & 0xFFFF) / 65536.0f;
+    }
+    logits[kBos] = -10.0f;
+    if (const int answer = Retrieve(); answer >= 0) logits[static_cast<size_t>(answer)] = 50.0f;
+    return logits;
+  }
+
+  // The next byte of the answer when the text ends in "... NAME...? Answer:" and some digits; -1 otherwise.
+  int Retrieve() const {
+    const size_t question = held_.rfind("\nQuestion:");
+    if (options_.cache == "blind" || question == std::string::npos) return -1;
+    const size_t answer = held_.find("Answer:", question);
+    if (answer == std::string::npos) return -1;
+    const std::string said = held_.substr(answer + 7);
+    // The asked name is the only capitalised word besides the question words.
+    size_t name = held_.find_last_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ", answer - 1);
+    const std::string asked =
+        held_.substr(name, held_.find_first_not_of("abcdefghijklmnopqrstuvwxyz", name + 1) - name);
+    const size_t fact = held_.find(asked + " ");
+    if (fact >= question) return -1;
+    const std::string number = " " + held_.substr(held_.find_first_of("0123456789", fact), 5) + ".";
+    return said.size() < number.size() ? static_cast<unsigned char>(number[said.size()]) : -1;
+  }
+
+  RunnerOptions options_;
+  ModelInfo info_;
+  std::string held_;
+  std::vector<std::vector<float>> logits_;
+};
+
+}  // namespace kvant

@@ -1,0 +1,161 @@
+#include "eval/report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "eval/table.h"
+
+namespace kvant {
+namespace {
+
+constexpr double kMb = 1e6;
+constexpr const char* kNothing = "-";
+
+std::string Number(const char* format, double value) { return StrFormat(format, value); }
+
+std::string OrNothing(const char* format, double value) {
+  return value > 0 ? Number(format, value) : kNothing;
+}
+
+double KindBits(const Footprint& footprint, int kind) {
+  return footprint.values
+             ? 8.0 * static_cast<double>(footprint.by_kind[kind]) / static_cast<double>(footprint.values)
+             : 0;
+}
+
+// "codes 4.00 + scales 0.50 + exact 0.12": what the effective bits are made of.
+std::string Breakdown(const Footprint& footprint) {
+  std::string text;
+  for (int kind = 0; kind < kNumStreamKinds; ++kind) {
+    if (footprint.by_kind[kind] == 0) continue;
+    text += text.empty() ? "" : " + ";
+    text += std::string(StreamKindName(static_cast<StreamKind>(kind))) +
+            Number(" %.3f", KindBits(footprint, kind));
+  }
+  return text;
+}
+
+std::string Needles(const Report& report, const ReportRow& row) {
+  return report.needles ? StrFormat("%d/%d", row.needles_right, report.needles) : kNothing;
+}
+
+Table QualityTable(const Report& report) {
+  Table table({{"cache"},
+               {"bits", true},
+               {"KL, nats", true},
+               {"+-", true},
+               {"top-1", true},
+               {"ppl", true},
+               {"needles", true},
+               {"cache MB", true},
+               {"process MB", true},
+               {"prefill tok/s", true},
+               {"decode ms", true}});
+  for (const ReportRow& row : report.rows) {
+    const DivergenceSummary& d = row.divergence;
+    table.AddRow({row.cache, Number("%.2f", row.use.footprint.bits_per_value()), Number("%.5f", d.kl),
+                  Number("%.5f", d.kl_stderr), Number("%.4f", d.top1), Number("%.3f", d.ppl),
+                  Needles(report, row), Number("%.1f", static_cast<double>(row.use.memory_bytes) / kMb),
+                  Number("%.1f", static_cast<double>(row.process_bytes) / kMb),
+                  Number("%.0f", row.prefill_tokens_per_s), OrNothing("%.2f", row.decode_ms)});
+  }
+  return table;
+}
+
+Table BitsTable(const Report& report) {
+  Table table({{"cache"}, {"scheme"}, {"bits per value", true}, {"made of"}});
+  for (const ReportRow& row : report.rows) {
+    table.AddRow({row.cache, row.scheme.empty() ? kNothing : row.scheme,
+                  Number("%.3f", row.use.footprint.bits_per_value()), Breakdown(row.use.footprint)});
+  }
+  return table;
+}
+
+std::string Title(const Report& report) {
+  return StrFormat("%s on %s: %d tokens, %d scored, %d needles, %d threads", report.model.c_str(),
+                   report.text.c_str(), report.tokens, report.tokens - report.skip - 1, report.needles,
+                   report.threads);
+}
+
+constexpr const char* kLegend =
+    "KL, top-1: against the fp16 cache of the same model; +-: standard error of KL. Bits: everything that "
+    "the cache "
+    "holds, per value.\nPrefill: the unscored tokens. Decode: median, with the whole text in the cache.";
+
+nlohmann::ordered_json MemoryJson(const CacheUse& use) {
+  nlohmann::ordered_json by_kind;
+  for (int kind = 0; kind < kNumStreamKinds; ++kind) {
+    by_kind[std::string(StreamKindName(static_cast<StreamKind>(kind)))] = KindBits(use.footprint, kind);
+  }
+  return {{"bits_per_value", use.footprint.bits_per_value()},
+          {"bits_by_kind", by_kind},
+          {"cache_bytes", use.memory_bytes},
+          {"held_bytes", use.footprint.total()},
+          {"fp16_bytes", use.fp16_bytes}};
+}
+
+nlohmann::ordered_json RowJson(const ReportRow& row) {
+  const DivergenceSummary& d = row.divergence;
+  nlohmann::ordered_json json;
+  json["cache"] = row.cache;
+  json["scheme"] = row.scheme;
+  json["positions"] = d.positions;
+  json["kl"] = d.kl;
+  json["kl_stderr"] = d.kl_stderr;
+  json["kl_p99"] = d.kl_p99;
+  json["top1"] = d.top1;
+  json["perplexity"] = d.ppl;
+  json["perplexity_fp16"] = d.ppl_reference;
+  json["needles_right"] = row.needles_right;
+  json["memory"] = MemoryJson(row.use);
+  json["measured"] = {{"prefill_tokens_per_s", row.prefill_tokens_per_s},
+                      {"decode_ms", row.decode_ms},
+                      {"process_bytes", row.process_bytes}};
+  return json;
+}
+
+constexpr const char* kStyle =
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 "
+    "1em;color:#222;background:#fff}"
+    "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;border-bottom:1px "
+    "solid #ddd}"
+    "th{border-bottom:2px solid "
+    "#888}.number{text-align:right;font-variant-numeric:tabular-nums}p{white-space:pre-line}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#444}}";
+
+}  // namespace
+
+std::string ReportToText(const Report& report) {
+  return Title(report) + "\n\n" + QualityTable(report).ToText() + "\n" + BitsTable(report).ToText() + "\n" +
+         kLegend + "\n";
+}
+
+std::string ReportToMarkdown(const Report& report) {
+  return Title(report) + "\n\n" + QualityTable(report).ToMarkdown() + "\n" + BitsTable(report).ToMarkdown() +
+         "\n" + kLegend + "\n";
+}
+
+std::string ReportToJson(const Report& report) {
+  nlohmann::ordered_json json;
+  json["model"] = report.model;
+  json["text"] = report.text;
+  json["tokens"] = report.tokens;
+  json["skip"] = report.skip;
+  json["batch"] = report.batch;
+  json["scored_batch"] = report.scored_batch;
+  json["needles"] = report.needles;
+  json["seed"] = report.seed;
+  json["threads"] = report.threads;
+  for (const ReportRow& row : report.rows) json["rows"].push_back(RowJson(row));
+  // Names of files need not be UTF-8.
+  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string ReportToHtml(const Report& report) {
+  const std::string title = EscapeHtml(Title(report));
+  return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>" + title +
+         "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>kvant eval</h1>\n<p>" + title +
+         "</p>\n" + QualityTable(report).ToHtml() + BitsTable(report).ToHtml() + "<p>" + EscapeHtml(kLegend) +
+         "</p>\n</body>\n</html>\n";
+}
+
+}  // namespace kvant

@@ -1,0 +1,48 @@
+// What an evaluation found, and its forms for people and programs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "eval/divergence.h"
+#include "llama/runner.h"
+
+namespace kvant {
+
+/// One cache on one text.
+struct ReportRow {
+  std::string cache;   ///< as given: "kv4", "llama:q8_0"
+  std::string scheme;  ///< in full, as Scheme::ToString; empty for the host's own cache types
+  DivergenceSummary divergence;
+  int needles_right = 0;
+  CacheUse use;                     ///< when the text is in the cache
+  double prefill_tokens_per_s = 0;  ///< over the unscored tokens
+  double decode_ms = 0;             ///< median per token behind the whole text; 0: not measured
+  int64_t process_bytes = 0;        ///< growth of the process's private memory, weights and buffers included
+};
+
+/// The reference (fp16) is the first row.
+struct Report {
+  std::string model;  ///< file name without its folder
+  std::string text;   ///< file name, or "stdin"
+  int tokens = 0;
+  int skip = 0;          ///< unscored tokens at the start
+  int batch = 0;         ///< tokens per chunk, unscored part
+  int scored_batch = 0;  ///< the same, scored part
+  int needles = 0;
+  uint64_t seed = 0;
+  int threads = 0;
+  std::vector<ReportRow> rows;
+};
+
+/// Aligned columns for a terminal, the bits by kind below.
+std::string ReportToText(const Report& report);
+std::string ReportToMarkdown(const Report& report);
+/// All numbers. What depends on the clock or the system stands under "measured"; everything else is the same
+/// in every run.
+std::string ReportToJson(const Report& report);
+/// A self-contained page: no scripts, no links.
+std::string ReportToHtml(const Report& report);
+
+}  // namespace kvant

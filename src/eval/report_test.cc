@@ -1,0 +1,83 @@
+#include "eval/report.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace kvant {
+namespace {
+
+Report Sample() {
+  Report report{.model = "m<1>.gguf",
+                .text = "a.txt",
+                .tokens = 100,
+                .skip = 50,
+                .batch = 32,
+                .scored_batch = 16,
+                .needles = 4,
+                .seed = 1,
+                .threads = 2,
+                .rows = {}};
+  ReportRow row;
+  row.cache = "kv4";
+  row.scheme = "k=int:bits=4 v=int:bits=4";
+  row.divergence = {.positions = 49,
+                    .kl = 0.001234567,
+                    .kl_stderr = 0.0001,
+                    .kl_p99 = 0.01,
+                    .top1 = 0.975,
+                    .ppl_reference = 10,
+                    .ppl = 10.5};
+  row.needles_right = 3;
+  row.use.footprint.values = 1000;
+  row.use.footprint.by_kind[static_cast<int>(StreamKind::kCodes)] = 500;
+  row.use.footprint.by_kind[static_cast<int>(StreamKind::kScales)] = 62;
+  row.use.memory_bytes = 1'500'000;
+  row.use.fp16_bytes = 4'000'000;
+  row.prefill_tokens_per_s = 800;
+  report.rows = {row};
+  return report;
+}
+
+TEST(ReportTest, TextHasTheNumbersAndTheBreakdown) {
+  const std::string text = ReportToText(Sample());
+  EXPECT_NE(text.find("m<1>.gguf on a.txt: 100 tokens, 49 scored, 4 needles, 2 threads"), std::string::npos);
+  EXPECT_NE(text.find("0.00123"), std::string::npos);
+  EXPECT_NE(text.find("3/4"), std::string::npos);
+  EXPECT_NE(text.find("codes 4.000 + scales 0.496"), std::string::npos) << text;
+}
+
+TEST(ReportTest, WhatWasNotMeasuredIsADash) {
+  Report report = Sample();
+  report.needles = 0;
+  const std::string markdown = ReportToMarkdown(report);
+  EXPECT_NE(markdown.find("| 10.500 | - | 1.5 | 0.0 | 800 | - |"), std::string::npos) << markdown;
+}
+
+TEST(ReportTest, JsonKeepsFullPrecision) {
+  const auto json = nlohmann::json::parse(ReportToJson(Sample()));
+  const auto& row = json["rows"][0];
+  EXPECT_EQ(row["kl"], 0.001234567);
+  EXPECT_EQ(row["needles_right"], 3);
+  EXPECT_EQ(row["scheme"], "k=int:bits=4 v=int:bits=4");
+  EXPECT_EQ(row["memory"]["bits_per_value"], 8.0 * 562 / 1000);
+  EXPECT_EQ(row["memory"]["bits_by_kind"]["codes"], 4.0);
+  EXPECT_EQ(row["measured"]["prefill_tokens_per_s"], 800.0);
+}
+
+TEST(ReportTest, JsonSurvivesForeignFileNames) {
+  Report report = Sample();
+  report.text = "\xFF.txt";
+  EXPECT_TRUE(nlohmann::json::accept(ReportToJson(report)));
+}
+
+TEST(ReportTest, HtmlIsSelfContainedAndEscaped) {
+  const std::string html = ReportToHtml(Sample());
+  EXPECT_NE(html.find("m&lt;1&gt;.gguf"), std::string::npos);
+  EXPECT_EQ(html.find("http"), std::string::npos);
+  EXPECT_EQ(html.find("<script"), std::string::npos);
+  EXPECT_NE(html.find("</html>"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace kvant

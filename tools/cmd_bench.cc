@@ -1,0 +1,108 @@
+// kvant bench: kernels checked first, then timed.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "bench_attend.h"
+#include "bench_codec.h"
+#include "eval/table.h"
+#include "output_file.h"
+#include "verb.h"
+
+namespace kvant {
+namespace {
+
+const std::vector<std::string> kDefaultSchemes = {
+    "raw:bf16", "int:8",  "int:4", "int:3", "int:2", "kivi:4", "kivi:2", "decoquant:4", "decoquant:3",
+    "decoquant:2", "decoquant:4,gauge=klt", "decoquant:3,gauge=klt", "decoquant:2,gauge=klt", "k=qjl v=qjl"};
+
+struct Options {
+  BenchAttendOptions attend;
+  size_t mebibytes = 512;
+  bool codec = false;
+  std::string json;
+};
+
+// Milliseconds of the fastest 16-bit kernel of the run.
+double Best16Bit(const BenchAttendReport& report) {
+  double best = 0;
+  for (const BenchAttendRow& row : report.rows) {
+    if (row.is_16_bit && (best == 0 || row.median_ms < best)) best = row.median_ms;
+  }
+  return best;
+}
+
+void PrintAttend(const BenchAttendOptions& o, const BenchAttendReport& report) {
+  Table table({{"scheme"}, {"B/token", true}, {"error", true}, {"ms", true}, {"p10-p90", true}, {"ns/token", true},
+               {"GB/s", true}, {"of read", true}, {"x best 16-bit", true}});
+  const double best = Best16Bit(report);
+  for (const BenchAttendRow& r : report.rows) {
+    table.AddRow({r.scheme, StrFormat("%.1f", r.bytes_per_token), StrFormat("%.1e", r.error),
+                  StrFormat("%.2f", r.median_ms), StrFormat("%.2f-%.2f", r.p10_ms, r.p90_ms),
+                  StrFormat("%.2f", r.ns_per_token), StrFormat("%.1f", r.gb_per_s),
+                  StrFormat("%.0f %%", 100.0 * r.gb_per_s / report.read_gb_per_s),
+                  StrFormat("%.2f", best / r.median_ms)});
+  }
+  std::printf("%s\n", table.ToText().c_str());
+  std::printf("Decode attention, %d x %lld tokens, %d query heads per KV head, head size %d, %d threads, %s; read "
+              "bandwidth %.1f GB/s. A token is one token of one KV head, K and V.\n",
+              o.kv_heads, static_cast<long long>(report.tokens), o.heads_per_kv, o.dim, o.threads,
+              report.simd_target.c_str(), report.read_gb_per_s);
+}
+
+Status WriteJson(const std::string& path, const BenchAttendOptions& o, const BenchAttendReport& report) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const BenchAttendRow& r : report.rows) {
+    rows.push_back({{"scheme", r.scheme}, {"bytes_per_token", r.bytes_per_token}, {"error", r.error},
+                    {"median_ms", r.median_ms}, {"p10_ms", r.p10_ms}, {"p90_ms", r.p90_ms},
+                    {"ns_per_token", r.ns_per_token}, {"gb_per_s", r.gb_per_s}, {"is_16_bit", r.is_16_bit}});
+  }
+  const nlohmann::ordered_json json = {
+      {"simd_target", report.simd_target}, {"tokens", report.tokens}, {"kv_heads", o.kv_heads},
+      {"heads_per_kv", o.heads_per_kv}, {"dim", o.dim}, {"threads", o.threads},
+      {"read_gb_per_s", report.read_gb_per_s}, {"rows", rows}};
+  Result<OutputFile> file = OutputFile::Open(path);
+  if (!file.ok()) return file.status();
+  return file->Write(json.dump(2) + "\n");
+}
+
+Status RunAttend(Options options) {
+  options.attend.fp16_bytes = options.mebibytes << 20;
+  if (options.attend.schemes.empty()) options.attend.schemes = kDefaultSchemes;
+  const Result<BenchAttendReport> report = BenchAttend(options.attend);
+  if (!report.ok()) return report.status();
+  PrintAttend(options.attend, *report);
+  return options.json.empty() ? Status::Ok() : WriteJson(options.json, options.attend, *report);
+}
+
+Status RunCodec(const Options& options) {
+  const auto& schemes = options.attend.schemes.empty() ? kDefaultSchemes : options.attend.schemes;
+  const Result<std::string> text = BenchCodecTable(schemes, options.attend.heads_per_kv, options.attend.dim);
+  if (!text.ok()) return text.status();
+  std::printf("%s\n", text->c_str());
+  return Status::Ok();
+}
+
+}  // namespace
+
+Verb AddBenchVerb(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("bench", "Time codecs and attention kernels, after checking them");
+  command->require_subcommand(1);
+  CLI::App* attend = command->add_subcommand("attend", "Fused decode attention over a large cache");
+  CLI::App* codec = command->add_subcommand("codec", "Every verb of every codec on one block");
+  for (CLI::App* verb : {attend, codec}) {
+    verb->add_option("--cache", options->attend.schemes, "Schemes; default: one of each kind");
+    verb->add_option("--group", options->attend.heads_per_kv, "Query heads per KV head")->check(CLI::Range(1, 16));
+    verb->add_option("--dim", options->attend.dim, "Head size");
+  }
+  attend->add_option("--size", options->mebibytes, "Size of the cache at 16 bits, MiB")->check(CLI::Range(1, 65536));
+  attend->add_option("--kv-heads", options->attend.kv_heads, "KV heads")->check(CLI::Range(1, 128));
+  attend->add_option("--threads", options->attend.threads, "Threads")->check(CLI::Range(1, 256));
+  attend->add_option("--repeats", options->attend.repeats, "Runs of each kernel")->check(CLI::Range(3, 1000));
+  attend->add_option("--json", options->json, "Also write the numbers to this file");
+  return {command, [options, codec] { return codec->parsed() ? RunCodec(*options) : RunAttend(*options); }};
+}
+
+}  // namespace kvant

@@ -1,0 +1,22 @@
+// Options that several verbs share, with the same names, limits and help.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+namespace kvant {
+
+struct ModelOptions {
+  std::string model;
+  int threads = 0;            ///< set by AddModelOptions
+  uint64_t memory_limit = 0;  ///< of the cache in bytes; 0: none
+};
+
+/// Adds MODEL, --threads and --memory-limit.
+void AddModelOptions(CLI::App& command, ModelOptions& options);
+
+/// Reads "8GiB", "500MB", "4096" as bytes: KB is 1000, KiB 1024. For CLI::Option::transform.
+CLI::AsSizeValue MemorySize();
+
+}  // namespace kvant
