@@ -1,0 +1,186 @@
+#include "llama/kv_buffer.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace kvant {
+namespace {
+
+// Rows written between two seals when a state is restored: as many as a usual chunk of prefill, so that at most
+// these are held at 16 bits, and a basis is fitted to as many rows as it was when they came from the model.
+constexpr int64_t kRestoreRows = 512;
+
+}  // namespace
+
+Result<std::unique_ptr<KvBuffer>> KvBuffer::Create(const KvSettings& settings, size_t bytes) {
+  void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    return Status::OutOfMemory(StrFormat("kvant: cannot reserve %zu bytes of address space for the cache", bytes));
+  }
+  return std::unique_ptr<KvBuffer>(new KvBuffer(settings, base, bytes));
+}
+
+KvBuffer::~KvBuffer() { munmap(base_, bytes_); }
+
+// ---- Layers ----
+
+void KvBuffer::AddTensor(const ggml_tensor& tensor) { tensors_.push_back(MakeKvTensor(tensor)); }
+
+const KvTensor* KvBuffer::Find(const void* address) const {
+  const auto it = std::ranges::find_if(tensors_, [&](const KvTensor& t) { return t.Contains(address); });
+  return it == tensors_.end() ? nullptr : &*it;
+}
+
+Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) {
+  if (tensor.heads == heads && tensor.dim == dim) return Status::Ok();
+  if (heads < 1 || heads * dim != tensor.row_values) {
+    return Status::NotSupported(StrFormat("kvant: layer %d: %lld heads of %lld values do not make up a cache row of "
+                                          "%lld values", tensor.name.layer, static_cast<long long>(heads),
+                                          static_cast<long long>(dim), static_cast<long long>(tensor.row_values)));
+  }
+  const CodecChoice& choice = tensor.name.side == Side::kKey ? settings_.scheme.key : settings_.scheme.value;
+  const Result<Codec> codec = MakeCodec(choice.name, choice.options,
+                                        {.side = tensor.name.side, .dim = static_cast<int>(dim),
+                                         .layer = tensor.name.layer, .num_layers = num_layers()});
+  if (!codec.ok()) return codec.status();
+  KvTensor& known = tensors_[static_cast<size_t>(&tensor - tensors_.data())];
+  known.heads = static_cast<int>(heads);
+  known.dim = static_cast<int>(dim);
+  return Status::Ok();
+}
+
+int KvBuffer::num_layers() const {
+  int last = 0;
+  for (const KvTensor& t : tensors_) last = std::max(last, t.name.layer);
+  return last + 1;
+}
+
+Status KvBuffer::EnsureCache() {
+  if (cache_) return Status::Ok();
+  CacheConfig config{.scheme = settings_.scheme, .layers = {}, .num_sequences = 1,
+                     .memory_limit_bytes = settings_.memory_limit_bytes};
+  for (KvTensor& key : tensors_) {
+    const auto value = std::ranges::find_if(tensors_, [&](const KvTensor& t) {
+      return t.name.layer == key.name.layer && t.name.side == Side::kValue;
+    });
+    if (key.name.side != Side::kKey || key.heads == 0 || value == tensors_.end() || value->heads == 0) continue;
+    if (key.heads != value->heads) {
+      return Status::NotSupported(StrFormat("kvant: layer %d has %d heads for K and %d for V", key.name.layer,
+                                            key.heads, value->heads));
+    }
+    key.index = value->index = static_cast<int>(config.layers.size());
+    config.layers.push_back({.kv_heads = key.heads, .k_dim = key.dim, .v_dim = value->dim});
+    config.num_sequences = key.streams;
+  }
+  Result<std::unique_ptr<KvCache>> cache = KvCache::Create(config);
+  if (!cache.ok()) return cache.status();
+  cache_ = std::move(cache).value();
+  return Status::Ok();
+}
+
+KvStore& KvBuffer::store(const KvTensor& tensor) const {
+  return tensor.name.side == Side::kKey ? cache_->keys(tensor.index) : cache_->values(tensor.index);
+}
+
+// ---- Bytes ----
+
+Result<const KvTensor*> KvBuffer::FindStored(const void* address) {
+  KVANT_TRY(EnsureCache());
+  const KvTensor* tensor = Find(address);
+  if (tensor && tensor->index >= 0) return tensor;
+  return Status::Internal("kvant: the host touched a cache layer that none of its attention nodes reads");
+}
+
+Status KvBuffer::ReadBytes(const void* address, std::span<std::byte> out) {
+  const Result<const KvTensor*> found = FindStored(address);
+  if (!found.ok()) return found.status();
+  const KvTensor& tensor = **found;
+  const size_t row_bytes = tensor.row_bytes();
+  std::vector<F16> rows;
+  for (KvRange at = tensor.Locate(address); !out.empty(); at = {at.stream + 1, 0, 0}) {
+    const auto wanted = static_cast<int64_t>((at.byte_in_row + out.size() + row_bytes - 1) / row_bytes);
+    const int64_t count = std::min(wanted, tensor.cells - at.first_cell);
+    rows.resize(static_cast<size_t>(count * tensor.row_values));
+    KVANT_TRY(store(tensor).Read(Team(), at.stream, at.first_cell, count,
+                                 {rows.data(), static_cast<size_t>(tensor.row_values)}));
+    const size_t bytes = std::min(out.size(), static_cast<size_t>(count) * row_bytes - at.byte_in_row);
+    std::memcpy(out.data(), reinterpret_cast<const std::byte*>(rows.data()) + at.byte_in_row, bytes);
+    out = out.subspan(bytes);
+  }
+  return Status::Ok();
+}
+
+Status KvBuffer::WriteBytes(const void* address, std::span<const std::byte> in) {
+  const Result<const KvTensor*> found = FindStored(address);
+  if (!found.ok()) return found.status();
+  const KvTensor& tensor = **found;
+  KvRange at = tensor.Locate(address);
+  if (at.byte_in_row != 0 || in.size() % tensor.row_bytes() != 0) {
+    return Status::NotSupported(StrFormat("kvant: the host wrote a part of a cache row (layer %d)", tensor.name.layer));
+  }
+  for (; !in.empty(); at = {at.stream + 1, 0, 0}) {
+    const auto left = static_cast<int64_t>(in.size() / tensor.row_bytes());
+    const int64_t count = std::min(left, tensor.cells - at.first_cell);
+    KVANT_TRY(WriteRows(tensor, at.stream, at.first_cell, count, in.data()));
+    in = in.subspan(static_cast<size_t>(count) * tensor.row_bytes());
+  }
+  return Status::Ok();
+}
+
+Status KvBuffer::WriteRows(const KvTensor& tensor, int stream, int64_t first, int64_t count, const std::byte* rows) {
+  std::vector<int64_t> numbers;
+  for (int64_t done = 0; done < count; done += kRestoreRows) {
+    numbers.resize(static_cast<size_t>(std::min(kRestoreRows, count - done)));
+    std::iota(numbers.begin(), numbers.end(), first + done);
+    const RowSource source{rows + static_cast<size_t>(done) * tensor.row_bytes(), tensor.row_bytes(), true};
+    KVANT_TRY(store(tensor).Write(Team(), stream, numbers, source));
+    KVANT_TRY(store(tensor).Seal(Team(), stream));
+  }
+  return Status::Ok();
+}
+
+Status KvBuffer::ZeroBytes(const void* address, size_t bytes) {
+  const Result<const KvTensor*> found = FindStored(address);
+  if (!found.ok()) return found.status();
+  const KvTensor& tensor = **found;
+  const KvRange at = tensor.Locate(address);
+  const int64_t held = store(tensor).num_rows(at.stream);
+  const auto end = at.first_cell + static_cast<int64_t>(bytes / tensor.row_bytes());
+  if (at.first_cell >= held) return Status::Ok();
+  if (end >= held) return store(tensor).Truncate(at.stream, at.first_cell);
+  return WriteBytes(address, std::vector<std::byte>(bytes));
+}
+
+Status KvBuffer::CopyStream(const void* from, const void* to, size_t bytes) {
+  const Result<const KvTensor*> found = FindStored(from);
+  if (!found.ok()) return found.status();
+  const KvTensor& tensor = **found;
+  if (!tensor.Contains(to)) return Status::NotSupported("kvant: the host copied between different cache tensors");
+  const KvRange source = tensor.Locate(from);
+  const KvRange target = tensor.Locate(to);
+  const bool whole = source.first_cell == 0 && target.first_cell == 0 && source.byte_in_row == 0 &&
+                     target.byte_in_row == 0 && bytes == tensor.bytes() / static_cast<size_t>(tensor.streams);
+  if (!whole) return Status::NotSupported("kvant: the host copied a part of a sequence");
+  return store(tensor).Fork(source.stream, target.stream);
+}
+
+void KvBuffer::Clear() {
+  damage_ = Status::Ok();
+  if (!cache_) return;
+  for (int stream = 0; stream < cache_->config().num_sequences; ++stream) cache_->Clear(stream);
+}
+
+// ---- Reports ----
+
+void KvBuffer::set_damage(Status status) {
+  if (damage_.ok()) damage_ = std::move(status);
+}
+
+Footprint KvBuffer::footprint() const { return cache_ ? cache_->footprint() : Footprint{}; }
+
+size_t KvBuffer::memory_bytes() const { return cache_ ? cache_->memory_bytes() : 0; }
+
+}  // namespace kvant

@@ -1,0 +1,222 @@
+#include "llama/kv_graph.h"
+
+#include <algorithm>
+#include <new>
+#include <numeric>
+
+#include "base/check.h"
+#include "llama/kv_steps.h"
+
+namespace kvant {
+namespace {
+
+// Head room when scratch grows: a prompt adds cells with every chunk.
+constexpr int64_t kGrowthPercent = 25;
+
+Status Grow(AlignedBuffer<F16>* buffer, int64_t values) {
+  if (static_cast<int64_t>(buffer->size()) >= values) return Status::Ok();
+  *buffer = {};  // free before taking more
+  *buffer = AlignedBuffer<F16>(static_cast<size_t>(values + values * kGrowthPercent / 100));
+  if (buffer->data() != nullptr) return Status::Ok();
+  *buffer = {};
+  return Status::OutOfMemory(StrFormat("kvant: no memory to decode a layer for prefill (%lld bytes)",
+                                       static_cast<long long>(values) * 2));
+}
+
+// A cache that can be used: its stores exist and nothing was lost in it.
+Status CheckUsable(KvBuffer* cache, const KvTensor& tensor) {
+  KVANT_TRY(cache->EnsureCache());
+  KVANT_TRY(cache->damage());
+  if (tensor.index >= 0) return Status::Ok();
+  return Status::NotSupported(StrFormat("kvant: layer %d was not there when the context was planned", tensor.name.layer));
+}
+
+// libllama's view ends behind its last used cell (rounded up to 256), so rows behind that are free. It never says so
+// otherwise: this is how removed tokens give their memory back.
+Status DropFreeCells(const AttentionOp& op) {
+  for (const KvTensor* tensor : {op.keys, op.values}) {
+    KvStore& store = op.cache->store(*tensor);
+    for (int stream = op.first_stream; stream < op.first_stream + op.num_streams; ++stream) {
+      if (store.num_rows(stream) > op.num_cells) KVANT_TRY(store.Truncate(stream, op.num_cells));
+    }
+  }
+  return Status::Ok();
+}
+
+// Rows of F16 at `data` in the place of a cache view: [dim, cells, heads, streams] by strides.
+void PointAtScratch(ggml_tensor* tensor, F16* data, size_t row_bytes) {
+  tensor->op = GGML_OP_NONE;
+  tensor->buffer = nullptr;
+  tensor->view_src = nullptr;
+  tensor->data = data;
+  tensor->nb[1] = row_bytes;
+  tensor->nb[2] = static_cast<size_t>(tensor->ne[0]) * sizeof(F16);
+  tensor->nb[3] = static_cast<size_t>(tensor->ne[1]) * row_bytes;
+}
+
+}  // namespace
+
+Result<ggml_status> KvGraph::Compute(ggml_backend_t inner, ggml_cgraph* graph) {
+  status_ = Status::Ok();
+  try {
+    KVANT_TRY(Rewrite(*graph));
+  } catch (const std::bad_alloc&) {
+    return Status::OutOfMemory("kvant: no memory to prepare a graph");
+  }
+  if (steps_.empty()) return ggml_backend_graph_compute(inner, graph);
+  // The counts of uses, by which ggml fuses nodes, stay right: they are looked up by the nodes that we keep.
+  ggml_cgraph rewritten = *graph;
+  rewritten.nodes = nodes_.data();
+  rewritten.n_nodes = rewritten.size = static_cast<int>(nodes_.size());
+  const ggml_status inner_status = ggml_backend_graph_compute(inner, &rewritten);
+  KVANT_TRY(status_);
+  return inner_status;
+}
+
+void KvGraph::SetThreads(int num_threads) {
+  for (int size = static_cast<int>(barriers_.size()); size <= num_threads; ++size) {
+    barriers_.push_back(std::make_unique<Barrier>(size));
+  }
+}
+
+// ---- Rewriting ----
+
+Status KvGraph::Rewrite(const ggml_cgraph& graph) {
+  nodes_.clear();
+  tensors_.clear();
+  steps_.clear();
+  KVANT_TRY(ReserveScratch(graph));
+  for (int i = 0; i < graph.n_nodes; ++i) KVANT_TRY(AddNode(graph.nodes[i]));
+  return Status::Ok();
+}
+
+// Before any node is planned, since nodes hold pointers into the scratch memory.
+Status KvGraph::ReserveScratch(const ggml_cgraph& graph) {
+  int64_t keys = 0;
+  int64_t values = 0;
+  for (int i = 0; i < graph.n_nodes; ++i) {
+    const CacheOp kind = Classify(*graph.nodes[i]);
+    if (kind == CacheOp::kAttention) {
+      const Result<AttentionOp> op = ParseAttention(*graph.nodes[i]);
+      if (!op.ok()) return op.status();
+      if (op->num_queries <= kMaxFusedQueries) continue;
+      keys = std::max(keys, op->num_cells * op->num_streams * op->keys->row_values);
+      values = std::max(values, op->num_cells * op->num_streams * op->values->row_values);
+    } else if (kind == CacheOp::kShift) {
+      const Result<ShiftOp> op = ParseShift(*graph.nodes[i]);
+      if (!op.ok()) return op.status();
+      keys = std::max(keys, op->keys->cells * op->keys->row_values);
+    }
+  }
+  if (keys == 0) scratch_ = {};
+  KVANT_TRY(Grow(&scratch_.keys, keys));
+  return Grow(&scratch_.values, values);
+}
+
+Status KvGraph::AddNode(ggml_tensor* node) {
+  const CacheOp kind = Classify(*node);
+  if (kind == CacheOp::kNone || kind == CacheOp::kView) {
+    nodes_.push_back(node);
+  } else if (kind == CacheOp::kWrite) {
+    const Result<WriteOp> op = ParseWrite(*node);
+    if (!op.ok()) return op.status();
+    KVANT_TRY(CheckUsable(op->cache, *op->tensor));
+    AddWrite(*op);
+  } else if (kind == CacheOp::kAttention) {
+    const Result<AttentionOp> op = ParseAttention(*node);
+    if (!op.ok()) return op.status();
+    KVANT_TRY(CheckUsable(op->cache, *op->keys));
+    KVANT_TRY(DropFreeCells(*op));
+    op->num_queries <= kMaxFusedQueries ? AddAttention(*op) : AddPrefill(*op);
+  } else if (kind == CacheOp::kShift) {
+    const Result<ShiftOp> op = ParseShift(*node);
+    if (!op.ok()) return op.status();
+    KVANT_TRY(CheckUsable(op->cache, *op->keys));
+    AddShift(*op);
+  } else {
+    return ClaimOp(*node).status();
+  }
+  return Status::Ok();
+}
+
+void KvGraph::AddWrite(const WriteOp& op) {
+  AddStep(*op.rows, [op](const Team& team) { return WriteCells(team, op); });
+}
+
+void KvGraph::AddAttention(const AttentionOp& op) {
+  auto job = std::make_shared<FusedAttention>(op, &workspace_);
+  AddStep(*op.node, [op, job](const Team& team) {
+    KVANT_TRY(job->Run(team));
+    return SealStreams(team, op);
+  });
+}
+
+void KvGraph::AddPrefill(const AttentionOp& op) {
+  F16* const keys = scratch_.keys.data();
+  F16* const values = scratch_.values.data();
+  AddStep(*op.node, [op, keys, values](const Team& team) { return DecodeLayer(team, op, keys, values); });
+  ggml_tensor* attention = Copy(*op.node);
+  attention->src[1] = Copy(*op.node->src[1]);
+  attention->src[2] = Copy(*op.node->src[2]);
+  PointAtScratch(attention->src[1], keys, op.keys->row_bytes());
+  PointAtScratch(attention->src[2], values, op.values->row_bytes());
+  nodes_.push_back(attention);
+  AddStep(*op.node, [op](const Team& team) { return SealStreams(team, op); });
+}
+
+void KvGraph::AddShift(const ShiftOp& op) {
+  const KvStore& store = op.cache->store(*op.keys);
+  for (int stream = 0; stream < op.keys->streams; ++stream) {
+    const int64_t rows = store.num_rows(stream);
+    if (rows == 0) continue;
+    const RowTarget scratch{scratch_.keys.data(), static_cast<size_t>(op.keys->row_values)};
+    AddStep(*op.node, [&store, stream, rows, scratch](const Team& team) {
+      return store.Read(team, stream, 0, rows, scratch);
+    });
+    ggml_tensor* rotate = Copy(*op.node);
+    rotate->data = reinterpret_cast<std::byte*>(scratch.data) + op.byte_in_row;
+    rotate->view_src = nullptr;
+    rotate->buffer = nullptr;
+    rotate->ne[2] = rows;
+    rotate->src[0] = Copy(*rotate);
+    rotate->src[0]->op = GGML_OP_NONE;
+    ggml_tensor* shift = rotate->src[1] = Copy(*op.node->src[1]);
+    shift->ne[0] = rows;
+    shift->data = static_cast<std::byte*>(shift->data) + static_cast<size_t>(stream * op.keys->cells) * shift->nb[0];
+    nodes_.push_back(rotate);
+    AddStep(*op.node, [op, shift, scratch, rows, stream](const Team& team) {
+      return WriteShifted(team, op, stream, {static_cast<const int32_t*>(shift->data), static_cast<size_t>(rows)},
+                          scratch);
+    });
+  }
+}
+
+ggml_tensor* KvGraph::Copy(const ggml_tensor& node) { return &tensors_.emplace_back(node); }
+
+// Shape and data of `like` are for the inner backend's eyes only: a node must not look empty.
+void KvGraph::AddStep(const ggml_tensor& like, Work work) {
+  Step* step = &steps_.emplace_back(Step{this, std::move(work)});
+  ggml_tensor* node = Copy(like);
+  node->op = GGML_OP_CUSTOM;
+  node->flags = GGML_TENSOR_FLAG_COMPUTE;
+  node->view_src = nullptr;
+  std::ranges::fill(node->src, nullptr);
+  const ggml_custom_op_params params = {.fun = RunStep, .n_tasks = GGML_N_TASKS_MAX, .userdata = step};
+  std::memcpy(node->op_params, &params, sizeof(params));
+  nodes_.push_back(node);
+}
+
+// ---- Running ----
+
+void KvGraph::RunStep(ggml_tensor*, int rank, int size, void* data) {
+  const Step& step = *static_cast<Step*>(data);
+  KvGraph& graph = *step.graph;
+  if (!graph.status_.ok()) return;  // set by an earlier step, so all members agree
+  KVANT_CHECK(static_cast<size_t>(size) < graph.barriers_.size());
+  const Team team(rank, size, graph.barriers_[static_cast<size_t>(size)].get());
+  Status status = step.work(team);
+  // Work that fails has had a barrier, so every member has looked at status_ by now.
+  if (team.leader() && !status.ok()) graph.status_ = std::move(status);
+}
+
+}  // namespace kvant

@@ -1,0 +1,17 @@
+// runner.h in a build without libllama.
+#include "llama/runner.h"
+
+namespace kvant {
+namespace {
+
+Status Missing() {
+  return Status::NotSupported("this build of kvant has no libllama; configure with -DKVANT_LLAMA=ON to run models");
+}
+
+}  // namespace
+
+Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
+
+Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions&) { return Missing(); }
+
+}  // namespace kvant

@@ -1,0 +1,72 @@
+// libggml-kvant.so: what a llama.cpp program loads with ggml_backend_load() or GGML_BACKEND_PATH.
+//
+// Settings, from the environment, since a host passes none:
+//   KVANT_SCHEME        scheme text or preset; default kv4
+//   KVANT_MEMORY_LIMIT  bytes of each cache, with K, M or G behind the number; default no limit
+#include <dlfcn.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <memory>
+#include <string_view>
+
+#include "llama/host_check.h"
+#include "llama/proxy_device.h"
+
+namespace kvant {
+namespace {
+
+constexpr const char* kDefaultScheme = "kv4";
+
+std::string_view Environment(const char* name, const char* fallback) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? value : fallback;
+}
+
+Result<size_t> ParseBytes(std::string_view text) {
+  constexpr std::string_view kUnits = "KMG";
+  size_t bytes = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
+  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  const size_t power = unit.empty() ? 0 : kUnits.find(unit) + 1;
+  if (error != std::errc() || unit.size() > 1 || power > kUnits.size() || bytes > (SIZE_MAX >> (10 * power))) {
+    return Status::InvalidArgument("kvant: KVANT_MEMORY_LIMIT=" + std::string(text) +
+                                   ": not a number of bytes, such as 512M or 8G");
+  }
+  return bytes << (10 * power);
+}
+
+// ggml's registry is in libggml, which we do not link: it would bring a CPU backend of its own into a host that has
+// another variant loaded. The host's copy is found by its name, loaded into whatever scope.
+ggml_backend_dev_t CpuDevice() {
+  void* ggml = dlopen("libggml.so.0", RTLD_NOW | RTLD_NOLOAD);
+  void* symbol = dlsym(ggml != nullptr ? ggml : RTLD_DEFAULT, "ggml_backend_dev_by_type");
+  const auto find = reinterpret_cast<decltype(&ggml_backend_dev_by_type)>(symbol);
+  return find != nullptr ? find(GGML_BACKEND_DEVICE_TYPE_CPU) : nullptr;
+}
+
+Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
+  KVANT_TRY(CheckHost(LoadedGgml(), BuiltAgainst()));
+  const Result<Scheme> scheme = Scheme::Parse(Environment("KVANT_SCHEME", kDefaultScheme));
+  if (!scheme.ok()) return Status::InvalidArgument("kvant: KVANT_SCHEME: " + scheme.status().message());
+  const Result<size_t> limit = ParseBytes(Environment("KVANT_MEMORY_LIMIT", "0"));
+  if (!limit.ok()) return limit.status();
+  ggml_backend_dev_t cpu = CpuDevice();
+  if (cpu == nullptr) return Status::NotFound("kvant: the host has loaded no CPU backend; load this plug-in after it");
+  return ProxyDevice::Create(cpu, {.scheme = *scheme, .memory_limit_bytes = *limit});
+}
+
+}  // namespace
+}  // namespace kvant
+
+extern "C" {
+GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init();
+}
+
+// Null: the host goes on without a KVANT0 device; the reason is in its log.
+ggml_backend_reg_t ggml_backend_init() {
+  static kvant::Result<std::unique_ptr<kvant::ProxyDevice>> device = kvant::MakeDevice();
+  if (device.ok()) return device.value()->reg();
+  kvant::ErrorLog().Report(device.status());
+  return nullptr;
+}

@@ -1,0 +1,88 @@
+#include "llama/runner_cache.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "codec/codec.h"
+
+namespace kvant {
+namespace {
+
+constexpr std::string_view kStockPrefix = "llama:";
+
+// What llama.cpp's flash attention reads on a CPU.
+constexpr std::array kStockTypes = {GGML_TYPE_F16,  GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1,
+                                    GGML_TYPE_Q5_0, GGML_TYPE_Q4_1, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL};
+
+Result<ggml_type> ParseStockType(std::string_view name) {
+  std::string accepted;
+  for (const ggml_type type : kStockTypes) {
+    if (name == ggml_type_name(type)) return type;
+    accepted += (accepted.empty() ? "" : ", ") + std::string(ggml_type_name(type));
+  }
+  return Status::InvalidArgument("cache llama:" + std::string(name) + ": unknown type; accepted: " + accepted);
+}
+
+}  // namespace
+
+Result<CacheChoice> ParseCacheChoice(std::string_view text) {
+  CacheChoice choice;
+  if (text == "f16") return choice;
+  if (!text.starts_with(kStockPrefix)) {
+    Result<Scheme> scheme = Scheme::Parse(text);
+    if (!scheme.ok()) return scheme.status();
+    choice.scheme = std::move(scheme).value();
+    return choice;
+  }
+  const std::string_view types = text.substr(kStockPrefix.size());
+  const size_t slash = types.find('/');
+  const Result<ggml_type> key = ParseStockType(types.substr(0, slash));
+  const Result<ggml_type> value = slash == std::string_view::npos ? key : ParseStockType(types.substr(slash + 1));
+  if (!key.ok()) return key.status();
+  if (!value.ok()) return value.status();
+  choice.key_type = *key;
+  choice.value_type = *value;
+  return choice;
+}
+
+Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      const CodecChoice& choice = side == Side::kKey ? scheme.key : scheme.value;
+      const int dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim;
+      const bool seen = std::any_of(layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i), [&](const LayerShape& l) {
+        return dim == (side == Side::kKey ? l.k_dim : l.v_dim);
+      });
+      if (seen) continue;
+      const Result<Codec> codec = MakeCodec(choice.name, choice.options,
+                                            {.side = side, .dim = dim, .layer = static_cast<int>(i),
+                                             .num_layers = static_cast<int>(layers.size())});
+      if (!codec.ok()) return codec.status();
+    }
+  }
+  return Status::Ok();
+}
+
+size_t StockBytes(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows) {
+  size_t row_bytes = 0;
+  for (const LayerShape& layer : layers) {
+    row_bytes += ggml_row_size(choice.key_type, static_cast<int64_t>(layer.kv_heads) * layer.k_dim) +
+                 ggml_row_size(choice.value_type, static_cast<int64_t>(layer.kv_heads) * layer.v_dim);
+  }
+  return row_bytes * static_cast<size_t>(rows);
+}
+
+CacheUse StockUse(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows, int64_t allocated) {
+  CacheUse use;
+  use.footprint.by_kind[static_cast<size_t>(StreamKind::kCodes)] = StockBytes(choice, layers, rows);
+  for (const LayerShape& layer : layers) {
+    use.footprint.values += static_cast<size_t>(rows * layer.kv_heads * (layer.k_dim + layer.v_dim));
+    use.footprint.rows += 2 * static_cast<size_t>(rows);
+  }
+  use.memory_bytes = StockBytes(choice, layers, allocated);
+  use.fp16_bytes = 2 * use.footprint.values;
+  return use;
+}
+
+}  // namespace kvant

@@ -1,0 +1,32 @@
+// The cache that a runner is asked for: one of kvant's schemes, or a stock llama.cpp cache to compare with.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "ggml.h"
+#include "kvant/scheme.h"
+#include "kvant/shape.h"
+#include "llama/runner.h"
+
+namespace kvant {
+
+struct CacheChoice {
+  std::optional<Scheme> scheme;  ///< empty: a stock cache
+  ggml_type key_type = GGML_TYPE_F16;
+  ggml_type value_type = GGML_TYPE_F16;
+};
+
+/// "kv4", "k=int:4 v=int:2"; "f16", "llama:q8_0", "llama:q8_0/q4_0". Errors: InvalidArgument, with what is accepted.
+Result<CacheChoice> ParseCacheChoice(std::string_view text);
+
+/// Can the scheme's codecs encode these layers? Errors: those of MakeCodec, naming the layer.
+Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers);
+
+/// What a stock cache of `rows` rows takes.
+size_t StockBytes(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows);
+/// A stock cache with `rows` rows in use of `allocated` ones.
+CacheUse StockUse(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows, int64_t allocated);
+
+}  // namespace kvant

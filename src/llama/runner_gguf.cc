@@ -1,0 +1,127 @@
+#include "llama/runner_gguf.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "gguf.h"
+#include "llama/runner_log.h"
+
+namespace kvant {
+namespace {
+
+struct FreeGguf {
+  void operator()(gguf_context* file) const { gguf_free(file); }
+};
+using Gguf = std::unique_ptr<gguf_context, FreeGguf>;
+
+std::optional<int64_t> Scalar(const gguf_context* file, int64_t key) {
+  switch (gguf_get_kv_type(file, key)) {
+    case GGUF_TYPE_UINT32: return gguf_get_val_u32(file, key);
+    case GGUF_TYPE_INT32: return gguf_get_val_i32(file, key);
+    case GGUF_TYPE_UINT64: return static_cast<int64_t>(gguf_get_val_u64(file, key));
+    case GGUF_TYPE_UINT16: return gguf_get_val_u16(file, key);
+    default: return std::nullopt;
+  }
+}
+
+/// Integers of the architecture's own keys: "llama.block_count".
+class ModelKeys {
+ public:
+  ModelKeys(const gguf_context* file, std::string architecture) : file_(file), prefix_(std::move(architecture) + ".") {}
+
+  std::optional<int64_t> Find(const char* name) const {
+    const int64_t key = gguf_find_key(file_, (prefix_ + name).c_str());
+    return key < 0 ? std::nullopt : Scalar(file_, key);
+  }
+
+  /// A value that may differ by layer: an array or one number for all.
+  std::optional<int64_t> Find(const char* name, size_t layer) const {
+    const int64_t key = gguf_find_key(file_, (prefix_ + name).c_str());
+    if (key < 0 || gguf_get_kv_type(file_, key) != GGUF_TYPE_ARRAY) return Find(name);
+    const gguf_type type = gguf_get_arr_type(file_, key);
+    if (layer >= gguf_get_arr_n(file_, key) || (type != GGUF_TYPE_INT32 && type != GGUF_TYPE_UINT32)) return {};
+    return static_cast<const int32_t*>(gguf_get_arr_data(file_, key))[layer];
+  }
+
+  Status Missing(const char* name) const {
+    return Status::Corruption("the model file has no usable key " + prefix_ + name);
+  }
+
+ private:
+  const gguf_context* const file_;
+  const std::string prefix_;
+};
+
+Status CheckComplete(const gguf_context* file, const std::string& path, int64_t file_bytes) {
+  const size_t data = gguf_get_data_offset(file);
+  for (int64_t i = 0; i < gguf_get_n_tensors(file); ++i) {
+    const size_t end = data + gguf_get_tensor_offset(file, i) + gguf_get_tensor_size(file, i);
+    if (end <= static_cast<size_t>(file_bytes)) continue;
+    return Status::Corruption(StrFormat("%s: truncated: tensor %s ends at byte %zu, the file has %lld", path.c_str(),
+                                        gguf_get_tensor_name(file, i), end, static_cast<long long>(file_bytes)));
+  }
+  return Status::Ok();
+}
+
+Result<Gguf> OpenGguf(const std::string& path) {
+  const LogCapture log;
+  Gguf file(gguf_init_from_file(path.c_str(), {.no_alloc = true, .ctx = nullptr}));
+  if (file) return file;
+  return Status::Corruption(path + ": not a GGUF model file (" + log.Reason() + ")");
+}
+
+Result<std::vector<LayerShape>> ReadLayers(const ModelKeys& keys, int64_t q_heads) {
+  const std::optional<int64_t> num_layers = keys.Find("block_count");
+  const std::optional<int64_t> width = keys.Find("embedding_length");
+  if (!num_layers || *num_layers < 1) return keys.Missing("block_count");
+  if (!width) return keys.Missing("embedding_length");
+  std::vector<LayerShape> layers;
+  for (size_t i = 0; i < static_cast<size_t>(*num_layers - keys.Find("nextn_predict_layers").value_or(0)); ++i) {
+    const int64_t heads = keys.Find("attention.head_count", i).value_or(q_heads);
+    const int64_t kv_heads = keys.Find("attention.head_count_kv", i).value_or(heads);
+    if (kv_heads <= 0) continue;  // a layer without attention
+    const int64_t dim = heads > 0 ? *width / heads : 0;
+    layers.push_back({.kv_heads = static_cast<int>(kv_heads),
+                      .k_dim = static_cast<int>(keys.Find("attention.key_length").value_or(dim)),
+                      .v_dim = static_cast<int>(keys.Find("attention.value_length").value_or(dim))});
+  }
+  return layers;
+}
+
+}  // namespace
+
+Result<ModelInfo> ReadGguf(const std::string& path) {
+  std::error_code error;
+  const auto file_bytes = std::filesystem::file_size(path, error);
+  if (error) return Status::NotFound("model file " + path + ": " + error.message());
+  Result<Gguf> opened = OpenGguf(path);
+  if (!opened.ok()) return opened.status();
+  const gguf_context* file = opened.value().get();
+
+  const int64_t name = gguf_find_key(file, "general.architecture");
+  if (name < 0 || gguf_get_kv_type(file, name) != GGUF_TYPE_STRING) {
+    return Status::Corruption(path + ": not a model: no key general.architecture");
+  }
+  ModelInfo info;
+  info.path = path;
+  info.architecture = gguf_get_val_str(file, name);
+  info.file_bytes = static_cast<int64_t>(file_bytes);
+  KVANT_TRY(CheckComplete(file, path, info.file_bytes));
+
+  const ModelKeys keys(file, info.architecture);
+  info.context_train = static_cast<int>(keys.Find("context_length").value_or(0));
+  info.q_heads = static_cast<int>(keys.Find("attention.head_count", 0).value_or(0));
+  if (info.context_train < 1) return keys.Missing("context_length");
+  Result<std::vector<LayerShape>> layers = ReadLayers(keys, info.q_heads);
+  if (!layers.ok()) return layers.status();
+  info.layers = std::move(layers).value();
+  const int64_t tokens = gguf_find_key(file, "tokenizer.ggml.tokens");
+  info.vocab_size = tokens < 0 ? 0 : static_cast<int>(gguf_get_arr_n(file, tokens));
+  info.has_chat_template = gguf_find_key(file, "tokenizer.chat_template") >= 0;
+  return info;
+}
+
+}  // namespace kvant
