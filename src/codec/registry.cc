@@ -1,16 +1,16 @@
 #include "codec/registry.h"
 
+#include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
+#include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 
 namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo,
-    &integer::kInfo,
-    &kivi::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo,
 };
 
 }  // namespace

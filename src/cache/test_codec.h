@@ -1,0 +1,87 @@
+// A codec for tests of the cache: a coarse grid, so that a sealed row can be told from an exact one and predicted to
+// the bit, and a basis whose effect shows in every value. Needs no registry.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "codec/codec.h"
+
+namespace kvant::test {
+
+/// decode = origin + kStep * round((row - origin) / kStep), origin = the basis' first value or 0. Coding what was
+/// decoded changes nothing. A block is its rows as float, then a "scales" stream of 16 bytes.
+constexpr float kStep = 0.25f;
+
+inline float OnGrid(float value, float origin = 0.0f) {
+  return origin + kStep * std::nearbyint((value - origin) / kStep);
+}
+
+/// Rows above this are refused, like a scale that does not fit.
+constexpr float kGridMax = 1000.0f;
+
+struct GridBasis {
+  float origin;  ///< mean of all values fitted to
+  float tokens;  ///< rows fitted to
+};
+
+inline float Origin(const std::byte* maybe_basis) {
+  return maybe_basis == nullptr ? 0.0f : reinterpret_cast<const GridBasis*>(maybe_basis)->origin;
+}
+
+inline size_t NumValues(const CodecState& state) { return static_cast<size_t>(state.shape.tokens * state.shape.dim); }
+
+inline Status GridEncode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+  std::memset(block, 0, state.layout.block_bytes());
+  auto* out = reinterpret_cast<float*>(block);
+  for (size_t i = 0; i < NumValues(state); ++i) {
+    if (std::abs(rows[i]) > kGridMax) return Status::InvalidArgument("grid: value too large");
+    out[i] = OnGrid(rows[i], Origin(basis));
+  }
+  return Status::Ok();
+}
+
+inline Status GridDecode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
+  std::memcpy(rows, block, NumValues(state) * sizeof(float));
+  return Status::Ok();
+}
+
+inline Status GridFit(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) {
+  double sum = 0;
+  const size_t values = tokens * static_cast<size_t>(state.shape.dim);
+  for (size_t i = 0; i < values; ++i) sum += static_cast<double>(rows[i]);
+  const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)), static_cast<float>(tokens)};
+  std::memcpy(basis, &fitted, sizeof(fitted));
+  return Status::Ok();
+}
+
+inline const CodecInfo kGridInfo = {
+    .name = "grid",
+    .summary = "for tests",
+    .paper = "-",
+    .options = {},
+    .expectations = {},
+    .fit_basis = GridFit,
+    .reference = {.encode = GridEncode, .decode = GridDecode},
+};
+
+struct GridOptions {
+  int basis_min_tokens = 0;  ///< 0: no basis
+  int basis_refit_tokens = 0;
+  bool basis_per_layer = false;
+};
+
+inline Codec GridCodec(Side side, int dim, const GridOptions& options = {}) {
+  auto state = std::make_shared<CodecState>(BlockShape{.side = side, .dim = dim});
+  state->layout.Add("rows", StreamKind::kCodes, sizeof(float) * NumValues(*state));
+  state->layout.Add("scales", StreamKind::kScales, 16);
+  state->basis_bytes = options.basis_min_tokens > 0 ? sizeof(GridBasis) : 0;
+  state->basis_min_tokens = options.basis_min_tokens;
+  state->basis_refit_tokens = options.basis_refit_tokens;
+  state->basis_per_layer = options.basis_per_layer;
+  return {.info = &kGridInfo, .state = std::move(state), .verbs = kGridInfo.reference};
+}
+
+}  // namespace kvant::test
