@@ -176,6 +176,7 @@ def limit(host):
     try:
         host.decode(tokens[64:], pos=64)
     except RuntimeError as error:
+        llama_cpp.llama_memory_seq_rm(host.memory, 0, 64, -1)  # the chunks before the one that failed
         return {"error": str(error), "after": float(host.decode(tokens[64:80], pos=64).max())}
     return {"error": None}
 
