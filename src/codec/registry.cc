@@ -1,5 +1,6 @@
 #include "codec/registry.h"
 
+#include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
 #include "codec/raw/raw.h"
@@ -11,6 +12,7 @@ constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,
     &integer::kInfo,
     &kivi::kInfo,
+    &decoquant::kInfo,
 };
 
 }  // namespace

@@ -40,6 +40,32 @@ constexpr int TileIndex(TileOrder order, int token, int channel) {
                                         : ((token / 4) * kTileChannels + channel) * 4 + token % 4;
 }
 
+/// One code of a tile, for scalar code that visits single values. SetTileCode adds to a tile whose bytes are zero.
+inline int TileCode(TileOrder order, int bits, const std::byte* packed, int token, int channel) {
+  int code = 0;
+  for (int plane = 0, shift = 0; shift < bits; ++plane) {
+    const int width = plane == 0 ? TilePlane0Bits(bits) : TilePlane1Bits(bits);
+    const int bytes = static_cast<int>(TileBytes(width));
+    const int index = TileIndex(order, token, channel);
+    const int field = static_cast<int>(packed[index % bytes]) >> (index / bytes * width);
+    code |= (field & ((1 << width) - 1)) << shift;
+    shift += width;
+    packed += bytes;
+  }
+  return code;
+}
+
+inline void SetTileCode(TileOrder order, int bits, int token, int channel, int code, std::byte* packed) {
+  for (int plane = 0, shift = 0; shift < bits; ++plane) {
+    const int width = plane == 0 ? TilePlane0Bits(bits) : TilePlane1Bits(bits);
+    const int bytes = static_cast<int>(TileBytes(width));
+    const int index = TileIndex(order, token, channel);
+    packed[index % bytes] |= static_cast<std::byte>(((code >> shift) & ((1 << width) - 1)) << (index / bytes * width));
+    shift += width;
+    packed += bytes;
+  }
+}
+
 /// Packs codes [64 tokens][16 channels] with a row stride of `stride` into TileBytes(bits) bytes.
 void PackTile(TileOrder order, int bits, const uint8_t* codes, size_t stride, std::byte* packed);
 

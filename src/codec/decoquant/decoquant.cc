@@ -1,0 +1,229 @@
+#include "codec/decoquant/decoquant.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "codec/parts/hadamard.h"
+
+namespace kvant::decoquant {
+namespace {
+
+// ---- the map of a segment, one row at a time
+
+void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const ReflectorView&, float*), float* row) {
+  if (map.reflectors.dim == 0) return;
+  for (int c = 0; c < s.shape.dim; c += map.reflectors.dim) reflect(map.reflectors, row + c);
+}
+
+// Row of K or V -> latents.
+void EncodeRow(const State& s, const SegmentMap& map, float* row) {
+  ReflectGroups(s, map, ReflectRow, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] /= map.gain(c, s.fold());
+  if (map.mix) HadamardRow(s.shape.dim, row);
+}
+
+// Latents -> row.
+void DecodeRow(const State& s, const SegmentMap& map, float* row) {
+  if (map.mix) InverseHadamardRow(s.shape.dim, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] *= map.gain(c, s.fold());
+  ReflectGroups(s, map, ReflectRowBack, row);
+}
+
+// The transpose of DecodeRow: query -> what meets latents in a dot product.
+void QueryRow(const State& s, const SegmentMap& map, float* row) {
+  ReflectGroups(s, map, ReflectRow, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] *= map.gain(c, s.fold());
+  if (map.mix) HadamardRow(s.shape.dim, row);
+}
+
+// ---- single values of a block
+
+const F16* Scales(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.scales_ofs); }
+const F16* Means(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.means_ofs); }
+
+// Visits (token, channel, value) of the latents, in units of the token's scale.
+template <typename Visit>
+void ForEachLatent(const State& s, const SegmentMap& map, const std::byte* block, Visit visit) {
+  const std::byte* packed = block + s.codes_ofs;
+  for (int tile = 0; tile < s.num_tiles; packed += TileBytes(map.bits[tile]), ++tile) {
+    const int bits = map.bits[tile];
+    if (bits == 0) continue;
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      for (int c = 0; c < kTileChannels; ++c) {
+        visit(t, tile * kTileChannels + c, CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c)));
+      }
+    }
+  }
+}
+
+void SetRowCodes(const State& s, const SegmentMap& map, int token, const uint8_t* codes, std::byte* packed) {
+  for (int tile = 0; tile < s.num_tiles; packed += TileBytes(map.bits[tile]), ++tile) {
+    for (int c = 0; c < kTileChannels; ++c) {
+      SetTileCode(s.order(), map.bits[tile], token, c, codes[tile * kTileChannels + c], packed);
+    }
+  }
+}
+
+// Means over the page, rounded as they are stored.
+void StoreMeans(const State& s, const float* rows, std::byte* block) {
+  auto* means = reinterpret_cast<F16*>(block + s.means_ofs);
+  for (int c = 0; c < s.shape.dim; ++c) {
+    float sum = 0.0f;
+    for (int t = 0; t < kTokensPerPage; ++t) sum += rows[t * s.shape.dim + c];
+    means[c] = ToF16(sum / kTokensPerPage);
+  }
+}
+
+Status CheckBlock(const State& s, const std::byte* block) {
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    const float scale = ToFloat(Scales(s, block)[t]);
+    if (!std::isfinite(scale) || std::signbit(scale)) {
+      return Status::Corruption(StrFormat("decoquant: scale %d is not valid", t));
+    }
+  }
+  for (int c = 0; s.centred && c < s.shape.dim; ++c) {
+    if (!std::isfinite(ToFloat(Means(s, block)[c]))) {
+      return Status::Corruption(StrFormat("decoquant: mean %d is not valid", c));
+    }
+  }
+  return Status::Ok();
+}
+
+// ---- verbs
+
+Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  std::memset(block, 0, s.layout.block_bytes());
+  if (s.centred) StoreMeans(s, rows, block);
+  float weights[kMaxDim];
+  const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    float row[kMaxDim];
+    uint8_t codes[kMaxDim];
+    float scale = 0.0f;
+    for (int c = 0; c < s.shape.dim; ++c) {
+      row[c] = rows[t * s.shape.dim + c] - (s.centred ? ToFloat(Means(s, block)[c]) : 0.0f);
+    }
+    EncodeRow(s, map, row);
+    QuantizeRow(quantizer, row, codes, &scale);
+    const F16 stored = ToF16(scale);
+    if (!std::isfinite(ToFloat(stored))) {
+      return Status::InvalidArgument(StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), t));
+    }
+    reinterpret_cast<F16*>(block + s.scales_ofs)[t] = stored;
+    SetRowCodes(s, map, t, codes, block + s.codes_ofs);
+  }
+  return Status::Ok();
+}
+
+Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  KVANT_TRY(CheckBlock(s, block));
+  std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
+  ForEachLatent(s, map, block, [&](int t, int c, float value) {
+    rows[t * s.shape.dim + c] = value * ToFloat(Scales(s, block)[t]);
+  });
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    float* row = rows + t * s.shape.dim;
+    DecodeRow(s, map, row);
+    for (int c = 0; s.centred && c < s.shape.dim; ++c) row[c] += ToFloat(Means(s, block)[c]);
+  }
+  return Status::Ok();
+}
+
+// Prepared query of the reference: [heads][2][dim] floats, the mapped query and the query itself.
+void PrepareQuery(const CodecState& state, const std::byte* basis, const float* queries, int heads,
+                  std::byte* prepared) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  auto* out = reinterpret_cast<float*>(prepared);
+  for (int h = 0; h < heads; ++h, out += 2 * s.shape.dim, queries += s.shape.dim) {
+    std::copy_n(queries, s.shape.dim, out);
+    std::copy_n(queries, s.shape.dim, out + s.shape.dim);
+    QueryRow(s, map, out);
+  }
+}
+
+void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  const auto* q = reinterpret_cast<const float*>(prepared);
+  std::fill_n(scores, heads * kTokensPerPage, 0.0f);
+  ForEachLatent(s, map, block, [&](int t, int c, float value) {
+    for (int h = 0; h < heads; ++h) scores[h * kTokensPerPage + t] += q[2 * h * s.shape.dim + c] * value;
+  });
+  for (int h = 0; h < heads; ++h) {
+    float bias = 0.0f;
+    for (int c = 0; s.centred && c < s.shape.dim; ++c) bias += q[(2 * h + 1) * s.shape.dim + c] * ToFloat(Means(s, block)[c]);
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      float& score = scores[h * kTokensPerPage + t];
+      score = score * ToFloat(Scales(s, block)[t]) + bias;
+    }
+  }
+}
+
+// Accumulator: [dim] latents, 16 floats that the reference leaves alone, and [dim] of means when centred.
+void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
+                int heads, float* acc) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  ForEachLatent(s, map, block, [&](int t, int c, float value) {
+    for (int h = 0; h < heads; ++h) {
+      acc[h * s.acc_dim + c] += weights[h * kTokensPerPage + t] * ToFloat(Scales(s, block)[t]) * value;
+    }
+  });
+  for (int h = 0; s.centred && h < heads; ++h) {
+    float total = 0.0f;
+    for (int t = 0; t < kTokensPerPage; ++t) total += weights[h * kTokensPerPage + t];
+    float* means = acc + h * s.acc_dim + s.shape.dim + 16;
+    for (int c = 0; c < s.shape.dim; ++c) means[c] += total * ToFloat(Means(s, block)[c]);
+  }
+}
+
+void Finish(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  for (int h = 0; h < heads; ++h, acc += s.acc_dim, out += s.shape.dim) {
+    std::copy_n(acc, s.shape.dim, out);
+    DecodeRow(s, map, out);
+    for (int c = 0; s.centred && c < s.shape.dim; ++c) out[c] += acc[s.shape.dim + 16 + c];
+  }
+}
+
+// ---- the row of the registry
+
+constexpr OptionInfo kOptions[] = {
+    {"bits", "4", "0.5..8 in steps of 0.125", "average bits of a code, rounded down to what the tiles can hold"},
+    {"gauge", "hadamard", "hadamard, sqrt, bal, klt", "how rows are decomposed (sqrt: as published)"},
+    {"code", "auto", "auto, lm, uniform, absmax", "codebook (auto: absmax for gauge=sqrt, else lm)"},
+    {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
+    {"fit", "1024", "64..1048576", "tokens before the first basis is fitted"},
+    {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all"},
+};
+
+constexpr Expectation kExpectations[] = {
+    {"", Side::kKey, 4.375, 0.09, 0.1},
+};
+
+}  // namespace
+
+const CodecInfo kInfo = {
+    .name = "decoquant",
+    .summary = "codes in a decomposed basis: Hadamard, published (sqrt), balanced or by singular value (klt)",
+    .paper = "Liu et al., ACL 2024, arXiv:2405.12591",
+    .options = kOptions,
+    .expectations = kExpectations,
+    .max_code_mismatch = 1e-3,
+    .make = Make,
+    .fit_basis = FitBasis,
+    .check_basis = CheckBasis,
+    .reference = {Encode, Decode, PrepareQuery, Score, Accumulate, Finish},
+    .simd = SimdVerbs,
+};
+
+}  // namespace kvant::decoquant

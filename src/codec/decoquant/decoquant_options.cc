@@ -1,0 +1,105 @@
+// Options -> State: which gauge, codebook, widths and bytes a block has.
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+#include <vector>
+
+#include "codec/decoquant/decoquant.h"
+#include "codec/parts/eigen_basis.h"
+
+namespace kvant::decoquant {
+namespace {
+
+enum class Code { kAuto, kLloydMax, kUniform, kAbsMax };
+enum class Mean { kAuto, kOn, kOff };
+
+struct Options {
+  double bits = 0.0;
+  Gauge gauge = Gauge::kHadamard;
+  Code code = Code::kAuto;
+  Mean mean = Mean::kAuto;
+  int fit = 0;
+  int refit = 0;
+};
+
+template <typename T>
+Status Take(const Result<T>& result, auto* out) {
+  if (!result.ok()) return result.status();
+  *out = static_cast<std::remove_pointer_t<decltype(out)>>(*result);
+  return Status::Ok();
+}
+
+Status Read(const OptionReader& reader, Options* options) {
+  static constexpr std::string_view kGauges[] = {"hadamard", "sqrt", "bal", "klt"};
+  static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax"};
+  static constexpr std::string_view kMeans[] = {"auto", "on", "off"};
+  KVANT_TRY(Take(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
+  KVANT_TRY(Take(reader.GetChoice("gauge", kGauges), &options->gauge));
+  KVANT_TRY(Take(reader.GetChoice("code", kCodes), &options->code));
+  KVANT_TRY(Take(reader.GetChoice("mean", kMeans), &options->mean));
+  KVANT_TRY(Take(reader.GetIntRange("fit", kTokensPerPage, 1 << 20), &options->fit));
+  return Take(reader.GetIntRange("refit", 0, 1 << 20), &options->refit);
+}
+
+// One absmax scale serves all tiles, so they need one width, and at least a code beside zero.
+Status CheckAbsMax(const OptionReader& reader, const Options& options) {
+  if (options.gauge == Gauge::kKlt) return reader.Refuse("code", "with gauge=klt");
+  for (const int bits : kCodeWidths) {
+    if (bits >= 2 && options.bits == bits) return Status::Ok();
+  }
+  return reader.Refuse("bits", "with absmax codes, which take 2, 3, 4, 6 or 8");
+}
+
+void SetWidths(double bits, State* s) {
+  s->num_tiles = s->shape.dim / kTileChannels;
+  s->total_bits = ReachableBits(s->num_tiles, static_cast<int>(std::floor(bits * s->num_tiles)));
+  const std::vector<double> equal(static_cast<size_t>(s->num_tiles), 1.0);
+  AllocateBits(equal, LloydMaxCodebooks(), s->total_bits, s->default_bits);
+  std::sort(s->default_bits, s->default_bits + s->num_tiles, std::greater<>());
+}
+
+void SetLayout(State* s) {
+  const auto dim = static_cast<size_t>(s->shape.dim);
+  if (s->centred) s->means_ofs = s->layout.Add("means", StreamKind::kMeans, dim * sizeof(F16));
+  s->scales_ofs = s->layout.Add("scales", StreamKind::kScales, kTokensPerPage * sizeof(F16));
+  s->codes_ofs = s->layout.Add("codes", StreamKind::kCodes, TileBytes(1) * static_cast<size_t>(s->total_bits));
+  s->prepared_head_bytes = 2 * dim * sizeof(float);
+  s->acc_dim = s->shape.dim * (s->centred ? 2 : 1) + 16;
+}
+
+void SetBasis(const Options& options, State* s) {
+  if (!s->fitted()) return;
+  s->basis_bytes = LayoutOfBasis(*s).bytes;
+  s->basis_min_tokens = options.fit;
+  s->basis_refit_tokens = options.refit;
+  s->basis_per_layer = options.gauge == Gauge::kSqrt;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& given) {
+  const OptionReader reader(kInfo, given);
+  Options options;
+  KVANT_TRY(Read(reader, &options));
+  if (shape.dim > kMaxDim || (options.gauge != Gauge::kSqrt && shape.dim > 256)) {
+    return Status::NotSupported(StrFormat("decoquant: head size %d is not supported", shape.dim));
+  }
+  if (options.code == Code::kAuto) options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
+  if (options.code == Code::kAbsMax) KVANT_TRY(CheckAbsMax(reader, options));
+  auto s = std::make_unique<State>(shape);
+  const bool key = shape.side == Side::kKey;
+  s->gauge = options.gauge;
+  s->centred = options.mean == Mean::kAuto ? key && options.gauge != Gauge::kSqrt : options.mean == Mean::kOn;
+  s->books = options.code == Code::kAbsMax    ? &SymmetricCodebooks()
+             : options.code == Code::kUniform ? &UniformCodebooks()
+                                              : &LloydMaxCodebooks();
+  s->rule = options.code == Code::kAbsMax ? ScaleRule::kAbsMax
+            : key                         ? ScaleRule::kUnbiased
+                                          : ScaleRule::kLeastSquares;
+  SetWidths(options.bits, s.get());
+  SetLayout(s.get());
+  SetBasis(options, s.get());
+  return std::unique_ptr<CodecState>(std::move(s));
+}
+
+}  // namespace kvant::decoquant

@@ -1,0 +1,297 @@
+// The fast verbs: strips of 16 rows through the kernels of parts/ to encode, tile kernels to read. No target-specific
+// code here; the kernels are dispatched.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "codec/decoquant/decoquant.h"
+#include "codec/parts/fixed_point.h"
+#include "codec/parts/hadamard.h"
+#include "codec/parts/strip.h"
+#include "codec/parts/tile_kernels.h"
+
+namespace kvant::decoquant {
+namespace {
+
+// A query of 15 bits. One plane of 8 bits would be below the noise of the codes, but its 0.6 % is above the 2e-3 that
+// scores may differ from decoded rows.
+constexpr int kPlanes = 2;
+
+// ---- the map of a segment, on strips
+
+// Multiplies or divides by the gains.
+void ScaleByGains(const State& s, const SegmentMap& map, bool divide, float* strip) {
+  if (map.maybe_gains == nullptr) return;
+  for (int c = 0; c < s.shape.dim; ++c) {
+    const float gain = map.gain(c, s.fold());
+    const float factor = divide ? 1.0f / gain : gain;
+    for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] *= factor;
+  }
+}
+
+// A strip of folded rows is dim / fold strips of groups, so the reflectors serve both.
+void Reflect(const State& s, const SegmentMap& map, bool forward, int num_strips, float* strips) {
+  if (map.reflectors.dim == 0) return;
+  const ReflectorKernels& kernels = GetReflectorKernels();
+  (forward ? kernels.forward : kernels.back)(map.reflectors, num_strips * (s.shape.dim / s.fold()), strips);
+}
+
+void ToLatents(const State& s, const SegmentMap& map, int num_strips, float* strips) {
+  Reflect(s, map, true, num_strips, strips);
+  for (int i = 0; i < num_strips; ++i, strips += s.shape.dim * kStripRows) {
+    ScaleByGains(s, map, true, strips);
+    if (map.mix) GetHadamardKernels().forward(s.shape.dim, strips);
+  }
+}
+
+void FromLatents(const State& s, const SegmentMap& map, float* strip) {
+  if (map.mix) GetHadamardKernels().inverse(s.shape.dim, strip);
+  ScaleByGains(s, map, false, strip);
+  Reflect(s, map, false, 1, strip);
+}
+
+void QueriesToLatents(const State& s, const SegmentMap& map, float* strip) {
+  Reflect(s, map, true, 1, strip);
+  ScaleByGains(s, map, false, strip);
+  if (map.mix) GetHadamardKernels().forward(s.shape.dim, strip);
+}
+
+// ---- parts of a block
+
+const uint16_t* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const uint16_t*>(block + ofs); }
+
+TileMatrix Tiles(const State& s, const SegmentMap& map, const std::byte* block) {
+  return {block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null()};
+}
+
+// Means of the page, as they are stored; zeros when there are none.
+void StoreMeans(const State& s, const float* rows, std::byte* block, float* means) {
+  std::fill_n(means, s.shape.dim, 0.0f);
+  if (!s.centred) return;
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    for (int c = 0; c < s.shape.dim; ++c) means[c] += rows[t * s.shape.dim + c];
+  }
+  for (int c = 0; c < s.shape.dim; ++c) means[c] /= kTokensPerPage;
+  auto* stored = reinterpret_cast<uint16_t*>(block + s.means_ofs);
+  GetFixedPointKernels().to_f16(means, s.shape.dim, stored);
+  GetFixedPointKernels().from_f16(stored, s.shape.dim, means);
+}
+
+void LoadCentred(const State& s, const float* rows, const float* means, float* strip) {
+  LoadStrip(rows, static_cast<size_t>(s.shape.dim), kStripRows, s.shape.dim, strip);
+  if (!s.centred) return;
+  for (int c = 0; c < s.shape.dim; ++c) {
+    for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] -= means[c];
+  }
+}
+
+Status StoreScales(const float* scales, std::byte* block, size_t ofs) {
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    const F16 stored = ToF16(scales[t]);
+    if (!std::isfinite(ToFloat(stored))) {
+      return Status::InvalidArgument(StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scales[t]), t));
+    }
+    reinterpret_cast<F16*>(block + ofs)[t] = stored;
+  }
+  return Status::Ok();
+}
+
+// ---- verbs
+
+// Two strips at a time: the reflectors need little more than for one, and both fit the first-level cache.
+Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+  const State& s = AsState(state);
+  KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
+  const SegmentMap map = MapOf(s, basis);
+  const int dim = s.shape.dim;
+  std::memset(block, 0, s.codes_ofs);
+  alignas(64) float means[kMaxStripDim];
+  StoreMeans(s, rows, block, means);
+  float weights[kMaxStripDim];
+  const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
+  alignas(64) float strips[2 * kMaxStripDim * kStripRows];
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
+  float scales[kTokensPerPage];
+  for (int t = 0; t < kTokensPerPage; t += 2 * kStripRows) {
+    for (int i = 0; i < 2; ++i) LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
+    ToLatents(s, map, 2, strips);
+    for (int i = 0; i < 2; ++i) {
+      const int first = t + i * kStripRows;
+      GetGainQuantizerKernels().quantize(quantizer, strips + i * dim * kStripRows, codes + first * dim, scales + first);
+    }
+  }
+  KVANT_TRY(StoreScales(scales, block, s.scales_ofs));
+  std::byte* packed = block + s.codes_ofs;
+  GetTileKernels().pack(s.order(), map.bits, s.num_tiles, codes, packed);
+  const size_t used = TileBytes(1) * static_cast<size_t>(s.total_bits);
+  std::memset(packed + used, 0, s.layout.block_bytes() - s.codes_ofs - used);
+  return Status::Ok();
+}
+
+// Unit values of the codes of a strip's rows [16, dim], times the rows' scales.
+void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, const float* scales, float* strip) {
+  for (int tile = 0; tile < s.num_tiles; ++tile) {
+    float values[1 << kMaxCodeWidth];
+    for (int code = 0; code < 1 << map.bits[tile]; ++code) values[code] = CodeValue(*s.books, map.bits[tile], code);
+    for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
+      for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
+    }
+  }
+}
+
+Status CheckFinite(const float* values, int count, bool negative_too, const char* what) {
+  for (int i = 0; i < count; ++i) {
+    if (std::isfinite(values[i]) && (negative_too || !std::signbit(values[i]))) continue;
+    return Status::Corruption(StrFormat("decoquant: %s %d is not valid", what, i));
+  }
+  return Status::Ok();
+}
+
+Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
+  const State& s = AsState(state);
+  KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
+  const SegmentMap map = MapOf(s, basis);
+  const int dim = s.shape.dim;
+  alignas(64) float scales[kTokensPerPage];
+  alignas(64) float means[kMaxStripDim] = {};
+  GetFixedPointKernels().from_f16(Halves(block, s.scales_ofs), kTokensPerPage, scales);
+  if (s.centred) GetFixedPointKernels().from_f16(Halves(block, s.means_ofs), dim, means);
+  KVANT_TRY(CheckFinite(scales, kTokensPerPage, false, "scale"));
+  KVANT_TRY(CheckFinite(means, dim, true, "mean"));
+  alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
+  GetTileKernels().unpack(s.order(), map.bits, s.num_tiles, block + s.codes_ofs, codes);
+  Strip strip;
+  for (int t = 0; t < kTokensPerPage; t += kStripRows) {
+    LoadValues(s, map, codes + t * dim, scales + t, strip.values);
+    FromLatents(s, map, strip.values);
+    StoreStrip(strip.values, kStripRows, dim, static_cast<size_t>(dim), rows + t * dim);
+  }
+  for (int i = 0; s.centred && i < kTokensPerPage * dim; ++i) rows[i] += means[i % dim];
+  return Status::Ok();
+}
+
+// Prepared queries: queries float [heads][dim] (for the means), unit float [heads], offset int32 [heads], then the
+// integer operand of the tile kernels.
+struct PreparedView {
+  float* queries;
+  float* unit;
+  int32_t* offset;
+  int8_t* operand;
+
+  PreparedView(const State& s, int heads, std::byte* prepared)
+      : queries(reinterpret_cast<float*>(prepared)),
+        unit(queries + heads * s.shape.dim),
+        offset(reinterpret_cast<int32_t*>(unit + heads)),
+        operand(reinterpret_cast<int8_t*>(offset + heads)) {}
+};
+
+// What the levels' centres add to every sum: the quantised query weighted with the centre of its tile.
+int32_t CentreOffset(const State& s, const SegmentMap& map, const int8_t* columns) {
+  double sum = 0.0;
+  for (int tile = 0; tile < s.num_tiles; ++tile) {
+    int total = 0;
+    for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
+      total += columns[c] * 128 + columns[s.shape.dim + c];
+    }
+    sum += s.books->by_bits[map.bits[tile]].center * static_cast<double>(total);
+  }
+  return static_cast<int32_t>(std::nearbyint(sum));
+}
+
+void PrepareQuery(const CodecState& state, const std::byte* basis, const float* queries, int heads,
+                  std::byte* prepared) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  const PreparedView view(s, heads, prepared);
+  const auto dim = static_cast<size_t>(s.shape.dim);
+  std::memcpy(view.queries, queries, dim * static_cast<size_t>(heads) * sizeof(float));
+  Strip strip;
+  LoadStrip(queries, dim, heads, s.shape.dim, strip.values);
+  QueriesToLatents(s, map, strip.values);
+  alignas(64) float latents[kMaxHeads * kMaxStripDim];
+  StoreStrip(strip.values, heads, s.shape.dim, dim, latents);
+  alignas(64) float steps[kMaxStripDim];
+  for (int c = 0; c < s.shape.dim; ++c) steps[c] = s.books->by_bits[map.bits[c / kTileChannels]].step;
+  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, kPlanes, steps, view.operand, view.unit, view.offset);
+  for (int h = 0; h < heads; ++h) view.offset[h] = CentreOffset(s, map, view.operand + h * kPlanes * s.shape.dim);
+}
+
+void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  const PreparedView view(s, heads, const_cast<std::byte*>(prepared));
+  const FixedPointKernels& fixed = GetFixedPointKernels();
+  alignas(64) float scales[kTokensPerPage];
+  fixed.from_f16(Halves(block, s.scales_ofs), kTokensPerPage, scales);
+  float bias[kMaxHeads] = {};
+  if (s.centred) {
+    alignas(64) float means[kMaxStripDim];
+    fixed.from_f16(Halves(block, s.means_ofs), s.shape.dim, means);
+    for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(view.queries + h * s.shape.dim, means, s.shape.dim);
+  }
+  alignas(64) int32_t sums[kMaxHeads * kPlanes * kTokensPerPage];
+  GetTileKernels().score(Tiles(s, map, block), view.operand, heads * kPlanes, 0, kTokensPerPage, sums);
+  fixed.finish_scores(sums, heads, kPlanes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
+}
+
+// Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means when
+// centred.
+void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
+                int heads, float* acc) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  const FixedPointKernels& fixed = GetFixedPointKernels();
+  alignas(64) float scales[kTokensPerPage];
+  fixed.from_f16(Halves(block, s.scales_ofs), kTokensPerPage, scales);
+  alignas(64) int8_t operand[kMaxHeads * 2 * kTokensPerPage];
+  float unit[kMaxHeads];
+  float sum[kMaxHeads];
+  fixed.quantize_weights(weights, heads, scales, operand, unit, sum);
+  GetTileKernels().accumulate(Tiles(s, map, block), operand, heads, 2, unit, acc, static_cast<size_t>(s.acc_dim));
+  for (int h = 0; h < heads; ++h) acc[h * s.acc_dim + s.shape.dim] += sum[h];
+  if (!s.centred) return;
+  alignas(64) float means[kMaxStripDim];
+  fixed.from_f16(Halves(block, s.means_ofs), s.shape.dim, means);
+  for (int h = 0; h < heads; ++h) {
+    float total = 0.0f;
+    for (int t = 0; t < kTokensPerPage; ++t) total += weights[h * kTokensPerPage + t];
+    float* out = acc + h * s.acc_dim + s.shape.dim + 16;
+    for (int c = 0; c < s.shape.dim; ++c) out[c] += total * means[c];
+  }
+}
+
+void Finish(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) {
+  const State& s = AsState(state);
+  const SegmentMap map = MapOf(s, basis);
+  Strip strip;
+  LoadStrip(acc, static_cast<size_t>(s.acc_dim), heads, s.shape.dim, strip.values);
+  for (int c = 0; c < s.shape.dim; ++c) {
+    const Codebook& book = s.books->by_bits[map.bits[c / kTileChannels]];
+    for (int h = 0; h < heads; ++h) {
+      float& value = strip.values[c * kStripRows + h];
+      value = (value - book.center * acc[h * s.acc_dim + s.shape.dim]) * book.step;
+    }
+  }
+  FromLatents(s, map, strip.values);
+  StoreStrip(strip.values, heads, s.shape.dim, static_cast<size_t>(s.shape.dim), out);
+  for (int h = 0; s.centred && h < heads; ++h) {
+    const float* means = acc + h * s.acc_dim + s.shape.dim + 16;
+    for (int c = 0; c < s.shape.dim; ++c) out[h * s.shape.dim + c] += means[c];
+  }
+}
+
+}  // namespace
+
+const CodecVerbs* SimdVerbs() {
+  static constexpr CodecVerbs kVerbs = {.encode = Encode,
+                                        .decode = Decode,
+                                        .prepare_query = PrepareQuery,
+                                        .score = Score,
+                                        .accumulate = Accumulate,
+                                        .finish = Finish};
+  return &kVerbs;
+}
+
+}  // namespace kvant::decoquant

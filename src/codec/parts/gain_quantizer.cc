@@ -1,0 +1,66 @@
+#include "codec/parts/gain_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kvant {
+namespace {
+
+// Rows smaller than this are zero: nothing in fp16 comes near, and its inverse is still finite.
+constexpr float kSmallestGain = 1e-30f;
+
+float Inverse(float gain) { return gain > kSmallestGain ? 1.0f / gain : 0.0f; }
+
+template <typename Visit>
+void ForEachCoded(const GainQuantizer& q, Visit visit) {
+  for (int c = 0; c < q.num_tiles * kTileChannels; ++c) {
+    if (const int bits = q.bits[c / kTileChannels]; bits > 0) visit(c, bits);
+  }
+}
+
+void QuantizeAbsMax(const GainQuantizer& q, const float* row, uint8_t* codes, float* scale) {
+  const float largest = static_cast<float>((1 << (q.bits[0] - 1)) - 1);
+  float max = 0.0f;
+  ForEachCoded(q, [&](int c, int) { max = std::max(max, std::abs(row[c])); });
+  *scale = max / largest;
+  const float inverse = Inverse(*scale);
+  ForEachCoded(q, [&](int c, int bits) {
+    codes[c] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(row[c] * inverse)) + (1 << (bits - 1)));
+  });
+}
+
+// Root of the mean square over the coded channels.
+float Gain(const GainQuantizer& q, const float* row) {
+  float energy = 0.0f;
+  int count = 0;
+  ForEachCoded(q, [&](int c, int) {
+    energy += row[c] * row[c];
+    ++count;
+  });
+  return count > 0 ? std::sqrt(energy / static_cast<float>(count)) : 0.0f;
+}
+
+}  // namespace
+
+void QuantizeRow(const GainQuantizer& q, const float* row, uint8_t* codes, float* scale) {
+  std::fill_n(codes, q.num_tiles * kTileChannels, uint8_t{0});
+  if (q.rule == ScaleRule::kAbsMax) return QuantizeAbsMax(q, row, codes, scale);
+  const float gain = Gain(q, row);
+  const float inverse = Inverse(gain);
+  float energy = 0.0f;
+  float dot = 0.0f;
+  float norm = 0.0f;
+  ForEachCoded(q, [&](int c, int bits) {
+    const float value = row[c] * inverse;
+    codes[c] = static_cast<uint8_t>(NearestCode(q.books->by_bits[bits], value));
+    const float code_value = CodeValue(*q.books, bits, codes[c]);
+    const float weight = q.maybe_weights ? q.maybe_weights[c] : 1.0f;
+    energy += weight * value * value;
+    dot += weight * value * code_value;
+    norm += weight * code_value * code_value;
+  });
+  const float ratio = q.rule == ScaleRule::kUnbiased ? energy / dot : dot / norm;
+  *scale = dot > 0.0f ? gain * ratio : 0.0f;
+}
+
+}  // namespace kvant
