@@ -1,5 +1,5 @@
-// One block through the verbs of a codec: 64 keys of one head are encoded, decoded, and scored against a query without
-// being decoded.
+// One block through the verbs of a codec: 64 keys of one head are encoded, decoded, and scored against a
+// query without being decoded.
 //
 //   example_01_one_block [codec[:options]]      for example int:4 or kivi:bits=2
 #include <cmath>
@@ -41,11 +41,12 @@ Status Run(std::string_view codec_text, double* score_error) {
     norm += std::pow(rows[i], 2);
   }
   std::printf("%s: %zu bytes = %.2f bits per value, relative error %.4f\n", scheme->key.ToString().c_str(),
-              codec->block_bytes(), 8.0 * static_cast<double>(codec->block_bytes()) / static_cast<double>(rows.size()),
+              codec->block_bytes(),
+              8.0 * static_cast<double>(codec->block_bytes()) / static_cast<double>(rows.size()),
               std::sqrt(error / norm));
   for (const Stream& stream : state.layout.streams()) {
-    std::printf("  %-10.*s %6zu bytes at %zu\n", static_cast<int>(stream.name.size()), stream.name.data(), stream.bytes,
-                stream.byte_ofs);
+    std::printf("  %-10.*s %6zu bytes at %zu\n", static_cast<int>(stream.name.size()), stream.name.data(),
+                stream.bytes, stream.byte_ofs);
   }
 
   AlignedBuffer<std::byte> prepared(state.prepared_head_bytes);
@@ -55,7 +56,8 @@ Status Run(std::string_view codec_text, double* score_error) {
   double difference = 0, power = 0;
   for (size_t t = 0; t < kTokensPerPage; ++t) {
     double exact = 0;
-    for (size_t c = 0; c < kDim; ++c) exact += static_cast<double>(query[c]) * static_cast<double>(decoded[t * kDim + c]);
+    for (size_t c = 0; c < kDim; ++c)
+      exact += static_cast<double>(query[c]) * static_cast<double>(decoded[t * kDim + c]);
     difference += std::pow(static_cast<double>(scores[t]) - exact, 2);
     power += exact * exact;
   }

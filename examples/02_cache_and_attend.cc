@@ -1,4 +1,5 @@
-// A cache of one layer without libllama: append rows, seal, attend, and compare with attention over the exact rows.
+// A cache of one layer without libllama: append rows, seal, attend, and compare with attention over the exact
+// rows.
 //
 //   example_02_cache_and_attend [scheme]      for example "k=int:8 v=int:4 recent=128"
 #include <cmath>
@@ -44,7 +45,8 @@ Rows ExactAttention(const Rows& queries, const Rows& keys, const Rows& values) {
     std::vector<double> acc(kDim);
     for (size_t t = 0; t < kTokens; ++t) {
       double score = 0;
-      for (size_t c = 0; c < kDim; ++c) score += double{queries[head * kDim + c]} * double{keys[t * kRowValues + head_ofs + c]};
+      for (size_t c = 0; c < kDim; ++c)
+        score += double{queries[head * kDim + c]} * double{keys[t * kRowValues + head_ofs + c]};
       const double weight = std::exp(score * double{kScale});
       sum += weight;
       for (size_t c = 0; c < kDim; ++c) acc[c] += weight * double{values[t * kRowValues + head_ofs + c]};
@@ -88,7 +90,8 @@ double RelativeError(const Rows& got, const Rows& wanted) {
 Status Run(std::string_view scheme_text, double* error) {
   const Result<Scheme> scheme = Scheme::Parse(scheme_text);
   if (!scheme.ok()) return scheme.status();
-  auto cache = KvCache::Create({.scheme = *scheme, .layers = {{.kv_heads = kKvHeads, .k_dim = kDim, .v_dim = kDim}}});
+  auto cache =
+      KvCache::Create({.scheme = *scheme, .layers = {{.kv_heads = kKvHeads, .k_dim = kDim, .v_dim = kDim}}});
   if (!cache.ok()) return cache.status();
 
   const Rows keys = RandomRows(kTokens * kRowValues, 1);
@@ -102,7 +105,8 @@ Status Run(std::string_view scheme_text, double* error) {
   for (int kind = 0; kind < kNumStreamKinds; ++kind) {
     const std::string_view name = StreamKindName(static_cast<StreamKind>(kind));
     if (footprint.by_kind[kind] == 0) continue;
-    std::printf("  %-10.*s %7zu bytes\n", static_cast<int>(name.size()), name.data(), footprint.by_kind[kind]);
+    std::printf("  %-10.*s %7zu bytes\n", static_cast<int>(name.size()), name.data(),
+                footprint.by_kind[kind]);
   }
   const Rows queries = RandomRows(kQueryValues, 3);
   *error = RelativeError(CachedAttention(**cache, queries), ExactAttention(queries, keys, values));
