@@ -3,16 +3,14 @@
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
+#include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 
 namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo,
-    &integer::kInfo,
-    &kivi::kInfo,
-    &decoquant::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo,
 };
 
 }  // namespace

@@ -101,7 +101,7 @@ double RelativeError(std::span<const float> got, std::span<const float> want) {
   return std::sqrt(error / norm);
 }
 
-class ForEachTarget : public testing::Test {
+class UniformGroupsTargets : public testing::Test {
  protected:
   void TearDown() override { SetSimdTarget(""); }
 };
@@ -137,13 +137,13 @@ TEST(UniformGroups, ConstantGroupHasScaleZeroAndCodesZero) {
 }
 
 TEST(UniformGroups, ScaleIsFittedToTheStoredMin) {
-  // fp16 steps are 1 at 2000: the min rounds down to 1000.5 -> 1000.5, 2001.4 -> 2001.
+  // The fp16 nearest to 2001.4 is 2001.
   const GroupParams p = FitGroup(2001.4f, 2004.4f, 2);
   EXPECT_EQ(p.min_value, 2001.0f);
   EXPECT_NEAR(ToFloat(p.scale), (2004.4f - 2001.0f) / 3, 1e-3);
 }
 
-TEST_F(ForEachTarget, BytesAreTheReferences) {
+TEST_F(UniformGroupsTargets, BytesAreTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     ASSERT_EQ(SimdTarget(), target);
@@ -160,7 +160,7 @@ TEST_F(ForEachTarget, BytesAreTheReferences) {
   }
 }
 
-TEST_F(ForEachTarget, DecodeIsTheReferences) {
+TEST_F(UniformGroupsTargets, DecodeIsTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
@@ -207,7 +207,7 @@ TEST(UniformGroups, DecodedBlockEncodesToItself) {
   }
 }
 
-TEST_F(ForEachTarget, ScoresEqualDecodedProducts) {
+TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
@@ -228,7 +228,7 @@ TEST_F(ForEachTarget, ScoresEqualDecodedProducts) {
   }
 }
 
-TEST_F(ForEachTarget, AccumulateAddsWeightedDecodedRows) {
+TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
