@@ -83,7 +83,8 @@ class CodecState {
 
   /// A *basis* is data fitted online to a segment of one KV head (DecoQuant's small tensor). 0: the codec has none.
   size_t basis_bytes = 0;
-  /// Rows needed before FitBasis is worth while; pages sealed before use the codec's built-in default (null basis).
+  /// Rows a sequence must hold before fit_basis is worth while, sinks included; pages sealed before use the
+  /// codec's built-in default (null basis).
   int basis_min_tokens = 0;
   /// A new basis is fitted after this many further tokens; 0: the first one stays.
   int basis_refit_tokens = 0;
@@ -129,8 +130,8 @@ struct CodecInfo {
 
   /// Validates options (unknown names are refused before, in MakeCodec) and builds the state.
   Result<std::unique_ptr<CodecState>> (*make)(const BlockShape& shape, const CodecOptions& options) = nullptr;
-  /// Fits a basis to rows [tokens, dim] of one KV head (of all heads with basis_per_layer), tokens >=
-  /// basis_min_tokens. Null: the codec has no basis.
+  /// Fits a basis to rows [tokens, dim] of one KV head (of all heads with basis_per_layer), tokens >= basis_min_tokens
+  /// less the sink rows, which are left out. Null: the codec has no basis.
   Status (*fit_basis)(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) = nullptr;
   /// Checks the bytes of a foreign basis (snapshot). Null: the codec has no basis.
   Status (*check_basis)(const CodecState& state, const std::byte* basis) = nullptr;
