@@ -4,6 +4,8 @@
 #define HWY_TARGET_INCLUDE "codec/parts/fixed_point_simd.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// After highway.h.
+#include "codec/parts/float16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvant {
@@ -122,15 +124,12 @@ float Dot(const float* a, const float* b, int n) {
 }
 
 void FromF16(const uint16_t* in, int count, float* out) {
-  const hn::Rebind<hwy::float16_t, DF> d16;
-  const auto* half = reinterpret_cast<const hwy::float16_t*>(in);
-  for (int i = 0; i < count; i += kLanes) hn::StoreU(hn::PromoteTo(df, hn::LoadU(d16, half + i)), df, out + i);
+  for (int i = 0; i < count; i += kLanes) hn::StoreU(FromF16Words(df, in + i), df, out + i);
 }
 
 void ToF16(const float* in, int count, uint16_t* out) {
-  const hn::Rebind<hwy::float16_t, DF> d16;
-  auto* half = reinterpret_cast<hwy::float16_t*>(out);
-  for (int i = 0; i < count; i += kLanes) hn::StoreU(hn::DemoteTo(d16, hn::LoadU(df, in + i)), d16, half + i);
+  const hn::Rebind<uint16_t, DF> d16;
+  for (int i = 0; i < count; i += kLanes) hn::StoreU(ToF16Words(df, hn::LoadU(df, in + i)), d16, out + i);
 }
 
 const FixedPointKernels* Kernels() {

@@ -28,7 +28,8 @@ std::vector<Config> Configs() {
       for (int dim : {16, 80, 128, 256}) {
         for (int group : {32, 64}) configs.push_back({side, GroupAxis::kChannel, dim, bits, group});
         for (int group : {32, 128, dim}) {
-          if (ValidGroup(GroupAxis::kToken, dim, group)) configs.push_back({side, GroupAxis::kToken, dim, bits, group});
+          if (ValidGroup(GroupAxis::kToken, dim, group))
+            configs.push_back({side, GroupAxis::kToken, dim, bits, group});
         }
       }
     }
@@ -37,8 +38,8 @@ std::vector<Config> Configs() {
 }
 
 std::string Name(const Config& c) {
-  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side), static_cast<int>(c.axis),
-                   c.dim, c.bits, c.group);
+  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side),
+                   static_cast<int>(c.axis), c.dim, c.bits, c.group);
 }
 
 /// A state and one block of it.
@@ -88,7 +89,8 @@ std::vector<AlignedBuffer<float>> HardRows(int dim) {
   all.push_back(Rows(dim, [&](int t, int c) { return 1000.0f + 1e-3f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return 3e-7f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return t == 40 && c == 5 ? -6e4f : at(t, c); }));
-  all.push_back(Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
+  all.push_back(
+      Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
   return all;
 }
 
@@ -101,7 +103,7 @@ double RelativeError(std::span<const float> got, std::span<const float> want) {
   return std::sqrt(error / norm);
 }
 
-class ForEachTarget : public testing::Test {
+class UniformGroupsTargets : public testing::Test {
  protected:
   void TearDown() override { SetSimdTarget(""); }
 };
@@ -123,7 +125,8 @@ TEST(UniformGroups, CodesRoundHalfToEvenAndClamp) {
   const GroupParams p = FitGroup(-1.0f, 2.0f, 2);
   EXPECT_EQ(p.scale.bits, 0x3C00);
   EXPECT_EQ(p.min.bits, 0xBC00);
-  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1}, {0.5f, 2}, {1.5f, 2}, {2.0f, 3}};
+  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1},
+                                             {0.5f, 2},  {1.5f, 2},  {2.0f, 3}};
   for (const auto& [value, code] : kExpected) EXPECT_EQ(EncodeUniform(p, 3, value), code) << value;
   EXPECT_EQ(EncodeUniform(p, 3, -9.0f), 0);
   EXPECT_EQ(EncodeUniform(p, 3, 9.0f), 3);
@@ -137,13 +140,13 @@ TEST(UniformGroups, ConstantGroupHasScaleZeroAndCodesZero) {
 }
 
 TEST(UniformGroups, ScaleIsFittedToTheStoredMin) {
-  // fp16 steps are 1 at 2000: the min rounds down to 1000.5 -> 1000.5, 2001.4 -> 2001.
+  // The fp16 nearest to 2001.4 is 2001.
   const GroupParams p = FitGroup(2001.4f, 2004.4f, 2);
   EXPECT_EQ(p.min_value, 2001.0f);
   EXPECT_NEAR(ToFloat(p.scale), (2004.4f - 2001.0f) / 3, 1e-3);
 }
 
-TEST_F(ForEachTarget, BytesAreTheReferences) {
+TEST_F(UniformGroupsTargets, BytesAreTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     ASSERT_EQ(SimdTarget(), target);
@@ -160,7 +163,7 @@ TEST_F(ForEachTarget, BytesAreTheReferences) {
   }
 }
 
-TEST_F(ForEachTarget, DecodeIsTheReferences) {
+TEST_F(UniformGroupsTargets, DecodeIsTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
@@ -207,7 +210,7 @@ TEST(UniformGroups, DecodedBlockEncodesToItself) {
   }
 }
 
-TEST_F(ForEachTarget, ScoresEqualDecodedProducts) {
+TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
@@ -228,7 +231,7 @@ TEST_F(ForEachTarget, ScoresEqualDecodedProducts) {
   }
 }
 
-TEST_F(ForEachTarget, AccumulateAddsWeightedDecodedRows) {
+TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : Configs()) {
@@ -281,8 +284,11 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
       ASSERT_TRUE(f.Encode(verbs, rows).ok());
       uint16_t* last_scale = f.groups().scales(f.block.data()) + f.groups().num_groups() - 1;
       uint16_t* last_min = f.groups().mins(f.block.data()) + f.groups().num_groups() - 1;
-      for (auto [word, bad] : {std::pair(last_scale, 0x7C00), {last_scale, 0x8001}, {last_scale, 0x7E01},
-                               {last_min, 0xFC00}, {last_min, 0x7FFF}}) {
+      for (auto [word, bad] : {std::pair(last_scale, 0x7C00),
+                               {last_scale, 0x8001},
+                               {last_scale, 0x7E01},
+                               {last_min, 0xFC00},
+                               {last_min, 0x7FFF}}) {
         const uint16_t good = std::exchange(*word, static_cast<uint16_t>(bad));
         EXPECT_EQ(f.Decode(verbs, rows).code(), StatusCode::kCorruption) << bad;
         *word = good;
@@ -293,7 +299,8 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
 }
 
 TEST(UniformGroups, OtherPageSizesAreRefused) {
-  const auto state = MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
+  const auto state =
+      MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
   EXPECT_EQ(state.status().code(), StatusCode::kNotSupported);
 }
 
