@@ -30,14 +30,18 @@ add_library(kvant_build INTERFACE)
 target_compile_options(kvant_build INTERFACE -Wall -Wextra -Werror
                                              $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 
-# One Highway source becomes one copy per target, and each copy costs compile time: AVX2, AVX3_DL (AVX-512 with
-# VNNI and VBMI; off by default in Highway 1.0.3), NEON, and the baseline that always remains. With -march flags the best target is the baseline.
+# One Highway source becomes one copy per target, and each copy costs compile time. Built are AVX2, AVX3_DL (AVX-512 with
+# VNNI and VBMI; off by default in Highway 1.0.3), NEON, and the baseline that always remains. With -march flags the
+# best target is the baseline. Sanitizers multiply the time, so they see AVX2 alone.
+set(disabled_targets HWY_SSSE3 HWY_SSE4 HWY_AVX3 HWY_SVE HWY_SVE2 HWY_SVE_256 HWY_SVE2_128)
+if(KVANT_SANITIZE)
+  list(APPEND disabled_targets HWY_AVX3_DL)
+endif()
+list(JOIN disabled_targets "|" disabled_targets)
 if(KVANT_SCALAR_ONLY)
   target_compile_definitions(kvant_build INTERFACE HWY_COMPILE_ONLY_SCALAR)
 else()
-  target_compile_definitions(
-    kvant_build INTERFACE HWY_WANT_AVX3_DL
-                          "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)")
+  target_compile_definitions(kvant_build INTERFACE HWY_WANT_AVX3_DL "HWY_DISABLED_TARGETS=(${disabled_targets})")
 endif()
 
 if(KVANT_SANITIZE)
@@ -48,3 +52,18 @@ endif()
 if(KVANT_FUZZ)
   target_compile_options(kvant_build INTERFACE -fsanitize=fuzzer-no-link)
 endif()
+
+# kvant_simd_sources(<target>): flags for the target's *_simd.cc. The address sanitizer's checks of stack variables are
+# left out there: on unrolled kernels they take the compiler minutes, and the kernels' arrays are registers.
+function(kvant_simd_sources target)
+  if(NOT KVANT_SANITIZE MATCHES "address")
+    return()
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "_simd\\.cc$")
+  set(flags --param=asan-stack=0)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    set(flags -mllvm -asan-stack=0)
+  endif()
+  set_property(SOURCE ${sources} TARGET_DIRECTORY ${target} APPEND PROPERTY COMPILE_OPTIONS ${flags})
+endfunction()

@@ -15,8 +15,8 @@ namespace kvant {
 /// One layer, one sequence, `num_queries` query rows with `q_heads` heads each; head h reads KV head h / (q_heads /
 /// kv_heads). Every query row sees the rows that the mask allows; without a mask all rows held.
 struct AttendArgs {
-  std::span<const PageRun> keys;    ///< KvStore::View of the K store
-  std::span<const PageRun> values;  ///< the same rows of the V store
+  std::span<const PageRun> keys = {};    ///< KvStore::View of the K store
+  std::span<const PageRun> values = {};  ///< the same rows of the V store
   int kv_heads = 0;
   int q_heads = 0;  ///< 1..16 times kv_heads
   int k_dim = 0;

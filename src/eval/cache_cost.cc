@@ -2,31 +2,34 @@
 
 #include <algorithm>
 
-#include "base/aligned_buffer.h"
 #include "cache/kv_store.h"
+#include "cache/store_format.h"
 #include "kvant/kv_cache.h"
 
 namespace kvant {
+
+CacheCost::Store CacheCost::StoreCost(const StoreFormat& format) {
+  const CodecState& state = *format.sealed.state;
+  const size_t bases = format.has_basis() ? static_cast<size_t>(format.num_bases()) : 0;
+  return {.sealed_page_bytes = format.PageBytes(format.sealed),
+          .open_page_bytes = format.PageBytes(format.open),
+          .sink_bytes = format.sink_tokens ? format.PageBytes(format.sinks) : 0,
+          .basis_bytes = bases * format.basis_stride_bytes(),
+          .basis_min_tokens = state.basis_min_tokens,
+          .basis_refit_tokens = state.basis_refit_tokens,
+          .recent_tokens = format.recent_tokens};
+}
 
 Result<CacheCost> CacheCost::Of(const Scheme& scheme, const std::vector<LayerShape>& layers) {
   auto cache = KvCache::Create({.scheme = scheme, .layers = layers});
   if (!cache.ok()) return cache.status();
   CacheCost cost;
-  const auto add = [&](const KvStoreConfig& c) {
-    const CodecState& state = *c.codec.state;
-    const size_t heads = static_cast<size_t>(c.kv_heads);
-    const size_t row_bytes = static_cast<size_t>(state.shape.dim) * sizeof(F16);
-    cost.stores_.push_back({.sealed_page_bytes = heads * c.codec.block_bytes(),
-                            .open_page_bytes = heads * kTokensPerPage * row_bytes,
-                            .sink_bytes = heads * AlignUp(static_cast<size_t>(c.sink_tokens) * row_bytes),
-                            .basis_bytes = (state.basis_per_layer ? 1 : heads) * AlignUp(state.basis_bytes),
-                            .basis_min_tokens = state.basis_min_tokens,
-                            .basis_refit_tokens = state.basis_refit_tokens,
-                            .recent_tokens = c.recent_tokens});
-  };
   for (int layer = 0; layer < static_cast<int>(layers.size()); ++layer) {
-    add((*cache)->keys(layer).config());
-    add((*cache)->values(layer).config());
+    for (const KvStore* store : {&(*cache)->keys(layer), &(*cache)->values(layer)}) {
+      const Result<StoreFormat> format = StoreFormat::Make(store->config());
+      if (!format.ok()) return format.status();
+      cost.stores_.push_back(StoreCost(*format));
+    }
   }
   return cost;
 }

@@ -11,6 +11,8 @@
 
 namespace kvant {
 
+struct StoreFormat;
+
 /// Costs of one sequence over all layers, K and V. The rows of a chunk that is being fed come on top for one
 /// layer at a time, at 16 bits.
 class CacheCost {
@@ -36,6 +38,7 @@ class CacheCost {
     int64_t basis_refit_tokens;  ///< 0: the first one stays
     int64_t recent_tokens;
   };
+  static Store StoreCost(const StoreFormat& format);
   static size_t Bytes(const Store& store, int64_t tokens);
   std::vector<Store> stores_;
 };

@@ -35,6 +35,7 @@ class GgmlAttention final : public StockAttention {
     v_ = ggml_new_tensor_3d(c, GGML_TYPE_F16, shape.dim, shape.tokens, shape.kv_heads);
     const float scale = 1.0f / std::sqrt(static_cast<float>(shape.dim));
     out_ = ggml_flash_attn_ext(c, q_, k_, v_, nullptr, scale, 0.0f, 0.0f);
+    ggml_prec_set_acc(out_, GGML_PREC_F32);
     graph_ = ggml_new_graph(c);
     ggml_build_forward_expand(graph_, out_);
     buffer_.reset(ggml_backend_alloc_ctx_tensors(c, backend_.get()));
