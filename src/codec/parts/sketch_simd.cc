@@ -13,8 +13,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 
-/// kRows x (kVecs vectors) of the result stay in registers over the whole list: 4 x 2 sums hide the latency of a
-/// fused multiply-add on two ports.
+/// kRows x (kVecs vectors) of the result stay in registers over the whole list: 4 x 2 sums hide the latency
+/// of a fused multiply-add on two ports.
 template <size_t kRows, size_t kVecs>
 void ProductTile(const ListProduct& p, int row, int column, float* out, size_t out_stride) {
   const D d;
@@ -29,7 +29,8 @@ void ProductTile(const ListProduct& p, int row, int column, float* out, size_t o
     const float* const entry = p.table + p.list[i] * p.table_stride + column;
     for (size_t r = 0; r < kRows; ++r) {
       const V factor = hn::Set(d, rows[r * p.row_stride + p.list[i]]);
-      for (size_t v = 0; v < kVecs; ++v) sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
+      for (size_t v = 0; v < kVecs; ++v)
+        sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
     }
   }
   for (size_t r = 0; r < kRows; ++r) {
