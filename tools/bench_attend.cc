@@ -115,7 +115,7 @@ class Subject {
     for (size_t i = 0; i < queries_.size(); ++i) queries_[i] = normal(rng);
     const size_t dim = static_cast<size_t>(o.dim);
     const size_t width = queries_.size();
-    args_ = {.kv_heads = o.kv_heads, .q_heads = o.kv_heads * o.heads_per_kv, .k_dim = o.dim, .v_dim = o.dim,
+    args_ = {.keys = {}, .values = {}, .kv_heads = o.kv_heads, .q_heads = o.kv_heads * o.heads_per_kv, .k_dim = o.dim, .v_dim = o.dim,
              .queries = queries_.data(), .query_row_stride = width, .query_head_stride = dim,
              .out = out_.data(), .out_row_stride = width, .out_head_stride = dim,
              .scale = 1.0f / std::sqrt(static_cast<float>(o.dim))};
