@@ -21,19 +21,25 @@ void ProductTile(const ListProduct& p, int row, int column, float* out, size_t o
   const size_t lanes = hn::Lanes(d);
   float* const to = out + static_cast<size_t>(row) * out_stride + column;
   V sums[kRows][kVecs];
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (size_t v = 0; v < kVecs; ++v) sums[r][v] = hn::LoadU(d, to + r * out_stride + v * lanes);
   }
   const float* const rows = p.rows + static_cast<size_t>(row) * p.row_stride;
   for (int i = 0; i < p.list_size; ++i) {
     const float* const entry = p.table + p.list[i] * p.table_stride + column;
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const V factor = hn::Set(d, rows[r * p.row_stride + p.list[i]]);
+#pragma GCC unroll 4
       for (size_t v = 0; v < kVecs; ++v)
         sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
     }
   }
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (size_t v = 0; v < kVecs; ++v) hn::StoreU(sums[r][v], d, to + r * out_stride + v * lanes);
   }
 }
