@@ -53,6 +53,8 @@ class Host:
         return [line.strip() for line in self.log if line.startswith("kvant: ")]
 
     def tokens(self, count):
+        if llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+            return np.random.default_rng(0).integers(self.n_vocab, size=count).tolist()
         text = TEXT.encode()
         buffer = (llama_cpp.llama_token * len(text))()
         found = llama_cpp.llama_tokenize(self.vocab, text, len(text), buffer, len(text), True, False)
@@ -106,6 +108,14 @@ def losses(host, first=400, count=100, chunk=1):
         logits = host.decode(tokens[i : i + chunk], pos=i)
         total += np.logaddexp.reduce(logits) - logits[tokens[i + chunk]]
     return {"loss": total / (count / chunk)}
+
+
+def agreement(host, first=300, count=40, chunk=1):
+    """Logits of `count` tokens after `first`, fed `chunk` at a time."""
+    tokens = host.tokens(first + count)
+    rows = [host.decode(tokens[:first])]
+    rows += [host.decode(tokens[i : i + chunk], pos=i) for i in range(first, first + count, chunk)]
+    return {"logits": np.array(rows).tolist(), "splits": [line for line in host.log if "splits = " in line]}
 
 
 def memory(host):
