@@ -10,8 +10,8 @@
 namespace kvant {
 namespace {
 
-// Statistics of a head settle long before this many rows; the bound keeps the working memory of a fit (all heads,
-// float) at 2 MiB per head of 128 whatever the length of the prompt.
+// Statistics of a head settle long before this many rows; the bound keeps the working memory of a fit (all
+// heads, float) at 2 MiB per head of 128 whatever the length of the prompt.
 constexpr size_t kMaxFitRows = 4096;
 
 }  // namespace
@@ -118,12 +118,13 @@ void BasisFitter::FitShare(const Team& team, TeamStatus& status) {
   const size_t values_per_basis = rows_per_basis * static_cast<size_t>(format_->dim());
   const auto [first, last] = team.Share(static_cast<size_t>(num_bases));
   for (size_t i = first; i < last; ++i) {
-    const Status fitted = format_->sealed.info->fit_basis(*format_->sealed.state, rows_.data() + i * values_per_basis,
-                                                          rows_per_basis,
-                                                          basis_->slot.data() + i * format_->basis_stride_bytes());
+    const Status fitted = format_->sealed.info->fit_basis(
+        *format_->sealed.state, rows_.data() + i * values_per_basis, rows_per_basis,
+        basis_->slot.data() + i * format_->basis_stride_bytes());
     if (fitted.ok()) continue;
-    status.Record(static_cast<int64_t>(i), {fitted.code(), StrFormat("%s, head %zu: %s", format_->Where().c_str(), i,
-                                                                     fitted.message().c_str())});
+    status.Record(static_cast<int64_t>(i),
+                  {fitted.code(),
+                   StrFormat("%s, head %zu: %s", format_->Where().c_str(), i, fitted.message().c_str())});
   }
 }
 

@@ -42,9 +42,9 @@ class BasisFitter {
   const StoreFormat* format_;
   PagePool* pool_;
   std::vector<PageRows> pages_;
-  size_t num_rows_ = 0;             ///< chosen rows, per head
-  AlignedBuffer<float> rows_;       ///< [kv_heads, num_rows_, dim]
-  std::shared_ptr<Basis> basis_;    ///< being fitted; null: nothing to fit
+  size_t num_rows_ = 0;           ///< chosen rows, per head
+  AlignedBuffer<float> rows_;     ///< [kv_heads, num_rows_, dim]
+  std::shared_ptr<Basis> basis_;  ///< being fitted; null: nothing to fit
 };
 
 }  // namespace kvant

@@ -116,7 +116,8 @@ TEST(BasisFitter, RowsWrittenAgainCountForARefit) {
   const auto bases = Bases(*store.store, 0);
   ASSERT_EQ(bases.size(), 1u);
   EXPECT_EQ(bases[0]->tokens, 128.0f);
-  EXPECT_EQ(store->footprint().by_kind[static_cast<int>(StreamKind::kBases)], kHeads * 64u);  // the old one is gone
+  EXPECT_EQ(store->footprint().by_kind[static_cast<int>(StreamKind::kBases)],
+            kHeads * 64u);  // the old one is gone
 }
 
 }  // namespace

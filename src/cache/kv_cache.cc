@@ -4,7 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "base/check.h"
 #include "cache/kv_store.h"
 #include "cache/page_pool.h"
 #include "codec/codec.h"
@@ -77,17 +76,22 @@ KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(laye
 KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
 
 Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v) {
-  if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
-    return Status::InvalidArgument(StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
-                                             "and %d sequences", static_cast<long long>(count), layer, sequence,
-                                             num_layers(), impl_->config.num_sequences));
+  if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences ||
+      count < 0) {
+    return Status::InvalidArgument(
+        StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
+                  "and %d sequences",
+                  static_cast<long long>(count), layer, sequence, num_layers(), impl_->config.num_sequences));
   }
   const LayerShape& shape = impl_->config.layers[static_cast<size_t>(layer)];
-  const auto stride_bytes = [&](int dim) { return sizeof(float) * static_cast<size_t>(shape.kv_heads * dim); };
+  const auto stride_bytes = [&](int dim) {
+    return sizeof(float) * static_cast<size_t>(shape.kv_heads * dim);
+  };
   const int64_t first = keys(layer).num_rows(sequence);
   std::vector<int64_t> rows(static_cast<size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
-  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
+  KVANT_TRY(
+      keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
   Status status =
       values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length

@@ -77,20 +77,24 @@ class KvStore {
   Status Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source);
 
   /// Seals every full page that is older than the recent window, fitting a basis first where the codec wants one.
+  /// Returns without a barrier when there is none, which is so for most tokens. Errors: OutOfMemory, and InvalidArgument
+  /// when the codec refuses a page; such a page stays open and exact, the others are sealed.
   Status Seal(const Team& team, int sequence);
 
   /// Decodes rows first .. first+count-1 to F16; rows never written give zeros.
   Status Read(const Team& team, int sequence, int64_t first, int64_t count, const RowTarget& target) const;
 
-  /// Pages of a sequence, for attention. Valid until the next call that is not const.
+  /// Pages of a sequence in row order, for attention; the sink rows of a sealed page 0 are a run of their own before it.
+  /// Valid until the next call that is not const.
   std::span<const PageRun> View(int sequence) const;
 
   /// One past the highest row written.
   int64_t num_rows(int sequence) const;
 
-  /// `to` becomes a copy of `from`; sealed pages and bases are shared, open pages copied.
+  /// `to` becomes a copy of `from`; sealed pages and bases are shared, open pages copied. `to` is as before after an
+  /// error.
   Status Fork(int from, int to);
-  /// Forgets rows >= num_rows. A sealed page that is cut opens again.
+  /// Forgets rows >= num_rows. What is left of a sealed page stays sealed until it is written to. Needs no memory.
   Status Truncate(int sequence, int64_t num_rows);
   /// Forgets everything of a sequence.
   void Clear(int sequence);

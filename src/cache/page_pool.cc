@@ -10,8 +10,8 @@
 namespace kvant {
 namespace {
 
-// Chunks start small and grow with their class, so that what is reserved but not used stays near 1 / kGrowth of it.
-// The largest keeps system calls rare and is still small beside a cache.
+// Chunks start small and grow with their class, so that what is reserved but not used stays near 1 / kGrowth
+// of it. The largest keeps system calls rare and is still small beside a cache.
 constexpr size_t kMinChunkBytes = size_t{64} << 10;
 constexpr size_t kMaxChunkBytes = size_t{1} << 20;
 constexpr size_t kGrowth = 32;
@@ -71,8 +71,8 @@ void PagePool::Free(std::byte* slot, size_t bytes) {
 
 Status PagePool::OutOfMemory(const std::string& who) const {
   if (limit_bytes_ == 0) return Status::OutOfMemory(who + ": the machine has no memory left");
-  return Status::OutOfMemory(StrFormat("%s: the cache holds %zu bytes and reached its memory limit of %zu", who.c_str(),
-                                       used_bytes(), limit_bytes_));
+  return Status::OutOfMemory(StrFormat("%s: the cache holds %zu bytes and reached its memory limit of %zu",
+                                       who.c_str(), used_bytes(), limit_bytes_));
 }
 
 size_t PagePool::used_bytes() const {

@@ -9,14 +9,13 @@
 #include <utility>
 #include <vector>
 
-
 #include "kvant/status.h"
 
 namespace kvant {
 
-/// Thread-safe. Slots are 64-byte aligned. Memory is taken from the system in chunks of slots of one size; freed
-/// slots are reused for the same size, and a chunk whose slots are all free goes back to the system. So the process
-/// grows by what is held.
+/// Thread-safe. Slots are 64-byte aligned. Memory is taken from the system in chunks of slots of one size;
+/// freed slots are reused for the same size, and a chunk whose slots are all free goes back to the system. So
+/// the process grows by what is held.
 class PagePool {
  public:
   /// limit_bytes 0: none. The limit counts slots handed out.
@@ -39,9 +38,9 @@ class PagePool {
 
  private:
   struct Chunk {
-    size_t bytes = 0;                  ///< from the system
+    size_t bytes = 0;  ///< from the system
     size_t num_slots = 0;
-    size_t next_slot = 0;              ///< slots from here on were never handed out, so cost no memory yet
+    size_t next_slot = 0;  ///< slots from here on were never handed out, so cost no memory yet
     std::vector<std::byte*> freed;
     size_t used() const { return next_slot - freed.size(); }
   };

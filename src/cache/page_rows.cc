@@ -20,7 +20,8 @@ Status OutOfScratch(const StoreFormat& format) {
   return Status::OutOfMemory(format.Where() + ": the machine has no memory left");
 }
 
-Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head, RowScratch& scratch) {
+Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head,
+                RowScratch& scratch) {
   const Page* p = sequence.FindPage(page);
   KVANT_DCHECK(p != nullptr);
   if (p->open) {
@@ -45,8 +46,8 @@ Status StoreRows(const StoreFormat& format, float* rows, std::byte* block) {
 
 Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status) {
   const long long first_row = static_cast<long long>(page) * kTokensPerPage;
-  return {status.code(), StrFormat("%s, head %d, rows %lld..%lld: %s", format.Where().c_str(), head, first_row,
-                                   first_row + kTokensPerPage - 1, status.message().c_str())};
+  return {status.code(), StrFormat("%s, head %d, rows %lld..%lld: %s", format.Where().c_str(), head,
+                                   first_row, first_row + kTokensPerPage - 1, status.message().c_str())};
 }
 
 }  // namespace kvant

@@ -30,9 +30,11 @@ Status OutOfScratch(const StoreFormat& format);
 
 /// Decodes `page` of `head` into scratch.rows(); rows that are not live get any finite value.
 /// REQUIRES: the page is not empty. Errors: Corruption, from the codec.
-Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head, RowScratch& scratch);
+Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head,
+                RowScratch& scratch);
 
-/// Fills an open block with rows [kTokensPerPage, dim]; clamps to what fp16 holds, which a codec may overshoot.
+/// Fills an open block with rows [kTokensPerPage, dim]; clamps to what fp16 holds, which a codec may
+/// overshoot.
 Status StoreRows(const StoreFormat& format, float* rows, std::byte* block);
 
 /// "layer 3 K, head 1, rows 64..127: " before the message.

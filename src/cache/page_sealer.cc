@@ -13,7 +13,8 @@ constexpr size_t kBatchPages = 64;
 }  // namespace
 
 Status PageSealer::Seal(const Team& team, Sequence& sequence) {
-  // Same answer on every member: nobody changes the sequence before all are in here. For most tokens this is all.
+  // Same answer on every member: nobody changes the sequence before all are in here. For most tokens this is
+  // all.
   if (sequence.DuePages(1).empty()) return Status::Ok();
   team.Sync();
   if (team.leader()) status_.Reset();
@@ -81,8 +82,8 @@ Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, Row
   }
   const Basis* basis = seal.sealed->maybe_basis.get();
   const Status status = format_->sealed.verbs.encode(
-      *format_->sealed.state, basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)], scratch.rows(),
-      BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
+      *format_->sealed.state, basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)],
+      scratch.rows(), BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
   return status.ok() ? status : AtPage(*format_, seal.page, head, status);
 }
 
@@ -100,7 +101,8 @@ void PageSealer::SetSinksApart(const std::byte* open_block, PageSeal& seal, int 
   for (int c = 0; c < dim; ++c) {
     float sum = 0.0f;
     for (int t = num_sinks; t < kTokensPerPage; ++t) sum += rows[t * dim + c];
-    for (int t = 0; t < num_sinks; ++t) rows[t * dim + c] = sum / static_cast<float>(kTokensPerPage - num_sinks);
+    for (int t = 0; t < num_sinks; ++t)
+      rows[t * dim + c] = sum / static_cast<float>(kTokensPerPage - num_sinks);
   }
 }
 

@@ -2,13 +2,9 @@
 
 #include <algorithm>
 
+#include "base/convert_f16.h"
+
 namespace kvant {
-namespace {
-
-// The decoded value of a codec may overshoot what fp16 holds.
-F16 ToFiniteF16(float value) { return ToF16(std::clamp(value, -kF16Max, kF16Max)); }
-
-}  // namespace
 
 Status RowReader::Read(const Team& team, const Sequence& sequence, int64_t first, int64_t count,
                        const RowTarget& target) {
@@ -38,16 +34,20 @@ Status RowReader::Read(const Team& team, const Sequence& sequence, int64_t first
 Status RowReader::ReadPage(const Sequence& sequence, int64_t page, int head, int64_t first, int64_t end,
                            const RowTarget& target, RowScratch& scratch) const {
   const Page* p = sequence.FindPage(page);
-  if (p != nullptr) KVANT_TRY(LoadRows(*format_, sequence, page, head, scratch));
+  if (p != nullptr && !p->open) KVANT_TRY(LoadRows(*format_, sequence, page, head, scratch));
   const size_t dim = static_cast<size_t>(format_->dim());
   const int64_t page_row = page * kTokensPerPage;
   for (int64_t row = std::max(first, page_row); row < std::min(end, page_row + kTokensPerPage); ++row) {
-    F16* out = target.data + static_cast<size_t>(row - first) * target.row_stride + static_cast<size_t>(head) * dim;
+    F16* out =
+        target.data + static_cast<size_t>(row - first) * target.row_stride + static_cast<size_t>(head) * dim;
     const size_t t = static_cast<size_t>(row - page_row);
-    if (p != nullptr && (p->live >> t & 1) != 0) {
-      std::transform(scratch.rows() + t * dim, scratch.rows() + (t + 1) * dim, out, ToFiniteF16);
-    } else {
+    if (p == nullptr || (p->live >> t & 1) == 0) {
       std::fill_n(out, dim, F16{});
+    } else if (p->open) {
+      const std::byte* block = BlockOf(format_->open, p->open.data(), head);
+      format_->open.info->load_row(format_->open.shape(), block, static_cast<int>(t), out);
+    } else {
+      FloatsToF16(scratch.rows() + t * dim, dim, out);
     }
   }
   return Status::Ok();

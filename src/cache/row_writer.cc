@@ -1,43 +1,47 @@
 #include "cache/row_writer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <optional>
 #include <utility>
 
-#include "base/check.h"
+#include "base/convert_f16.h"
 #include "cache/page_rows.h"
 
 namespace kvant {
 namespace {
 
-// A batch up to this size (a token or two) is copied by the leader alone: cheaper than the barriers between phases.
+// A batch up to this size (a token or two) is copied by the leader alone: cheaper than the barriers between
+// phases.
 constexpr size_t kAloneValues = 8192;
 
 // Row numbers index a page table; this bound keeps a wrong number from becoming a table of gigabytes.
 constexpr int64_t kMaxRows = int64_t{1} << 28;
 
-// The smallest magnitude that rounds to infinity in fp16.
-constexpr float kF16Overflow = 65520.0f;
-
 const std::byte* RowStart(const RowSource& source, size_t i) {
   return static_cast<const std::byte*>(source.data) + i * source.row_stride_bytes;
 }
 
-bool FitsF16(float value) { return std::abs(value) < kF16Overflow; }  // false for NaN
-bool FitsF16(F16 value) { return (value.bits & 0x7C00u) != 0x7C00u; }
+// Magnitudes as integers: they order like the values, with infinities and NaN above all that fits.
+int32_t Magnitude(float value) { return std::bit_cast<int32_t>(value) & 0x7FFFFFFF; }
+int16_t Magnitude(F16 value) { return static_cast<int16_t>(value.bits & 0x7FFFu); }
+/// The magnitude from which on a value is infinite, or rounds to it, in fp16.
+int32_t Limit(float) { return std::bit_cast<int32_t>(65520.0f); }
+int16_t Limit(F16) { return 0x7C00; }
 float AsFloat(float value) { return value; }
 float AsFloat(F16 value) { return ToFloat(value); }
 
 /// Index of the first value that is not finite in fp16, if any.
 template <typename T>
 std::optional<size_t> FindBad(const T* values, size_t count) {
-  bool good = true;
-  for (size_t i = 0; i < count; ++i) good &= FitsF16(values[i]);
-  if (good) return std::nullopt;
-  return static_cast<size_t>(std::find_if_not(values, values + count, [](T v) { return FitsF16(v); }) - values);
+  auto largest = Magnitude(T{});
+  for (size_t i = 0; i < count; ++i) largest = std::max(largest, Magnitude(values[i]));
+  if (largest < Limit(T{})) return std::nullopt;
+  return static_cast<size_t>(
+      std::find_if(values, values + count, [](T v) { return Magnitude(v) >= Limit(v); }) - values);
 }
 
 template <typename T>
@@ -46,15 +50,16 @@ Status CheckValues(const StoreFormat& format, int64_t row, const T* values) {
   if (!bad) return Status::Ok();
   const double value = static_cast<double>(AsFloat(values[*bad]));
   const size_t dim = static_cast<size_t>(format.dim());
-  return Status::InvalidArgument(StrFormat("%s, head %zu, row %lld: value %g in channel %zu %s", format.Where().c_str(),
-                                           *bad / dim, static_cast<long long>(row), value, *bad % dim,
-                                           std::isfinite(value) ? "does not fit fp16 (at most 65504)"
-                                                                : "is not finite"));
+  return Status::InvalidArgument(
+      StrFormat("%s, head %zu, row %lld: value %g in channel %zu %s", format.Where().c_str(), *bad / dim,
+                static_cast<long long>(row), value, *bad % dim,
+                std::isfinite(value) ? "does not fit fp16 (at most 65504)" : "is not finite"));
 }
 
 }  // namespace
 
-Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source) {
+Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows,
+                        const RowSource& source) {
   const Batch batch = {sequence, rows, source};
   const bool alone = rows.size() * format_->row_values() <= kAloneValues;
   team.Sync();
@@ -91,8 +96,9 @@ void RowWriter::WriteWith(const Team& team, const Batch& batch) {
 Status RowWriter::CheckRow(const Batch& batch, size_t i) const {
   const int64_t row = batch.rows[i];
   if (row < 0 || row >= kMaxRows) {
-    return Status::InvalidArgument(StrFormat("%s: row %lld does not exist; accepted: 0..%lld", format_->Where().c_str(),
-                                             static_cast<long long>(row), static_cast<long long>(kMaxRows - 1)));
+    return Status::InvalidArgument(StrFormat("%s: row %lld does not exist; accepted: 0..%lld",
+                                             format_->Where().c_str(), static_cast<long long>(row),
+                                             static_cast<long long>(kMaxRows - 1)));
   }
   const std::byte* values = RowStart(batch.source, i);
   return batch.source.is_f16 ? CheckValues(*format_, row, reinterpret_cast<const F16*>(values))
@@ -136,7 +142,8 @@ void RowWriter::GroupByPage(const Batch& batch) {
   writes_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
     const int64_t row = batch.rows[order_[i]];
-    if (writes_.empty() || writes_.back().page != PageOfRow(row)) writes_.push_back({PageOfRow(row), i, i, 0, {}});
+    if (writes_.empty() || writes_.back().page != PageOfRow(row))
+      writes_.push_back({PageOfRow(row), i, i, 0, {}});
     writes_.back().last = i + 1;
     writes_.back().written |= uint64_t{1} << (row % kTokensPerPage);
   }
@@ -149,7 +156,8 @@ void RowWriter::OpenShare(const Team& team, const Batch& batch) {
   const auto [first, last] = team.Share(writes_.size() * heads);
   for (size_t item = first; item < last; ++item) {
     PageWrite& write = writes_[item / heads];
-    if (write.slot) status_.Record(static_cast<int64_t>(item), OpenBlock(batch, write, static_cast<int>(item % heads)));
+    if (write.slot)
+      status_.Record(static_cast<int64_t>(item), OpenBlock(batch, write, static_cast<int>(item % heads)));
   }
 }
 
@@ -191,13 +199,14 @@ void RowWriter::CopyRows(const Batch& batch, const PageWrite& write, int head, s
       continue;
     }
     const float* values = reinterpret_cast<const float*>(row) + head_ofs;
-    std::transform(values, values + dim, converted.begin(), ToF16);
+    FloatsToF16(values, dim, converted.data());
     format_->open.info->store_row(shape, block, token, converted.data());
   }
 }
 
 void RowWriter::Commit(const Batch& batch) {
-  for (PageWrite& write : writes_) batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
+  for (PageWrite& write : writes_)
+    batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
   if (opens_pages_) batch.sequence.RebuildView();
   writes_.clear();
 }

@@ -33,7 +33,7 @@ class RowWriter {
   /// The rows of a batch that fall into one page.
   struct PageWrite {
     int64_t page;
-    size_t first;      ///< in order_
+    size_t first;  ///< in order_
     size_t last;
     uint64_t written;  ///< bit t: row t is in the batch
     PoolSlot slot;     ///< what the page is opened into; empty when it is open

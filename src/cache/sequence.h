@@ -1,5 +1,5 @@
-// The page table of one sequence: which rows are held, where, and what must be sealed next. Plain data with the rules
-// that keep it consistent; RowWriter and PageSealer change it, each on its leader's thread.
+// The page table of one sequence: which rows are held, where, and what must be sealed next. Plain data with
+// the rules that keep it consistent; RowWriter and PageSealer change it, each on its leader's thread.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ struct SealedPage {
 
 /// One page of the table: empty (nothing written), open or sealed.
 struct Page {
-  PoolSlot open;                             ///< [kv_heads, block_bytes] of the open codec
+  PoolSlot open;  ///< [kv_heads, block_bytes] of the open codec
   std::shared_ptr<const SealedPage> sealed;
   uint64_t live = 0;      ///< bit t: row t was written; sinks included
   size_t view_index = 0;  ///< place in Sequence::View, when open
@@ -83,10 +83,12 @@ class Sequence {
   std::byte* OpenBytes(int64_t page) { return pages_[static_cast<size_t>(page)].open.data(); }
 
   // ---- changes; the caller rebuilds the view after the last one where it says so
-  /// Rows `written` of `page` hold data. A `slot` that is not empty becomes the open page (then rebuild the view).
+  /// Rows `written` of `page` hold data. A `slot` that is not empty becomes the open page (then rebuild the
+  /// view).
   void CommitWrite(int64_t page, PoolSlot slot, uint64_t written);
   /// `page` is sealed; `sinks` for page 0 of a sequence with sinks. Rebuild the view.
-  void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed, std::shared_ptr<const PoolSlot> sinks);
+  void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed,
+                  std::shared_ptr<const PoolSlot> sinks);
   /// Starts a new segment.
   void CommitBasis(std::shared_ptr<const Basis> basis);
   /// Forgets rows >= num_rows; what is left of a sealed page stays sealed. Rebuilds the view.
@@ -105,7 +107,7 @@ class Sequence {
   std::shared_ptr<const PoolSlot> sinks_;
   std::shared_ptr<const Basis> basis_;
   Segment segment_;
-  int64_t num_rows_ = 0;   ///< one past the highest row held
+  int64_t num_rows_ = 0;  ///< one past the highest row held
   int64_t rows_held_ = 0;
   std::vector<PageView> page_views_;
   std::vector<PageRun> runs_;  ///< spans of page_views_

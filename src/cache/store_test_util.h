@@ -82,7 +82,8 @@ struct TestStore {
   /// [count][kRowValues] through KvStore::Read.
   std::vector<float> Read(int sequence, int64_t first, int64_t count, const Team& team = Team()) const {
     std::vector<F16> rows(static_cast<size_t>(count) * kRowValues, F16{0xFFFF});
-    const Status status = store->Read(team, sequence, first, count, {.data = rows.data(), .row_stride = kRowValues});
+    const Status status =
+        store->Read(team, sequence, first, count, {.data = rows.data(), .row_stride = kRowValues});
     EXPECT_TRUE(status.ok()) << status.message();
     std::vector<float> values;
     for (const F16 value : rows) values.push_back(ToFloat(value));

@@ -10,8 +10,8 @@
 
 namespace kvant {
 
-/// Members record errors while they work; Agree() tells all of them the same. Of several errors the one with the
-/// lowest `order` stays, so that the message does not depend on timing.
+/// Members record errors while they work; Agree() tells all of them the same. Of several errors the one with
+/// the lowest `order` stays, so that the message does not depend on timing.
 class TeamStatus {
  public:
   /// By the leader, between two barriers.
@@ -28,8 +28,8 @@ class TeamStatus {
     status_ = std::move(status);
   }
 
-  /// A barrier; true on every member when nothing was recorded before. A member that is quick to record the next
-  /// error does not change the answer of a slow one.
+  /// A barrier; true on every member when nothing was recorded before. A member that is quick to record the
+  /// next error does not change the answer of a slow one.
   bool Agree(const Team& team) {
     team.Sync();
     if (team.leader()) agreed_ = status_.ok();

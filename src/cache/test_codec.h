@@ -1,5 +1,5 @@
-// A codec for tests of the cache: a coarse grid, so that a sealed row can be told from an exact one and predicted to
-// the bit, and a basis whose effect shows in every value. Needs no registry.
+// A codec for tests of the cache: a coarse grid, so that a sealed row can be told from an exact one and
+// predicted to the bit, and a basis whose effect shows in every value. Needs no registry.
 #pragma once
 
 #include <cmath>
@@ -11,8 +11,8 @@
 
 namespace kvant::test {
 
-/// decode = origin + kStep * round((row - origin) / kStep), origin = the basis' first value or 0. Coding what was
-/// decoded changes nothing. A block is its rows as float, then a "scales" stream of 16 bytes.
+/// decode = origin + kStep * round((row - origin) / kStep), origin = the basis' first value or 0. Coding what
+/// was decoded changes nothing. A block is its rows as float, then a "scales" stream of 16 bytes.
 constexpr float kStep = 0.25f;
 
 inline float OnGrid(float value, float origin = 0.0f) {
@@ -31,9 +31,12 @@ inline float Origin(const std::byte* maybe_basis) {
   return maybe_basis == nullptr ? 0.0f : reinterpret_cast<const GridBasis*>(maybe_basis)->origin;
 }
 
-inline size_t NumValues(const CodecState& state) { return static_cast<size_t>(state.shape.tokens * state.shape.dim); }
+inline size_t NumValues(const CodecState& state) {
+  return static_cast<size_t>(state.shape.tokens * state.shape.dim);
+}
 
-inline Status GridEncode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+inline Status GridEncode(const CodecState& state, const std::byte* basis, const float* rows,
+                         std::byte* block) {
   std::memset(block, 0, state.layout.block_bytes());
   auto* out = reinterpret_cast<float*>(block);
   for (size_t i = 0; i < NumValues(state); ++i) {
@@ -52,7 +55,8 @@ inline Status GridFit(const CodecState& state, const float* rows, size_t tokens,
   double sum = 0;
   const size_t values = tokens * static_cast<size_t>(state.shape.dim);
   for (size_t i = 0; i < values; ++i) sum += static_cast<double>(rows[i]);
-  const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)), static_cast<float>(tokens)};
+  const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)),
+                            static_cast<float>(tokens)};
   std::memcpy(basis, &fitted, sizeof(fitted));
   return Status::Ok();
 }

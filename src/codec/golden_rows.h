@@ -7,8 +7,8 @@
 namespace kvant {
 
 /// Fills rows [64, dim] with roughly normal values that every codec finds hard somewhere:
-/// - x = (sum of four 21-bit draws - 2^22) / 2^20, in -4..4, of a 64-bit linear congruential generator (Knuth's
-///   MMIX constants, state = seed at the start, draw = state >> 43 after each step), token by token;
+/// - x = (sum of four 21-bit draws - 2^22) / 2^20, in -4..4, token by token; the draws are state >> 43 after
+///   each step of a 64-bit linear congruential generator (Knuth's MMIX constants) that starts at the seed;
 /// - channel c is multiplied by 2^(7c mod 5 - 2), so no two neighbours look alike;
 /// - channel 7 is 1.25 in tokens 0..31 and token 40 is zero, so some groups are constant.
 /// Every step is exact in float32. REQUIRES: dim >= 8

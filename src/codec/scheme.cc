@@ -50,7 +50,8 @@ std::string PresetNames() {
 
 std::string OptionNames(const CodecInfo& info) {
   std::string names;
-  for (const OptionInfo& option : info.options) names += (names.empty() ? "" : ", ") + std::string(option.name);
+  for (const OptionInfo& option : info.options)
+    names += (names.empty() ? "" : ", ") + std::string(option.name);
   return names.empty() ? "none" : names;
 }
 
@@ -125,7 +126,8 @@ Status ReadAssignment(std::string_view word, Draft& draft) {
   if (name == "k") return SetOnce("k=", ParseCodec(text), draft.key);
   if (name == "v") return SetOnce("v=", ParseCodec(text), draft.value);
   if (name == "sink") return SetOnce("sink=", ParseTokens(word, text, kMaxSinkTokens), draft.sink_tokens);
-  if (name == "recent") return SetOnce("recent=", ParseTokens(word, text, kMaxRecentTokens), draft.recent_tokens);
+  if (name == "recent")
+    return SetOnce("recent=", ParseTokens(word, text, kMaxRecentTokens), draft.recent_tokens);
   return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=");
 }
 
@@ -149,8 +151,8 @@ Status ReadAssignments(std::span<const std::string_view> words, Draft& draft) {
 Status ReadBase(std::string_view word, Draft& base) {
   if (const Preset* preset = FindPreset(word)) return ReadAssignments(SplitWords(preset->scheme), base);
   if (FindCodec(word.substr(0, word.find(':'))) == nullptr) {
-    return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=, a preset (" + PresetNames() +
-                  ") or a codec (" + CodecNames() + ")");
+    return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=, a preset (" +
+                  PresetNames() + ") or a codec (" + CodecNames() + ")");
   }
   Result<CodecChoice> codec = ParseCodec(word);
   if (!codec.ok()) return codec.status();
@@ -167,7 +169,8 @@ Result<Scheme> Finish(Draft draft, Draft base) {
   if (!draft.value) return Refuse("no codec for values; add v=<codec>, one of " + CodecNames());
   KVANT_TRY(CheckSide(*draft.key, Side::kKey));
   KVANT_TRY(CheckSide(*draft.value, Side::kValue));
-  const int prescribed = std::max(FindCodec(draft.key->name)->recent_tokens, FindCodec(draft.value->name)->recent_tokens);
+  const int prescribed =
+      std::max(FindCodec(draft.key->name)->recent_tokens, FindCodec(draft.value->name)->recent_tokens);
   Scheme scheme;
   scheme.key = std::move(*draft.key);
   scheme.value = std::move(*draft.value);
@@ -205,7 +208,8 @@ std::string Scheme::ToString() const {
 const std::vector<Preset>& Presets() {
   static const std::vector<Preset> presets = {
       {"kv8", "k=int:8 v=int:8", "8 bits: as good as fp16"},
-      {"kv4", "k=decoquant:bits=4,gauge=hadamard v=decoquant:bits=4,gauge=hadamard", "4 bits: the usual choice"},
+      {"kv4", "k=decoquant:bits=4,gauge=hadamard v=decoquant:bits=4,gauge=hadamard",
+       "4 bits: the usual choice"},
       {"kv3", "k=decoquant:bits=3,gauge=hadamard v=decoquant:bits=3,gauge=hadamard", "3 bits: long contexts"},
       {"kv2", "k=decoquant:bits=2,gauge=hadamard v=decoquant:bits=2,gauge=hadamard", "2 bits: the smallest"},
   };

@@ -9,7 +9,7 @@ void ErrorLog::Report(const Status& status) {
     const std::lock_guard lock(mutex_);
     last_ = status;
   }
-  GGML_LOG_ERROR("%s\n", status.message().c_str());
+  GGML_LOG_ERROR("kvant: %s\n", status.message().c_str());
 }
 
 Status ErrorLog::last() const {

@@ -18,7 +18,7 @@ constexpr int64_t kRestoreRows = 512;
 Result<std::unique_ptr<KvBuffer>> KvBuffer::Create(const KvSettings& settings, size_t bytes) {
   void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
-    return Status::OutOfMemory(StrFormat("kvant: cannot reserve %zu bytes of address space for the cache", bytes));
+    return Status::OutOfMemory(StrFormat("cannot reserve %zu bytes of address space for the cache", bytes));
   }
   return std::unique_ptr<KvBuffer>(new KvBuffer(settings, base, bytes));
 }
@@ -37,7 +37,7 @@ const KvTensor* KvBuffer::Find(const void* address) const {
 Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) {
   if (tensor.heads == heads && tensor.dim == dim) return Status::Ok();
   if (heads < 1 || heads * dim != tensor.row_values) {
-    return Status::NotSupported(StrFormat("kvant: layer %d: %lld heads of %lld values do not make up a cache row of "
+    return Status::NotSupported(StrFormat("layer %d: %lld heads of %lld values do not make up a cache row of "
                                           "%lld values", tensor.name.layer, static_cast<long long>(heads),
                                           static_cast<long long>(dim), static_cast<long long>(tensor.row_values)));
   }
@@ -68,7 +68,7 @@ Status KvBuffer::EnsureCache() {
     });
     if (key.name.side != Side::kKey || key.heads == 0 || value == tensors_.end() || value->heads == 0) continue;
     if (key.heads != value->heads) {
-      return Status::NotSupported(StrFormat("kvant: layer %d has %d heads for K and %d for V", key.name.layer,
+      return Status::NotSupported(StrFormat("layer %d has %d heads for K and %d for V", key.name.layer,
                                             key.heads, value->heads));
     }
     key.index = value->index = static_cast<int>(config.layers.size());
@@ -91,7 +91,7 @@ Result<const KvTensor*> KvBuffer::FindStored(const void* address) {
   KVANT_TRY(EnsureCache());
   const KvTensor* tensor = Find(address);
   if (tensor && tensor->index >= 0) return tensor;
-  return Status::Internal("kvant: the host touched a cache layer that none of its attention nodes reads");
+  return Status::Internal("the host touched a cache layer that none of its attention nodes reads");
 }
 
 Status KvBuffer::ReadBytes(const void* address, std::span<std::byte> out) {
@@ -119,7 +119,7 @@ Status KvBuffer::WriteBytes(const void* address, std::span<const std::byte> in) 
   const KvTensor& tensor = **found;
   KvRange at = tensor.Locate(address);
   if (at.byte_in_row != 0 || in.size() % tensor.row_bytes() != 0) {
-    return Status::NotSupported(StrFormat("kvant: the host wrote a part of a cache row (layer %d)", tensor.name.layer));
+    return Status::NotSupported(StrFormat("the host wrote a part of a cache row (layer %d)", tensor.name.layer));
   }
   for (; !in.empty(); at = {at.stream + 1, 0, 0}) {
     const auto left = static_cast<int64_t>(in.size() / tensor.row_bytes());
@@ -158,12 +158,12 @@ Status KvBuffer::CopyStream(const void* from, const void* to, size_t bytes) {
   const Result<const KvTensor*> found = FindStored(from);
   if (!found.ok()) return found.status();
   const KvTensor& tensor = **found;
-  if (!tensor.Contains(to)) return Status::NotSupported("kvant: the host copied between different cache tensors");
+  if (!tensor.Contains(to)) return Status::NotSupported("the host copied between different cache tensors");
   const KvRange source = tensor.Locate(from);
   const KvRange target = tensor.Locate(to);
   const bool whole = source.first_cell == 0 && target.first_cell == 0 && source.byte_in_row == 0 &&
                      target.byte_in_row == 0 && bytes == tensor.bytes() / static_cast<size_t>(tensor.streams);
-  if (!whole) return Status::NotSupported("kvant: the host copied a part of a sequence");
+  if (!whole) return Status::NotSupported("the host copied a part of a sequence");
   return store(tensor).Fork(source.stream, target.stream);
 }
 

@@ -19,7 +19,7 @@ Status Grow(AlignedBuffer<F16>* buffer, int64_t values) {
   *buffer = AlignedBuffer<F16>(static_cast<size_t>(values + values * kGrowthPercent / 100));
   if (buffer->data() != nullptr) return Status::Ok();
   *buffer = {};
-  return Status::OutOfMemory(StrFormat("kvant: no memory to decode a layer for prefill (%lld bytes)",
+  return Status::OutOfMemory(StrFormat("no memory to decode a layer for prefill (%lld bytes)",
                                        static_cast<long long>(values) * 2));
 }
 
@@ -28,7 +28,7 @@ Status CheckUsable(KvBuffer* cache, const KvTensor& tensor) {
   KVANT_TRY(cache->EnsureCache());
   KVANT_TRY(cache->damage());
   if (tensor.index >= 0) return Status::Ok();
-  return Status::NotSupported(StrFormat("kvant: layer %d was not there when the context was planned", tensor.name.layer));
+  return Status::NotSupported(StrFormat("layer %d was not there when the context was planned", tensor.name.layer));
 }
 
 // libllama's view ends behind its last used cell (rounded up to 256), so rows behind that are free. It never says so
@@ -61,7 +61,7 @@ Result<ggml_status> KvGraph::Compute(ggml_backend_t inner, ggml_cgraph* graph) {
   try {
     KVANT_TRY(Rewrite(*graph));
   } catch (const std::bad_alloc&) {
-    return Status::OutOfMemory("kvant: no memory to prepare a graph");
+    return Status::OutOfMemory("no memory to prepare a graph");
   }
   if (steps_.empty()) return ggml_backend_graph_compute(inner, graph);
   // The counts of uses, by which ggml fuses nodes, stay right: they are looked up by the nodes that we keep.

@@ -22,14 +22,15 @@ bool TouchesCache(const ggml_tensor& node) {
 }
 
 // A cache tensor in real memory of another device: the user asked for kvant and would not get it.
-bool ReadsForeignCache(const ggml_tensor& node) {
-  if (node.op != GGML_OP_FLASH_ATTN_EXT) return false;
+const ggml_tensor* FindForeignCache(const ggml_tensor& node) {
+  if (node.op != GGML_OP_FLASH_ATTN_EXT) return nullptr;
   const ggml_tensor* keys = node.src[1]->view_src ? node.src[1]->view_src : node.src[1];
-  return ParseKvName(keys->name) && keys->buffer != nullptr && keys->buffer->size != 0 && !CacheOf(keys);
+  const bool foreign = ParseKvName(keys->name) && keys->buffer != nullptr && keys->buffer->size != 0 && !CacheOf(keys);
+  return foreign ? keys : nullptr;
 }
 
 Status Refuse(const KvTensor& tensor, const char* why) {
-  return Status::NotSupported(StrFormat("kvant: layer %d: %s", tensor.name.layer, why));
+  return Status::NotSupported(StrFormat("layer %d: %s", tensor.name.layer, why));
 }
 
 float FloatParam(const ggml_tensor& node, int index) { return reinterpret_cast<const float*>(node.op_params)[index]; }
@@ -48,7 +49,7 @@ CacheOp Classify(const ggml_tensor& node) {
 Result<WriteOp> ParseWrite(const ggml_tensor& node) {
   KvBuffer* cache = CacheOf(&node);
   const KvTensor* tensor = cache->Find(node.data);
-  if (!tensor) return Status::Internal("kvant: a write to a cache tensor that was never allocated");
+  if (!tensor) return Status::Internal("a write to a cache tensor that was never allocated");
   const ggml_tensor* rows = node.src[0];
   const ggml_tensor* cells = node.src[1];
   if (rows->ne[0] != tensor->row_values || node.data != tensor->base) {
@@ -66,7 +67,7 @@ Result<AttentionOp> ParseAttention(const ggml_tensor& node) {
   KvBuffer* cache = CacheOf(k);
   const KvTensor* keys = cache ? cache->Find(k->data) : nullptr;
   const KvTensor* values = cache && CacheOf(v) == cache ? cache->Find(v->data) : nullptr;
-  if (!keys || !values) return Status::NotSupported("kvant: an attention reads K and V from different caches");
+  if (!keys || !values) return Status::NotSupported("an attention reads K and V from different caches");
   if (keys->name.side != Side::kKey || values->name.side != Side::kValue) {
     return Refuse(*keys, "V is a part of K (MLA), which is not supported");
   }
@@ -93,7 +94,7 @@ Result<AttentionOp> ParseAttention(const ggml_tensor& node) {
 Result<ShiftOp> ParseShift(const ggml_tensor& node) {
   KvBuffer* cache = CacheOf(&node);
   const KvTensor* keys = cache->Find(node.data);
-  if (!keys) return Status::Internal("kvant: a shift of a cache tensor that was never allocated");
+  if (!keys) return Status::Internal("a shift of a cache tensor that was never allocated");
   const KvRange at = keys->Locate(node.data);
   const bool whole = node.ne[2] == keys->cells * keys->streams && at.stream == 0 && at.first_cell == 0 &&
                      node.src[0]->data == node.data && node.nb[2] == keys->row_bytes();
@@ -103,10 +104,12 @@ Result<ShiftOp> ParseShift(const ggml_tensor& node) {
 
 Result<bool> ClaimOp(const ggml_tensor& op) {
   switch (Classify(op)) {
-    case CacheOp::kNone:
-      if (!ReadsForeignCache(op)) return false;
-      return Status::NotSupported(StrFormat("kvant: %s lies outside KVANT0: offload all layers and the KV cache to it "
-                                            "(n_gpu_layers = -1, offload_kqv on)", op.src[1]->name));
+    case CacheOp::kNone: {
+      const ggml_tensor* foreign = FindForeignCache(op);
+      if (foreign == nullptr) return false;
+      return Status::NotSupported(StrFormat("%s lies outside KVANT0: offload all layers and the KV cache to it "
+                                            "(n_gpu_layers = -1, offload_kqv on)", foreign->name));
+    }
     case CacheOp::kView:
       return true;
     case CacheOp::kWrite:
@@ -125,7 +128,7 @@ Result<bool> ClaimOp(const ggml_tensor& op) {
     case CacheOp::kOther:
       break;
   }
-  return Status::NotSupported(StrFormat("kvant: the host runs %s on the KV cache, which is not supported; is flash "
+  return Status::NotSupported(StrFormat("the host runs %s on the KV cache, which is not supported; is flash "
                                         "attention off?", ggml_op_name(op.op)));
 }
 

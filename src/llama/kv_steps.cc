@@ -30,7 +30,7 @@ Result<Cell> TargetOf(const WriteOp& op, size_t row) {
   if (cell >= 0 && cell < tensor.cells * tensor.streams) {
     return Cell{static_cast<int>(cell / tensor.cells), cell % tensor.cells};
   }
-  return Status::Internal(StrFormat("kvant: the host wrote to cell %lld of %lld", static_cast<long long>(cell),
+  return Status::Internal(StrFormat("the host wrote to cell %lld of %lld", static_cast<long long>(cell),
                                     static_cast<long long>(tensor.cells * tensor.streams)));
 }
 
@@ -134,7 +134,7 @@ Status FusedAttention::Prepare(int stream, int team_size) {
   if (workspace_->size() < bytes) *workspace_ = AlignedBuffer<std::byte>(bytes);
   if (workspace_->data() != nullptr || bytes == 0) return Status::Ok();
   *workspace_ = {};
-  return Status::OutOfMemory(StrFormat("kvant: no memory for attention (%zu bytes)", bytes));
+  return Status::OutOfMemory(StrFormat("no memory for attention (%zu bytes)", bytes));
 }
 
 Status DecodeLayer(const Team& team, const AttentionOp& op, F16* keys, F16* values) {

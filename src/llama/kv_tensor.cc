@@ -32,11 +32,11 @@ bool IsCacheName(std::string_view name) { return name.starts_with("cache_"); }
 
 Status CheckCacheTensor(const ggml_tensor& tensor) {
   if (!ParseKvName(tensor.name)) {
-    return Status::NotSupported(StrFormat("kvant: the model keeps '%s', a recurrent or indexer state; only models "
+    return Status::NotSupported(StrFormat("the model keeps '%s', a recurrent or indexer state; only models "
                                           "with plain attention layers are supported", tensor.name));
   }
   if (tensor.type != GGML_TYPE_F16) {
-    return Status::NotSupported(StrFormat("kvant: the host asked for a %s cache ('%s'); leave the K and V cache types "
+    return Status::NotSupported(StrFormat("the host asked for a %s cache ('%s'); leave the K and V cache types "
                                           "at f16, kvant compresses by its own scheme",
                                           ggml_type_name(tensor.type), tensor.name));
   }

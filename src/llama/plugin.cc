@@ -28,12 +28,13 @@ Result<size_t> ParseBytes(std::string_view text) {
   size_t bytes = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
   const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  const size_t power = unit.empty() ? 0 : kUnits.find(unit) + 1;
-  if (error != std::errc() || unit.size() > 1 || power > kUnits.size() || bytes > (SIZE_MAX >> (10 * power))) {
-    return Status::InvalidArgument("kvant: KVANT_MEMORY_LIMIT=" + std::string(text) +
+  const bool known = unit.empty() || (unit.size() == 1 && kUnits.find(unit) != std::string_view::npos);
+  const size_t shift = unit.empty() ? 0 : 10 * (kUnits.find(unit) + 1);
+  if (error != std::errc() || !known || bytes > (SIZE_MAX >> shift)) {
+    return Status::InvalidArgument("KVANT_MEMORY_LIMIT=" + std::string(text) +
                                    ": not a number of bytes, such as 512M or 8G");
   }
-  return bytes << (10 * power);
+  return bytes << shift;
 }
 
 // ggml's registry is in libggml, which we do not link: it would bring a CPU backend of its own into a host that has
@@ -48,11 +49,11 @@ ggml_backend_dev_t CpuDevice() {
 Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
   KVANT_TRY(CheckHost(LoadedGgml(), BuiltAgainst()));
   const Result<Scheme> scheme = Scheme::Parse(Environment("KVANT_SCHEME", kDefaultScheme));
-  if (!scheme.ok()) return Status::InvalidArgument("kvant: KVANT_SCHEME: " + scheme.status().message());
+  if (!scheme.ok()) return Status::InvalidArgument("KVANT_SCHEME: " + scheme.status().message());
   const Result<size_t> limit = ParseBytes(Environment("KVANT_MEMORY_LIMIT", "0"));
   if (!limit.ok()) return limit.status();
   ggml_backend_dev_t cpu = CpuDevice();
-  if (cpu == nullptr) return Status::NotFound("kvant: the host has loaded no CPU backend; load this plug-in after it");
+  if (cpu == nullptr) return Status::NotFound("the host has loaded no CPU backend; load this plug-in after it");
   return ProxyDevice::Create(cpu, {.scheme = *scheme, .memory_limit_bytes = *limit});
 }
 

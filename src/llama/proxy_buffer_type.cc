@@ -41,7 +41,7 @@ ggml_status InitCacheTensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
 void FillCacheTensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor, uint8_t value, size_t offset, size_t size) {
   CacheBuffer& context = ContextOf(buffer);
   if (value != 0) {
-    Note(context, Status::NotSupported("kvant: the host filled cache rows with a value that is not zero"));
+    Note(context, Status::NotSupported("the host filled cache rows with a value that is not zero"));
     return;
   }
   Note(context, context.cache->ZeroBytes(Address(tensor, offset), size));
@@ -136,7 +136,7 @@ size_t ProxyBufferTypes::AllocSize(const ggml_tensor& tensor) {
   const std::lock_guard lock(mutex_);
   if (!is_cache) {
     ForgetAnnounced();
-  } else if (const Status status = Announce(tensor, bytes); !status.ok()) {
+  } else if (const Status status = Announce(tensor, bytes); !status.ok() && refusal_.ok()) {
     refusal_ = status;
   }
   return bytes;
@@ -173,7 +173,7 @@ ggml_backend_buffer_t ProxyBufferTypes::Allocate(size_t bytes) {
   ForgetAnnounced();
   Status status = std::exchange(refusal_, Status::Ok());
   if (status.ok() && is_cache && !has_values) {
-    status = Status::NotSupported("kvant: the model caches one latent row for K and V (MLA), which is not supported");
+    status = Status::NotSupported("the model caches one latent row for K and V (MLA), which is not supported");
   }
   if (status.ok() && !is_cache) return ggml_backend_buft_alloc_buffer(inner_, bytes);
   if (status.ok()) {

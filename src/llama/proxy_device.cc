@@ -115,7 +115,7 @@ constexpr ggml_backend_device_i kDeviceInterface = {
 
 Result<std::unique_ptr<ProxyDevice>> ProxyDevice::Create(ggml_backend_dev_t inner, const KvSettings& settings) {
   if (ggml_backend_dev_type(inner) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-    return Status::NotSupported(StrFormat("kvant: cannot wrap device %s; only CPU devices so far",
+    return Status::NotSupported(StrFormat("cannot wrap device %s; only CPU devices so far",
                                           ggml_backend_dev_name(inner)));
   }
   return std::unique_ptr<ProxyDevice>(new ProxyDevice(inner, settings));

@@ -43,14 +43,17 @@ ggml_backend_dev_t CpuDevice() {
   return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 }
 
+enum class Load { kAll, kMetadata };
+
 // `maybe_device`: all layers go there; null: CPU only.
-Result<Model> LoadModel(const std::string& path, ggml_backend_dev_t maybe_device, bool vocab_only) {
+Result<Model> LoadModel(const std::string& path, ggml_backend_dev_t maybe_device, Load what) {
   const LogCapture log;
   ggml_backend_dev_t devices[] = {maybe_device, nullptr};
   llama_model_params params = llama_model_default_params();
   params.devices = devices;
   params.n_gpu_layers = maybe_device ? -1 : 0;
-  params.vocab_only = vocab_only;
+  params.no_alloc = what == Load::kMetadata;
+  if (params.no_alloc) params.load_mode = LLAMA_LOAD_MODE_NONE;  // nothing to map
   Model model(llama_model_load_from_file(path.c_str(), params));
   if (model) return model;
   return Status::NotSupported("model file " + path + ": " + log.Reason());
@@ -338,7 +341,7 @@ Result<ModelInfo> Runner::Inspect(const std::string& model_path) {
   CpuDevice();
   Result<ModelInfo> info = ReadGguf(model_path);
   if (!info.ok()) return info;
-  const Result<Model> model = LoadModel(model_path, nullptr, /*vocab_only=*/true);
+  const Result<Model> model = LoadModel(model_path, nullptr, Load::kMetadata);
   if (!model.ok()) return model.status();
   Complete(&info.value(), **model);
   return info;
@@ -361,7 +364,7 @@ Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions& options) {
     if (!made.ok()) return made.status();
     device = std::move(made).value();
   }
-  Result<Model> model = LoadModel(options.model_path, device ? device->device() : nullptr, /*vocab_only=*/false);
+  Result<Model> model = LoadModel(options.model_path, device ? device->device() : nullptr, Load::kAll);
   if (!model.ok()) return model.status();
   Complete(&info.value(), **model);
   auto runner = std::make_unique<LlamaRunner>(options, std::move(choice).value(), std::move(info).value(),

@@ -39,8 +39,8 @@ TEST(Int, HandComputedBlock) {
   AlignedBuffer<std::byte> block(codec->block_bytes());
   ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
   const auto* bytes = reinterpret_cast<const uint8_t*>(block.data());
-  // Tile 0: code = c. Byte 4 t + i holds channel i in the low field (quad 0), channel 8 + i in the high (quad 2);
-  // the next 256 bytes channels 4 + i and 12 + i.
+  // Tile 0: code = c. Byte 4 t + i holds channel i in the low field (quad 0), channel 8 + i in the high (quad
+  // 2); the next 256 bytes channels 4 + i and 12 + i.
   const uint8_t kQuads02[] = {0x80, 0x91, 0xA2, 0xB3};
   const uint8_t kQuads13[] = {0xC4, 0xD5, 0xE6, 0xF7};
   for (size_t k = 0; k < 256; ++k) {
@@ -84,7 +84,8 @@ TEST(Int, RefusesWhatItCannotDo) {
   };
   EXPECT_EQ(message("bits=5", Side::kKey, 128), "codec int: bits=5 is not accepted; accepted: 2, 3, 4, 8");
   EXPECT_THAT(message("axis=row", Side::kKey, 128), HasSubstr("accepted: auto, token, channel"));
-  EXPECT_THAT(message("group=48", Side::kKey, 128), HasSubstr("group=48 is not accepted; accepted: auto, 32, 64"));
+  EXPECT_THAT(message("group=48", Side::kKey, 128),
+              HasSubstr("group=48 is not accepted; accepted: auto, 32, 64"));
   EXPECT_THAT(message("group=128", Side::kKey, 128), HasSubstr("since a page has 64 tokens"));
   EXPECT_THAT(message("group=head", Side::kKey, 128), HasSubstr("since a page has 64 tokens"));
   EXPECT_THAT(message("group=32", Side::kValue, 80), HasSubstr("since it does not divide the head size 80"));

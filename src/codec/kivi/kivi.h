@@ -1,6 +1,7 @@
-// kivi: keys as channel groups and values as token groups of 2-bit or 4-bit codes; the newest 128 tokens stay exact.
-// Paper: Liu, Yuan, Jin et al., "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", arXiv:2402.02750.
-// See kivi.md for the bytes and for what differs from the paper.
+// kivi: keys as channel groups and values as token groups of 2-bit or 4-bit codes; the newest 128 tokens stay
+// exact. See kivi.md for the bytes and for what differs from the paper.
+// Paper: Liu, Yuan, Jin et al., "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache",
+// arXiv:2402.02750.
 //
 // State, layout and verbs are those of parts/uniform_codec.h; this folder holds the options.
 #pragma once

@@ -72,7 +72,8 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 }
 
 // q . row = sum of (q * scale) code + q . min
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
   alignas(64) int8_t columns[kMaxHeads * kQueryPlanes * kMaxGroupDim];
@@ -81,12 +82,12 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   int32_t offset_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     const GroupOfTokens params(g, block, t);
-    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, kQueryPlanes, params.scale, columns, unit,
-                         offset_sum);
+    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, kQueryPlanes, params.scale,
+                         columns, unit, offset_sum);
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
     GetTileKernels().score(Matrix(g, block), columns, heads * kQueryPlanes, t, t + g.group, sums);
-    fixed.finish_scores(sums, heads, kQueryPlanes, t, t + g.group, unit, offset_sum, /*level_offset=*/0, nullptr,
-                        bias, scores);
+    fixed.finish_scores(sums, heads, kQueryPlanes, t, t + g.group, unit, offset_sum, /*level_offset=*/0,
+                        nullptr, bias, scores);
   }
 }
 
@@ -100,7 +101,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
     GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
-    GetTileKernels().accumulate(Matrix(g, block), columns, heads, kWeightPlanes, unit, partial, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block), columns, heads, kWeightPlanes, unit, partial,
+                                static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,
                                        acc + h * g.dim);

@@ -1,7 +1,7 @@
 // Vectors of floats to fp16 with round to nearest even on every target. Included once per target.
 //
-// Highway's DemoteTo truncates where the machine has no conversion instruction (SSE2, EMU128), which would make
-// encoded bytes depend on the target.
+// Highway's DemoteTo truncates where the machine has no conversion instruction (SSE2, EMU128), which would
+// make encoded bytes depend on the target.
 
 #if defined(KVANT_FLOAT16_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KVANT_FLOAT16_INL_H_

@@ -27,7 +27,8 @@ TEST_F(Float16Targets, EveryWordSurvives) {
     GetFixedPointKernels().from_f16(words.data(), 65536, values.data());
     GetFixedPointKernels().to_f16(values.data(), 65536, again.data());
     for (size_t i = 0; i < words.size(); ++i) {
-      ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(ToFloat(F16{words[i]}))) << target;
+      ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(ToFloat(F16{words[i]})))
+          << target;
       ASSERT_EQ(again[i], words[i]) << target;
     }
   }
@@ -38,7 +39,8 @@ TEST_F(Float16Targets, RoundsToNearestEven) {
   std::mt19937 random(1);
   for (size_t i = 0; i < values.size(); ++i) {
     // Halfway points between neighbouring words, and anything finite.
-    values[i] = i % 2 ? 0.5f * (ToFloat(F16{static_cast<uint16_t>(i / 3)}) + ToFloat(F16{static_cast<uint16_t>(i / 3 + 1)}))
+    values[i] = i % 2 ? 0.5f * (ToFloat(F16{static_cast<uint16_t>(i / 3)}) +
+                                ToFloat(F16{static_cast<uint16_t>(i / 3 + 1)}))
                       : std::bit_cast<float>(static_cast<uint32_t>(random()));
     if (!std::isfinite(values[i])) values[i] = -65519.996f;
   }
@@ -46,7 +48,8 @@ TEST_F(Float16Targets, RoundsToNearestEven) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     GetFixedPointKernels().to_f16(values.data(), 65536, words.data());
-    for (size_t i = 0; i < words.size(); ++i) ASSERT_EQ(words[i], ToF16(values[i]).bits) << target << ' ' << values[i];
+    for (size_t i = 0; i < words.size(); ++i)
+      ASSERT_EQ(words[i], ToF16(values[i]).bits) << target << ' ' << values[i];
   }
 }
 

@@ -30,8 +30,8 @@ class SplitMix64 {
   uint64_t state_;
 };
 
-/// ln(x) for x > 0, from 2 atanh((m - 1) / (m + 1)) with the mantissa m in [sqrt(1/2), sqrt(2)): eleven terms leave less
-/// than 1e-17. std::log differs between libraries in its last bit.
+/// ln(x) for x > 0, from 2 atanh((m - 1) / (m + 1)) with the mantissa m in [sqrt(1/2), sqrt(2)): eleven terms
+/// leave less than 1e-17. std::log differs between libraries in its last bit.
 double Log(double x) {
   int exponent = 0;
   double m = std::frexp(x, &exponent);
@@ -91,7 +91,10 @@ Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind) {
   for (int first = 0; kind == SketchKind::kOrthogonal && first < rows; first += dim) {
     Orthogonalise(values.data() + first * dim, std::min(dim, rows - first), dim);
   }
-  Sketch s{.dim = dim, .rows = rows, .by_row = AlignedBuffer<float>(count), .by_channel = AlignedBuffer<float>(count)};
+  Sketch s{.dim = dim,
+           .rows = rows,
+           .by_row = AlignedBuffer<float>(count),
+           .by_channel = AlignedBuffer<float>(count)};
   for (size_t i = 0; i < count; ++i) {
     const size_t r = i / static_cast<size_t>(dim);
     const size_t c = i % static_cast<size_t>(dim);
@@ -102,7 +105,8 @@ Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind) {
 
 std::shared_ptr<const Sketch> SharedSketch(int dim, int rows) {
   static std::mutex mutex;
-  static auto& made = *new std::map<std::pair<int, int>, std::weak_ptr<const Sketch>>;  // lives as long as the program
+  static auto& made =
+      *new std::map<std::pair<int, int>, std::weak_ptr<const Sketch>>;  // lives as long as the program
   const std::lock_guard<std::mutex> lock(mutex);
   std::weak_ptr<const Sketch>& slot = made[{dim, rows}];
   std::shared_ptr<const Sketch> sketch = slot.lock();

@@ -8,8 +8,8 @@
 
 namespace kvant {
 
-/// How the directions are drawn. Orthogonal ones estimate inner products with 0.36 times the variance of Gaussian ones
-/// (pi/2 - 1 against pi/2) once there are `dim` of them.
+/// How the directions are drawn. Orthogonal ones estimate inner products with 0.36 times the variance of
+/// Gaussian ones (pi/2 - 1 against pi/2) once there are `dim` of them.
 enum class SketchKind : uint8_t {
   kOrthogonal,  ///< Gaussian rows, orthogonalised in chunks of `dim` rows, each of length sqrt(dim)
   kGaussian,    ///< independent N(0, 1)
@@ -22,7 +22,9 @@ struct Sketch {
   AlignedBuffer<float> by_row;      ///< [rows, dim]
   AlignedBuffer<float> by_channel;  ///< [dim, rows]
 
-  const float* channel(int c) const { return by_channel.data() + static_cast<size_t>(c) * static_cast<size_t>(rows); }
+  const float* channel(int c) const {
+    return by_channel.data() + static_cast<size_t>(c) * static_cast<size_t>(rows);
+  }
   const float* row(int r) const { return by_row.data() + static_cast<size_t>(r) * static_cast<size_t>(dim); }
 };
 
@@ -31,10 +33,12 @@ constexpr uint64_t kSketchSeed = 0x514A4C;
 
 /// Draws S. Part of the format, in this order:
 /// 1. SplitMix64 from `seed`; two outputs a, b give u = 2 * (a >> 11) / 2^53 - 1 and v alike.
-/// 2. Marsaglia's polar method: s = u^2 + v^2, drawn again unless 0 < s < 1; f = sqrt(-2 ln(s) / s) gives the normals
-///    u f and v f. They fill S row by row. All in double with +, -, *, /, sqrt only (the logarithm is a series), so
-///    no mathematical library decides a bit.
-/// 3. kOrthogonal: modified Gram-Schmidt from the top in every chunk of `dim` rows (the last may be shorter), then
+/// 2. Marsaglia's polar method: s = u^2 + v^2, drawn again unless 0 < s < 1; f = sqrt(-2 ln(s) / s) gives the
+/// normals
+///    u f and v f. They fill S row by row. All in double with +, -, *, /, sqrt only (the logarithm is a
+///    series), so no mathematical library decides a bit.
+/// 3. kOrthogonal: modified Gram-Schmidt from the top in every chunk of `dim` rows (the last may be shorter),
+/// then
 ///    times sqrt(dim). Signs of rows do not matter to a sketch, so they stay as they fall.
 /// 4. Rounded to float. A matrix with fewer rows is the top of one with more.
 /// REQUIRES: rows > 0, 0 < dim <= 256.

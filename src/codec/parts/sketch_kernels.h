@@ -9,19 +9,19 @@ namespace kvant {
 /// A product over some of the inner index: out[r][j] += sum over i of rows[r][list[i]] * table[list[i]][j].
 /// Outlier channels are left out of one product and make up another, so the index is a list.
 struct ListProduct {
-  const float* rows;      ///< [num_rows, row_stride]
-  size_t row_stride;      ///< in floats
+  const float* rows;  ///< [num_rows, row_stride]
+  size_t row_stride;  ///< in floats
   int num_rows;
-  const uint16_t* list;   ///< [list_size], may be empty
+  const uint16_t* list;  ///< [list_size], may be empty
   int list_size;
-  const float* table;     ///< [.., table_stride]
-  size_t table_stride;    ///< in floats
-  int columns;            ///< multiple of 16
+  const float* table;   ///< [.., table_stride]
+  size_t table_stride;  ///< in floats
+  int columns;          ///< multiple of 16
 };
 
 struct SketchKernels {
-  /// out [num_rows, out_stride]. A row's sums run in the order of the list, whatever the target; targets differ in
-  /// whether they round the products.
+  /// out [num_rows, out_stride]. A row's sums run in the order of the list, whatever the target; targets
+  /// differ in whether they round the products.
   void (*list_product)(const ListProduct& product, float* out, size_t out_stride);
   /// codes[i] = values[i] > 0, for count values (multiple of 16).
   void (*sign_codes)(const float* values, int count, uint8_t* codes);

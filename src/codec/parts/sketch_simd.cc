@@ -13,26 +13,33 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 
-/// kRows x (kVecs vectors) of the result stay in registers over the whole list: 4 x 2 sums hide the latency of a
-/// fused multiply-add on two ports.
+/// kRows x (kVecs vectors) of the result stay in registers over the whole list: 4 x 2 sums hide the latency
+/// of a fused multiply-add on two ports.
 template <size_t kRows, size_t kVecs>
 void ProductTile(const ListProduct& p, int row, int column, float* out, size_t out_stride) {
   const D d;
   const size_t lanes = hn::Lanes(d);
   float* const to = out + static_cast<size_t>(row) * out_stride + column;
   V sums[kRows][kVecs];
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (size_t v = 0; v < kVecs; ++v) sums[r][v] = hn::LoadU(d, to + r * out_stride + v * lanes);
   }
   const float* const rows = p.rows + static_cast<size_t>(row) * p.row_stride;
   for (int i = 0; i < p.list_size; ++i) {
     const float* const entry = p.table + p.list[i] * p.table_stride + column;
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const V factor = hn::Set(d, rows[r * p.row_stride + p.list[i]]);
-      for (size_t v = 0; v < kVecs; ++v) sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
+#pragma GCC unroll 4
+      for (size_t v = 0; v < kVecs; ++v)
+        sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
     }
   }
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (size_t v = 0; v < kVecs; ++v) hn::StoreU(sums[r][v], d, to + r * out_stride + v * lanes);
   }
 }

@@ -32,8 +32,8 @@ TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
           .levels = nullptr};
 }
 
-/// A prepared query, per group of channels: columns [heads * planes][group], then [groups][heads] of unit, of the sum
-/// of the integers, and of the sum of the query itself.
+/// A prepared query, per group of channels: columns [heads * planes][group], then [groups][heads] of unit, of
+/// the sum of the integers, and of the sum of the query itself.
 template <typename Byte, typename Column, typename Float, typename Int>
 struct PreparedView {
   PreparedView(const UniformGroups& g, int heads, Byte* prepared) {
@@ -98,17 +98,19 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 }
 
 // q . row = sum over groups of scale * (sum of q code) + min * (sum of q)
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   const PreparedConst p(g, heads, prepared);
   alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
-    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * kQueryPlanes * g.group, heads * kQueryPlanes,
-                           0, kTokensPerPage, sums);
+    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * kQueryPlanes * g.group,
+                           heads * kQueryPlanes, 0, kTokensPerPage, sums);
     GetFixedPointKernels().finish_scores(sums, heads, kQueryPlanes, 0, kTokensPerPage, p.unit + i * heads,
-                                         p.offset_sum + i * heads, /*level_offset=*/0, params.scale, nullptr, part);
+                                         p.offset_sum + i * heads, /*level_offset=*/0, params.scale, nullptr,
+                                         part);
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h],
                                      kTokensPerPage, scores + h * kTokensPerPage);
@@ -116,7 +118,8 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   }
 }
 
-// sum of w (code * scale + min) = sum of (w * scale) code + sum of w min, the same for all channels of a group
+// sum of w (code * scale + min) = sum of (w * scale) code + sum of w min, the same for all channels of a
+// group
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
@@ -125,7 +128,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
     fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
-    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, kWeightPlanes, unit, out, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, kWeightPlanes, unit, out,
+                                static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage);
       GetUniformKernels().add_constant(constant, g.group, out + h * g.dim);

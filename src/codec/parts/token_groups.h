@@ -1,8 +1,8 @@
 // The fast verbs of uniform groups along channels: one scale and min per token and `group` channels.
 //
-// Score:      the query is quantised once for all blocks; a group's integer sum is scaled per token afterwards.
-// Accumulate: the scale is folded into the weights, once per group of channels; the mins add one constant to all
-//             channels of a group.
+// Score:      the query is quantised once for all blocks; a group's integer sum is then scaled per token.
+// Accumulate: the scale is folded into the weights, once per group of channels; the mins add one constant
+//             to all channels of a group.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,8 @@ size_t PreparedHeadBytes(const UniformGroups& g);
 /// queries [heads, dim] -> prepared [heads * PreparedHeadBytes].
 void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared);
 /// prepared -> scores [heads, 64].
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores);
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores);
 
 /// weights [heads, 64] -> adds to acc [heads, dim].
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc);

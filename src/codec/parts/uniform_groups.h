@@ -1,16 +1,18 @@
-// Uniform codes in groups: value = code * scale + min, with one fp16 scale and one fp16 min per group. What `int` and
-// `kivi` consist of, and the values of `qjl`.
+// Uniform codes in groups: value = code * scale + min, with one fp16 scale and one fp16 min per group. What
+// `int` and `kivi` consist of, and the values of `qjl`.
 //
-// A group is `group` neighbouring tokens of one channel (axis kChannel) or `group` neighbouring channels of one token
-// (axis kToken). Streams of a block, in this order:
+// A group is `group` neighbouring tokens of one channel (axis kChannel) or `group` neighbouring channels of
+// one token (axis kToken). Streams of a block, in this order:
 //
 //   stream  bytes                    contents
 //   codes   dim / 16 * 128 * bits    tiles (tile.h), kTokenLane for keys, kChannelLane for values
-//   scales  2 * dim * 64 / group     fp16, finite, >= 0; kChannel: [64 / group][dim], kToken: [dim / group][64]
-//   mins    2 * dim * 64 / group     fp16, finite; same order
+//   scales  2 * dim * 64 / group     fp16, finite, >= 0
+//   mins    2 * dim * 64 / group     fp16, finite
 //
-// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast verbs, and
-// uniform_codec.h a whole codec.
+// Scales and mins are [64 / group][dim] on axis kChannel and [dim / group][64] on axis kToken.
+//
+// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast
+// verbs, and uniform_codec.h a whole codec.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +30,8 @@ enum class GroupAxis : uint8_t { kChannel, kToken };
 constexpr int kMaxGroupDim = 256;
 /// The smallest group; below it scales and mins would cost more than 1 bit per value.
 constexpr int kMinGroup = 32;
-/// Byte planes of an integer query. One would be a sixth faster to score, but alone it is off by 1 % of the scores'
-/// RMS (N(0,1) rows and queries, 4 bits); with two it is 1e-4.
+/// Byte planes of an integer query. One would be a sixth faster to score, but alone it is off by 1 % of the
+/// scores' RMS (N(0,1) rows and queries, 4 bits); with two it is 1e-4.
 constexpr int kQueryPlanes = 2;
 /// Byte planes of the integer weights, as quantize_weights makes them.
 constexpr int kWeightPlanes = 2;
@@ -47,7 +49,7 @@ struct UniformGroups {
   size_t codes_byte_ofs = 0;
   size_t scales_byte_ofs = 0;
   size_t mins_byte_ofs = 0;
-  uint8_t tile_bits[kMaxGroupDim / kTileChannels] = {};  ///< `bits` for each tile, as the tile kernels want it
+  uint8_t tile_bits[kMaxGroupDim / kTileChannels] = {};  ///< `bits` for each tile
 
   int num_tiles() const { return dim / kTileChannels; }
   int num_groups() const { return dim * kTokensPerPage / group; }
@@ -55,19 +57,24 @@ struct UniformGroups {
   int top() const { return (1 << bits) - 1; }
   /// Index of the group of a value in `scales` and `mins`.
   int GroupIndex(int token, int channel) const {
-    return axis == GroupAxis::kChannel ? token / group * dim + channel : channel / group * kTokensPerPage + token;
+    return axis == GroupAxis::kChannel ? token / group * dim + channel
+                                       : channel / group * kTokensPerPage + token;
   }
 
   const std::byte* codes(const std::byte* block) const { return block + codes_byte_ofs; }
   std::byte* codes(std::byte* block) const { return block + codes_byte_ofs; }
-  const uint16_t* scales(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + scales_byte_ofs); }
+  const uint16_t* scales(const std::byte* b) const {
+    return reinterpret_cast<const uint16_t*>(b + scales_byte_ofs);
+  }
   uint16_t* scales(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + scales_byte_ofs); }
-  const uint16_t* mins(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + mins_byte_ofs); }
+  const uint16_t* mins(const std::byte* b) const {
+    return reinterpret_cast<const uint16_t*>(b + mins_byte_ofs);
+  }
   uint16_t* mins(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + mins_byte_ofs); }
 };
 
-/// Whether groups of this size cover a block without a remainder: kChannel needs `group` to divide 64, kToken `dim`.
-/// Groups below kMinGroup are accepted only for a whole head.
+/// Whether groups of this size cover a block without a remainder: kChannel needs `group` to divide 64, kToken
+/// `dim`. Groups below kMinGroup are accepted only for a whole head.
 bool ValidGroup(GroupAxis axis, int dim, int group);
 
 /// Appends the three streams to `layout`. REQUIRES: ValidGroup(axis, dim, group), bits one of 2, 3, 4, 8.
@@ -83,7 +90,8 @@ struct GroupParams {
   float inverse = 0.0f;  ///< 1 / scale; 0 for a constant group, whose codes are then 0
 };
 
-/// Parameters for values min..max. The scale is that of the stored min, so that its rounding moves no top value.
+/// Parameters for values min..max. The scale is that of the stored min, so that its rounding moves no top
+/// value.
 GroupParams FitGroup(float min, float max, int bits);
 
 /// round_half_even(clamp((value - min) / scale, 0, top))
@@ -99,8 +107,8 @@ Status ReferenceDecodeGroups(const UniformGroups& g, const std::byte* block, flo
 void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const float* queries, int heads,
                           float* scores);
 /// weights [heads, 64] -> adds to acc [heads, dim].
-void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
-                               float* acc);
+void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights,
+                               int heads, float* acc);
 
 /// What decode checks: scales finite and not negative, mins finite.
 bool ValidGroupParams(const UniformGroups& g, const std::byte* block);

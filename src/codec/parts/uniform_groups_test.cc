@@ -28,7 +28,8 @@ std::vector<Config> Configs() {
       for (int dim : {16, 80, 128, 256}) {
         for (int group : {32, 64}) configs.push_back({side, GroupAxis::kChannel, dim, bits, group});
         for (int group : {32, 128, dim}) {
-          if (ValidGroup(GroupAxis::kToken, dim, group)) configs.push_back({side, GroupAxis::kToken, dim, bits, group});
+          if (ValidGroup(GroupAxis::kToken, dim, group))
+            configs.push_back({side, GroupAxis::kToken, dim, bits, group});
         }
       }
     }
@@ -37,8 +38,8 @@ std::vector<Config> Configs() {
 }
 
 std::string Name(const Config& c) {
-  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side), static_cast<int>(c.axis),
-                   c.dim, c.bits, c.group);
+  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side),
+                   static_cast<int>(c.axis), c.dim, c.bits, c.group);
 }
 
 /// A state and one block of it.
@@ -88,7 +89,8 @@ std::vector<AlignedBuffer<float>> HardRows(int dim) {
   all.push_back(Rows(dim, [&](int t, int c) { return 1000.0f + 1e-3f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return 3e-7f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return t == 40 && c == 5 ? -6e4f : at(t, c); }));
-  all.push_back(Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
+  all.push_back(
+      Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
   return all;
 }
 
@@ -123,7 +125,8 @@ TEST(UniformGroups, CodesRoundHalfToEvenAndClamp) {
   const GroupParams p = FitGroup(-1.0f, 2.0f, 2);
   EXPECT_EQ(p.scale.bits, 0x3C00);
   EXPECT_EQ(p.min.bits, 0xBC00);
-  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1}, {0.5f, 2}, {1.5f, 2}, {2.0f, 3}};
+  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1},
+                                             {0.5f, 2},  {1.5f, 2},  {2.0f, 3}};
   for (const auto& [value, code] : kExpected) EXPECT_EQ(EncodeUniform(p, 3, value), code) << value;
   EXPECT_EQ(EncodeUniform(p, 3, -9.0f), 0);
   EXPECT_EQ(EncodeUniform(p, 3, 9.0f), 3);
@@ -281,8 +284,11 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
       ASSERT_TRUE(f.Encode(verbs, rows).ok());
       uint16_t* last_scale = f.groups().scales(f.block.data()) + f.groups().num_groups() - 1;
       uint16_t* last_min = f.groups().mins(f.block.data()) + f.groups().num_groups() - 1;
-      for (auto [word, bad] : {std::pair(last_scale, 0x7C00), {last_scale, 0x8001}, {last_scale, 0x7E01},
-                               {last_min, 0xFC00}, {last_min, 0x7FFF}}) {
+      for (auto [word, bad] : {std::pair(last_scale, 0x7C00),
+                               {last_scale, 0x8001},
+                               {last_scale, 0x7E01},
+                               {last_min, 0xFC00},
+                               {last_min, 0x7FFF}}) {
         const uint16_t good = std::exchange(*word, static_cast<uint16_t>(bad));
         EXPECT_EQ(f.Decode(verbs, rows).code(), StatusCode::kCorruption) << bad;
         *word = good;
@@ -293,7 +299,8 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
 }
 
 TEST(UniformGroups, OtherPageSizesAreRefused) {
-  const auto state = MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
+  const auto state =
+      MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
   EXPECT_EQ(state.status().code(), StatusCode::kNotSupported);
 }
 

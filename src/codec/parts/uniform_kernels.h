@@ -1,4 +1,5 @@
-// The float loops of uniform groups, compiled for every SIMD target. Every n, dim and group is a multiple of 16.
+// The float loops of uniform groups, compiled for every SIMD target. Every n, dim and group is a multiple
+// of 16.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,15 @@ struct UniformKernels {
   void (*channel_ranges)(const float* rows, int dim, int tokens, float* min, float* max);
   /// rows [64, dim] -> the same of each token and group of channels, [dim / group][64].
   void (*token_ranges)(const float* rows, int dim, int group, float* min, float* max);
-  /// FitGroup for n groups: ranges -> fp16 words. `min` becomes the stored min, `max` the inverse of the scale.
+  /// FitGroup for n groups: ranges -> fp16 words. `min` becomes the stored min, `max` the inverse of the
+  /// scale.
   void (*fit)(float* min, float* max, int n, int top, uint16_t* scales, uint16_t* mins);
   /// EncodeUniform for rows [tokens, dim] with parameters per channel, [dim].
-  void (*quantize_channels)(const float* rows, int dim, int tokens, const float* min, const float* inverse, int top,
-                            uint8_t* codes);
+  void (*quantize_channels)(const float* rows, int dim, int tokens, const float* min, const float* inverse,
+                            int top, uint8_t* codes);
   /// The same for rows [64, dim] with parameters [dim / group][64].
-  void (*quantize_tokens)(const float* rows, int dim, int group, const float* min, const float* inverse, int top,
-                          uint8_t* codes);
+  void (*quantize_tokens)(const float* rows, int dim, int group, const float* min, const float* inverse,
+                          int top, uint8_t* codes);
 
   // ---- decode: codes * scale + min, parameters as above
 

@@ -16,6 +16,11 @@ const F16* Norms(const KeyPart& part, const std::byte* block) {
   return reinterpret_cast<const F16*>(block + part.norms_byte_ofs);
 }
 
+/// Offset of the tile of the 16 directions from `first`.
+size_t SignsByteOfs(const KeyPart& part, int first) {
+  return part.signs_byte_ofs + static_cast<size_t>(first / kTileChannels) * TileBytes(1);
+}
+
 const uint8_t* OutlierChannels(const KeyState& s, const std::byte* block, int group) {
   return reinterpret_cast<const uint8_t*>(block + s.channels_byte_ofs) + group * s.outliers;
 }
@@ -76,7 +81,8 @@ Status EncodeScales(const KeyState& s, const float* rows, ChannelSplit* splits, 
       const float* row = rows + t * dim;
       const float norm = std::sqrt(ListDot(splits[t / kGroupTokens][static_cast<size_t>(p)], row, row));
       if (!(norm <= kF16Max)) {
-        return Status::InvalidArgument(StrFormat("qjl: the norm %g of a key does not fit fp16", static_cast<double>(norm)));
+        return Status::InvalidArgument(
+            StrFormat("qjl: the norm %g of a key does not fit fp16", static_cast<double>(norm)));
       }
       norms[t] = ToF16(norm);
     }
@@ -96,8 +102,9 @@ Status CheckKeyBlock(const KeyState& s, const std::byte* block) {
     const uint8_t* channels = OutlierChannels(s, block, g);
     for (int i = 0; i < s.outliers; ++i) {
       if (channels[i] < s.shape.dim && (i == 0 || channels[i] > channels[i - 1])) continue;
-      return Status::Corruption(StrFormat("qjl: outlier channel %d of group %d is %d, out of order or of 0..%d", i, g,
-                                          channels[i], s.shape.dim - 1));
+      return Status::Corruption(
+          StrFormat("qjl: outlier channel %d of group %d is %d, out of order or of 0..%d", i, g, channels[i],
+                    s.shape.dim - 1));
     }
   }
   return Status::Ok();
@@ -113,7 +120,8 @@ void EncodeSignTile(const KeyState& s, const float* rows, const ChannelSplit* sp
   uint8_t codes[kTokensPerPage][kTileChannels];
   for (int t = 0; t < kTokensPerPage; ++t) {
     for (int i = 0; i < kTileChannels; ++i) {
-      codes[t][i] = ListDot(splits[t / kGroupTokens][part], rows + t * s.shape.dim, s.matrix->row(first + i)) > 0.0f;
+      codes[t][i] =
+          ListDot(splits[t / kGroupTokens][part], rows + t * s.shape.dim, s.matrix->row(first + i)) > 0.0f;
     }
   }
   PackTile(TileOrder::kTokenLane, 1, codes[0], kTileChannels, packed);
@@ -123,10 +131,9 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
   std::memset(block, 0, s.layout.block_bytes());
   ChannelSplit splits[kGroups];
   KVANT_TRY(EncodeScales(s, rows, splits, block));
-  for (int p = 0; p < s.num_parts; ++p) {
-    for (int tile = 0; tile < s.parts[p].bits / kTileChannels; ++tile) {
-      EncodeSignTile(s, rows, splits, static_cast<size_t>(p), tile * kTileChannels,
-                     block + s.parts[p].signs_byte_ofs + static_cast<size_t>(tile) * TileBytes(1));
+  for (size_t p = 0; p < static_cast<size_t>(s.num_parts); ++p) {
+    for (int first = 0; first < s.parts[p].bits; first += kTileChannels) {
+      EncodeSignTile(s, rows, splits, p, first, block + SignsByteOfs(s.parts[p], first));
     }
   }
   return Status::Ok();
@@ -134,18 +141,17 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
 
 Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
   if (state.shape.side == Side::kKey) return EncodeKeys(AsKeys(state), rows, block);
-  return kUniformReferenceVerbs.encode(state, basis, rows, block);
+  return uniform_reference::Encode(state, basis, rows, block);
 }
 
 // ---- decode
 
 /// sum_i sign_i s_i of token t over one part, times norm and scale, added on the part's channels.
-void DecodePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p, const std::byte* block,
-                float* rows) {
+void DecodePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p,
+                const std::byte* block, float* rows) {
   for (int first = 0; first < part.bits; first += kTileChannels) {
     uint8_t codes[kTokensPerPage][kTileChannels];
-    UnpackTile(TileOrder::kTokenLane, 1, block + part.signs_byte_ofs + static_cast<size_t>(first / kTileChannels) * TileBytes(1),
-               codes[0], kTileChannels);
+    UnpackTile(TileOrder::kTokenLane, 1, block + SignsByteOfs(part, first), codes[0], kTileChannels);
     for (int t = 0; t < kTokensPerPage; ++t) {
       const ChannelList& list = splits[t / kGroupTokens][p];
       const float length = EstimatorScale(part.bits) * ToFloat(Norms(part, block)[t]);
@@ -163,31 +169,33 @@ Status DecodeKeys(const KeyState& s, const std::byte* block, float* rows) {
   KVANT_TRY(CheckKeyBlock(s, block));
   const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};
   std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
-  for (size_t p = 0; p < static_cast<size_t>(s.num_parts); ++p) DecodePart(s, s.parts[p], splits, p, block, rows);
+  for (size_t p = 0; p < static_cast<size_t>(s.num_parts); ++p)
+    DecodePart(s, s.parts[p], splits, p, block, rows);
   return Status::Ok();
 }
 
 Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
   if (state.shape.side == Side::kKey) return DecodeKeys(AsKeys(state), block, rows);
-  return kUniformReferenceVerbs.decode(state, basis, block, rows);
+  return uniform_reference::Decode(state, basis, block, rows);
 }
 
 // ---- prepare_query, score
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads, std::byte* prepared) {
+void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+                  std::byte* prepared) {
   std::memcpy(prepared, queries, sizeof(float) * static_cast<size_t>(heads * state.shape.dim));
 }
 
 /// Adds sum_i (s_i . q) sign_i * norm * scale of one part to scores [64] of one head.
-void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p, const std::byte* block,
-               const float* query, float* scores) {
+void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p,
+               const std::byte* block, const float* query, float* scores) {
   for (int first = 0; first < part.bits; first += kTileChannels) {
     uint8_t codes[kTokensPerPage][kTileChannels];
-    UnpackTile(TileOrder::kTokenLane, 1, block + part.signs_byte_ofs + static_cast<size_t>(first / kTileChannels) * TileBytes(1),
-               codes[0], kTileChannels);
+    UnpackTile(TileOrder::kTokenLane, 1, block + SignsByteOfs(part, first), codes[0], kTileChannels);
     for (int i = 0; i < kTileChannels; ++i) {
       float projection[kGroups];
-      for (int g = 0; g < kGroups; ++g) projection[g] = ListDot(splits[g][p], query, s.matrix->row(first + i));
+      for (int g = 0; g < kGroups; ++g)
+        projection[g] = ListDot(splits[g][p], query, s.matrix->row(first + i));
       for (int t = 0; t < kTokensPerPage; ++t) {
         const float length = EstimatorScale(part.bits) * ToFloat(Norms(part, block)[t]);
         scores[t] += (codes[t][i] ? length : -length) * projection[t / kGroupTokens];
@@ -196,8 +204,8 @@ void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* split
   }
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
   const KeyState& s = AsKeys(state);
   const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
@@ -209,24 +217,14 @@ void Score(const CodecState& state, const std::byte*, const std::byte* block, co
   }
 }
 
-// ---- accumulate, finish: values alone
-
-void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
-                int heads, float* acc) {
-  kUniformReferenceVerbs.accumulate(state, basis, block, weights, heads, acc);
-}
-
-void Finish(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) {
-  kUniformReferenceVerbs.finish(state, basis, acc, heads, out);
-}
-
 // ---- the row of the registry
 
 constexpr OptionInfo kOptions[] = {
     {"sketch", "256", "multiples of 16 up to 1024", "K: bits of a key's sketch"},
     {"first_sketch", "512", "multiples of 16 up to 1024", "K: the same in the first layers"},
     {"first_layers", "15", "0..1000", "K: how many layers are first ones"},
-    {"outliers", "8", "0..16, less than the head size", "K: channels per 32 tokens with a sketch of their own"},
+    {"outliers", "8", "0..16, less than the head size",
+     "K: channels per 32 tokens with a sketch of their own"},
     {"outlier_sketch", "256", "multiples of 16 up to 1024", "K: bits of the outlier channels' sketch"},
     {"first_outlier_sketch", "128", "multiples of 16 up to 1024", "K: the same in the first layers"},
     {"bits", "2", "2, 4", "V: bits of a code"},
@@ -249,7 +247,8 @@ Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const Opti
   const Result<int> first_layers = reader.GetIntRange("first_layers", 0, 1000);
   const Result<int> outliers = reader.GetIntRange("outliers", 0, kMaxOutliers);
   int sketches[4];
-  constexpr std::string_view kSketches[] = {"sketch", "outlier_sketch", "first_sketch", "first_outlier_sketch"};
+  constexpr std::string_view kSketches[] = {"sketch", "outlier_sketch", "first_sketch",
+                                            "first_outlier_sketch"};
   for (size_t i = 0; i < std::size(kSketches); ++i) {
     const Result<double> bits = reader.GetNumber(kSketches[i], kTileChannels, kMaxSketch, kTileChannels);
     if (!bits.ok()) return bits.status();
@@ -257,7 +256,8 @@ Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const Opti
   }
   if (!first_layers.ok()) return first_layers.status();
   if (!outliers.ok()) return outliers.status();
-  if (*outliers >= shape.dim) return reader.Refuse("outliers", StrFormat("for a head of %d channels", shape.dim));
+  if (*outliers >= shape.dim)
+    return reader.Refuse("outliers", StrFormat("for a head of %d channels", shape.dim));
   const int* const mine = sketches + (shape.layer < *first_layers ? 2 : 0);
   const KeyParams params = {.sketch = mine[0], .outliers = *outliers, .outlier_sketch = mine[1]};
   const int rows = params.outliers > 0 ? std::max(params.sketch, params.outlier_sketch) : params.sketch;
@@ -272,21 +272,24 @@ Result<std::unique_ptr<CodecState>> MakeValues(const BlockShape& shape, const Op
   if (!bits.ok()) return bits.status();
   if (!group.ok()) return group.status();
   if (shape.dim % kGroupSizes[0] != 0) {
-    return Status::NotSupported(StrFormat("codec qjl: values need a head size that is a multiple of %d, not %d",
-                                          kGroupSizes[0], shape.dim));
+    return Status::NotSupported(StrFormat(
+        "codec qjl: values need a head size that is a multiple of %d, not %d", kGroupSizes[0], shape.dim));
   }
-  if (shape.dim % *group != 0) return reader.Refuse("group", StrFormat("for a head of %d channels", shape.dim));
+  if (shape.dim % *group != 0)
+    return reader.Refuse("group", StrFormat("for a head of %d channels", shape.dim));
   return MakeUniformState(shape, GroupAxis::kToken, *bits, *group);
 }
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   const OptionReader reader(kInfo, options);
-  if (shape.tokens != kTokensPerPage) return Status::NotSupported(StrFormat("qjl: blocks of %d tokens", shape.tokens));
+  if (shape.tokens != kTokensPerPage)
+    return Status::NotSupported(StrFormat("qjl: blocks of %d tokens", shape.tokens));
   KVANT_TRY(RefuseOtherSide(reader, options, shape.side));
   return shape.side == Side::kKey ? MakeKeys(shape, reader) : MakeValues(shape, reader);
 }
 
-// Keys without outliers: sqrt((pi / 2 - 1) * 128 / m), 0.378 at m = 512 and 0.534 at m = 256. Layer 0 is a first one.
+// Keys without outliers: sqrt((pi / 2 - 1) * 128 / m), 0.378 at m = 512 and 0.534 at m = 256. Layer 0 is a
+// first one.
 constexpr Expectation kExpectations[] = {
     {"", Side::kKey, 5.3125, 0.340, 0.363},
     {"outliers=0", Side::kKey, 4.125, 0.363, 0.389},
@@ -302,9 +305,11 @@ constexpr Expectation kExpectations[] = {
 std::unique_ptr<KeyState> MakeKeyState(const BlockShape& shape, const KeyParams& params,
                                        std::shared_ptr<const Sketch> matrix) {
   auto state = std::make_unique<KeyState>(shape);
-  const auto add_part = [&](KeyPart& part, int bits, StreamKind kind, std::string_view signs, std::string_view norms) {
+  const auto add_part = [&](KeyPart& part, int bits, StreamKind kind, std::string_view signs,
+                            std::string_view norms) {
     part.bits = bits;
-    part.signs_byte_ofs = state->layout.Add(signs, kind, TileBytes(1) * static_cast<size_t>(bits / kTileChannels));
+    part.signs_byte_ofs =
+        state->layout.Add(signs, kind, TileBytes(1) * static_cast<size_t>(bits / kTileChannels));
     part.norms_byte_ofs = state->layout.Add(norms, kind == StreamKind::kCodes ? StreamKind::kScales : kind,
                                             sizeof(F16) * kTokensPerPage);
   };
@@ -316,8 +321,10 @@ std::unique_ptr<KeyState> MakeKeyState(const BlockShape& shape, const KeyParams&
     state->channels_byte_ofs = state->layout.Add("outlier_channels", StreamKind::kOutliers,
                                                  static_cast<size_t>(kGroups * params.outliers));
   }
-  // Room for what either implementation keeps: queries and sketches as floats, or sketches as integers with a header.
-  state->prepared_head_bytes = AlignUp(sizeof(float) * static_cast<size_t>(shape.dim + params.sketch)) + 2 * kAlignment;
+  // Room for what either implementation keeps: queries and sketches as floats, or sketches as integers with a
+  // header.
+  state->prepared_head_bytes =
+      AlignUp(sizeof(float) * static_cast<size_t>(shape.dim + params.sketch)) + 2 * kAlignment;
   state->matrix = std::move(matrix);
   return state;
 }
@@ -331,7 +338,8 @@ const CodecInfo kInfo = {
     .expectations = kExpectations,
     .max_code_mismatch = 1e-4,
     .make = Make,
-    .reference = {Encode, Decode, PrepareQuery, Score, Accumulate, Finish},
+    .reference = {Encode, Decode, PrepareQuery, Score, uniform_reference::Accumulate,
+                  uniform_reference::Finish},
     .simd = [] { return &SimdVerbs(); },
 };
 

@@ -1,5 +1,6 @@
-// qjl: keys as the signs of a Johnson-Lindenstrauss sketch and a norm, values as 2-bit token groups. See qjl.md.
-// Paper: Zandieh, Daliri, Han, "QJL: 1-Bit Quantized JL Transform for KV Cache Quantization", arXiv:2406.03482.
+// qjl: keys as the signs of a Johnson-Lindenstrauss sketch and a norm, values as 2-bit token groups. See
+// qjl.md. Paper: Zandieh, Daliri, Han, "QJL: 1-Bit Quantized JL Transform for KV Cache Quantization",
+// arXiv:2406.03482.
 //
 // With directions s_i (rows of S, each of length sqrt(dim)), q . k is estimated by
 //   sqrt(pi/2) / m * |k| * sum_i (s_i . q) sign(s_i . k),
@@ -40,9 +41,9 @@ struct KeyPart {
 struct KeyState : CodecState {
   using CodecState::CodecState;
 
-  KeyPart parts[2];    ///< inliers, outliers
-  int num_parts = 1;   ///< 1: no outliers
-  int outliers = 0;    ///< channels per group of 32 tokens
+  KeyPart parts[2];   ///< inliers, outliers
+  int num_parts = 1;  ///< 1: no outliers
+  int outliers = 0;   ///< channels per group of 32 tokens
   size_t channels_byte_ofs = 0;
   std::shared_ptr<const Sketch> matrix;  ///< S [max(m, m_o), dim]
 };
@@ -63,12 +64,13 @@ using ChannelSplit = std::array<ChannelList, 2>;
 /// Puts the `outliers` channels of most energy over rows [kGroupTokens, dim] aside; of equal ones the lower.
 ChannelSplit ChooseOutliers(const float* rows, int dim, int outliers);
 
-/// The split that is stored in a block, and its outlier half alone. REQUIRES: encoded here or accepted by decode.
+/// The split that is stored in a block, and its outlier half alone. REQUIRES: encoded here or accepted by
+/// decode.
 ChannelSplit StoredSplit(const KeyState& state, const std::byte* block, int group);
 ChannelList StoredOutliers(const KeyState& state, const std::byte* block, int group);
 
-/// Writes outlier channels and norms of a block for rows [64, dim], everything but the signs, and the splits it chose.
-/// InvalidArgument: a norm does not fit fp16.
+/// Writes outlier channels and norms of a block for rows [64, dim], everything but the signs, and the splits
+/// it chose. InvalidArgument: a norm does not fit fp16.
 Status EncodeScales(const KeyState& state, const float* rows, ChannelSplit* splits, std::byte* block);
 
 /// Corruption unless norms are finite and not negative, and outlier channels ascend and exist.
@@ -80,7 +82,8 @@ struct KeyParams {
   int outlier_sketch = 256;  ///< m_o, multiple of 16 up to kMaxSketch
 };
 
-/// A state around any matrix: tests of the estimator draw one per seed. REQUIRES: it has rows for both sketches.
+/// A state around any matrix: tests of the estimator draw one per seed. REQUIRES: it has rows for both
+/// sketches.
 std::unique_ptr<KeyState> MakeKeyState(const BlockShape& shape, const KeyParams& params,
                                        std::shared_ptr<const Sketch> matrix);
 

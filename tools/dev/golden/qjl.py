@@ -1,10 +1,11 @@
-"""Encoder of qjl keys, written from src/codec/qjl/qjl.md alone."""
+"""Golden blocks of `qjl`, written from src/codec/qjl/qjl.md."""
 
 import functools
 
 import numpy as np
 
 import tiles
+import uniform
 
 SEED = 0x514A4C
 GROUP_TOKENS = 32
@@ -58,7 +59,6 @@ def part(rows: np.ndarray, s: np.ndarray) -> tuple[bytes, bytes]:
 
 
 def encode_keys(rows: np.ndarray, sketch: int, outliers: int, outlier_sketch: int) -> bytes:
-    """Block of rows [64, dim], float32."""
     dim = rows.shape[1]
     s = directions(max(sketch, outlier_sketch if outliers else 0), dim)
     k_out = np.zeros_like(rows)
@@ -72,3 +72,13 @@ def encode_keys(rows: np.ndarray, sketch: int, outliers: int, outlier_sketch: in
     if outliers:
         streams += part(k_out, s[:outlier_sketch]) + (bytes(channels),)
     return tiles.block(streams)
+
+
+def encode(rows: np.ndarray, side: str, options: dict) -> bytes:
+    """rows [64, dim] float32 of layer 0; side "k" or "v"; options as in scheme text, {"outliers": "0"}."""
+    if side == "v":
+        return uniform.encode(rows, side, "token", int(options.get("bits", 2)), int(options.get("group", 32)))
+    first = "first_" if int(options.get("first_layers", 15)) > 0 else ""
+    defaults = {"sketch": 256, "first_sketch": 512, "outlier_sketch": 256, "first_outlier_sketch": 128}
+    sketch, outlier_sketch = (int(options.get(n, defaults[n])) for n in (first + "sketch", first + "outlier_sketch"))
+    return encode_keys(rows, sketch, int(options.get("outliers", 8)), outlier_sketch)
