@@ -1,6 +1,7 @@
 """What the Python tests are given: our programs, the demo model, the text. A test whose input is absent is skipped."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,20 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("skipped: no ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kvant(kvant_cli):
+    """Runs the `kvant` program with the arguments given: kvant("eval", ..., stdin=b"") -> finished process with text output."""
+    if os.environ.get("KVANT_LLAMA_DIR", "none") == "none":
+        pytest.skip("skipped: built without libllama")
+
+    def run(*arguments, stdin=b"", **options):
+        process = subprocess.run(
+            [kvant_cli, *map(str, arguments)], input=stdin, capture_output=True, timeout=300, check=False, **options
+        )
+        process.stdout = process.stdout.decode("utf-8", "replace")
+        process.stderr = process.stderr.decode("utf-8", "replace")
+        return process
+
+    return run

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "verb.h"
@@ -14,8 +15,7 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb, AddEvalVerb, AddInspectVerb, AddCodecsVerb,
-                              AddBenchVerb};
+constexpr AddVerb kVerbs[] = {AddRunVerb, AddEvalVerb, AddInspectVerb, AddCodecsVerb, AddBenchVerb};
 
 int Fail(std::string message, int exit_code) {
   std::replace(message.begin(), message.end(), '\n', ' ');
@@ -23,10 +23,15 @@ int Fail(std::string message, int exit_code) {
   return exit_code;
 }
 
-std::string VerbNames(const std::vector<Verb>& verbs) {
+std::string Accepted(const std::vector<Verb>& verbs) {
   std::string names;
   for (const Verb& verb : verbs) names += (names.empty() ? "" : ", ") + verb.command->get_name();
-  return names;
+  return "accepted: " + names + " (kvant --help explains them)";
+}
+
+bool IsVerb(const std::vector<Verb>& verbs, std::string_view name) {
+  return std::any_of(verbs.begin(), verbs.end(),
+                     [&](const Verb& verb) { return verb.command->get_name() == name; });
 }
 
 int Run(const Verb& verb) {
@@ -45,18 +50,20 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   std::vector<Verb> verbs;
   for (AddVerb add : kVerbs) verbs.push_back(add(app));
-  if (argc < 2)
-    return Fail("no verb; accepted: " + VerbNames(verbs) + " (kvant --help explains them)", kUsage);
+  if (argc < 2) return Fail("no verb; " + Accepted(verbs), kUsage);
+  // CLI11 would not name it.
+  if (argv[1][0] != '-' && !IsVerb(verbs, argv[1])) {
+    return Fail("unknown verb '" + std::string(argv[1]) + "'; " + Accepted(verbs), kUsage);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    const bool has_verb = !app.get_subcommands().empty();
-    const std::string accepted = has_verb
-                                     ? "see kvant " + app.get_subcommands().front()->get_name() + " --help"
-                                     : "accepted verbs: " + VerbNames(verbs);
-    return Fail(std::string(error.what()) + "; " + accepted, kUsage);
+    const auto parsed = app.get_subcommands();
+    const std::string help =
+        parsed.empty() ? Accepted(verbs) : "see kvant " + parsed.front()->get_name() + " --help";
+    return Fail(std::string(error.what()) + "; " + help, kUsage);
   }
   const auto chosen =
       std::find_if(verbs.begin(), verbs.end(), [](const Verb& v) { return v.command->parsed(); });

@@ -1,0 +1,186 @@
+"""The verbs of the command line, end to end on the demo model. Small sizes: the numbers are checked for sense, not for quality."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+TEXT = ROOT / "DESIGN.md"
+SMALL = ["--tokens", 448, "--needles", 2, "--decode", 2, "--threads", 2]
+
+
+@pytest.fixture(scope="module")
+def evaluated(kvant, demo_model, tmp_path_factory):
+    """One evaluation: (finished process, JSON, HTML)."""
+    folder = tmp_path_factory.mktemp("eval")
+    caches = "f16,llama:q8_0,kv4,k=int:4 v=int:2"
+    outputs = ["--json", folder / "a.json", "--html", folder / "a.html"]
+    process = kvant("eval", demo_model, "--text", TEXT, "--cache", caches, *outputs, *SMALL)
+    assert process.returncode == 0, process.stderr
+    return process, json.loads((folder / "a.json").read_text()), (folder / "a.html").read_text()
+
+
+def row(report, cache):
+    return next(r for r in report["rows"] if r["cache"] == cache)
+
+
+# ---- eval
+
+
+def test_eval_prints_one_row_per_cache_and_no_progress_bar(evaluated):
+    process, _, _ = evaluated
+    assert process.stderr == ""
+    for cache in ("f16", "llama:q8_0", "kv4", "k=int:4 v=int:2"):
+        assert f"\n{cache} " in process.stdout
+
+
+def test_eval_reference_is_exact(evaluated):
+    _, report, _ = evaluated
+    f16 = report["rows"][0]
+    assert f16["cache"] == "f16"
+    assert (f16["kl"], f16["top1"], f16["memory"]["bits_per_value"]) == (0, 1, 16)
+    assert f16["positions"] == 448 - 224 - 1
+    assert 5 < f16["perplexity"] < 500
+    assert f16["perplexity"] == f16["perplexity_fp16"]
+
+
+def test_eval_orders_caches_by_their_bits(evaluated):
+    _, report, _ = evaluated
+    q8, kv4, mixed = (row(report, c) for c in ("llama:q8_0", "kv4", "k=int:4 v=int:2"))
+    assert 0 < q8["kl"] < kv4["kl"] < mixed["kl"] < 1
+    assert q8["memory"]["bits_per_value"] == 8.5
+    assert 3 < mixed["memory"]["bits_per_value"] < kv4["memory"]["bits_per_value"] < 8
+    assert mixed["scheme"].startswith("k=int:bits=4 v=int:bits=2")
+
+
+def test_eval_bits_are_the_sum_of_their_kinds(evaluated):
+    _, report, _ = evaluated
+    for r in report["rows"]:
+        memory = r["memory"]
+        assert sum(memory["bits_by_kind"].values()) == pytest.approx(memory["bits_per_value"])
+        assert memory["bits_per_value"] * memory["fp16_bytes"] / 16 == pytest.approx(memory["held_bytes"])
+
+
+def test_eval_measures_times_and_memory(evaluated):
+    _, report, _ = evaluated
+    for r in report["rows"]:
+        assert r["measured"]["prefill_tokens_per_s"] > 0
+        assert r["measured"]["decode_ms"] > 0
+        assert r["measured"]["process_bytes"] > r["memory"]["held_bytes"] / 2
+
+
+def test_eval_html_is_self_contained(evaluated):
+    _, _, html = evaluated
+    assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
+    assert "llama:q8_0" in html
+    assert "http" not in html and "<script" not in html
+
+
+def test_eval_gives_the_same_numbers_twice(kvant, demo_model, evaluated, tmp_path):
+    _, first, _ = evaluated
+    process = kvant(
+        "eval", demo_model, "--text", TEXT, "--cache", "kv4", "--cache", "k=int:4 v=int:2", "--json", tmp_path / "b", *SMALL
+    )
+    assert process.returncode == 0, process.stderr
+    second = json.loads((tmp_path / "b").read_text())
+    for cache in ("f16", "kv4", "k=int:4 v=int:2"):
+        a, b = row(first, cache), row(second, cache)
+        del a["measured"], b["measured"]
+        assert a == b
+
+
+def test_eval_reads_standard_input_and_prints_markdown(kvant, demo_model):
+    arguments = ["--cache", "kv8", "--tokens", 128, "--needles", 0, "--decode", 0, "--markdown"]
+    process = kvant("eval", demo_model, "--text", "-", *arguments, stdin=TEXT.read_bytes())
+    assert process.returncode == 0, process.stderr
+    assert "| kv8 |" in process.stdout and "on stdin: 128 tokens" in process.stdout
+
+
+# ---- run
+
+FACT = "The secret number of Kalo is 48213. "
+FILLER = "It was a cold morning and the ship lay still in the harbour while the men went about their work. " * 12
+QUESTION = "\nQuestion: What is the secret number of Kalo? Answer:"
+
+
+@pytest.mark.parametrize("cache", ["f16", "llama:q8_0", "kv8", "kv4", "kv3"])
+def test_run_answers_from_the_cache(kvant, demo_model, cache):
+    process = kvant("run", demo_model, "-p", FACT + FILLER + QUESTION, "--cache", cache, "-n", 5, "--context", 512)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip().startswith("48213")
+    assert process.stderr.count("\n") == 1
+    for part in (f"cache {cache} holds", "fp16:", "bits per value", "prefill", "decode"):
+        assert part in process.stderr
+
+
+def test_run_takes_the_prompt_from_file_and_standard_input(kvant, demo_model, tmp_path):
+    prompt = (FACT + QUESTION).encode()
+    (tmp_path / "prompt.txt").write_bytes(prompt)
+    from_file = kvant("run", demo_model, "--file", tmp_path / "prompt.txt", "-n", 5)
+    from_input = kvant("run", demo_model, "-n", 5, stdin=prompt)
+    assert from_file.returncode == 0, from_file.stderr
+    assert from_file.stdout == from_input.stdout != ""
+
+
+def test_run_draws_by_seed(kvant, demo_model):
+    def draw(*arguments):
+        process = kvant("run", demo_model, "-p", "Once upon a time", "-n", 16, *arguments)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    assert draw() == draw("--seed", 2)  # greedy needs none
+    warm = ["--temperature", 1.5, "--seed"]
+    assert draw(*warm, 1) == draw(*warm, 1) != draw(*warm, 2)
+
+
+# ---- inspect, codecs, the rest
+
+
+def test_inspect_shows_shapes_costs_and_the_largest_context(kvant, demo_model):
+    process = kvant("inspect", demo_model, "--memory", "50MB", "--cache", "k=int:4 v=int:2")
+    assert process.returncode == 0, process.stderr
+    rows = {line.split("  ")[0]: line.split() for line in process.stdout.splitlines() if line}
+    assert rows["0-11"][1:] == ["2", "128", "128", "1024"]
+    assert rows["f16"][1:] == ["12288", "16.00", "201.3", str(50_000_000 // 12288)]
+    assert float(rows["kv2"][2]) < float(rows["kv3"][2]) < float(rows["kv4"][2]) < float(rows["kv8"][2]) < 16
+    assert "k=int:4 v=int:2" in rows
+
+
+def test_inspect_agrees_with_a_real_run(kvant, demo_model):
+    """The largest context for a memory size fits into that memory limit, twice as much does not."""
+    lines = kvant("inspect", demo_model, "--memory", "2MB", "--cache", "int:4").stdout.splitlines()
+    tokens = int(next(line for line in lines if line.startswith("int:4")).split()[-1])
+    text = TEXT.read_text()
+    fits = ["-p", text, "--cache", "int:4", "--memory-limit", "3MB", "-n", 1, "--context"]
+    assert 200 < tokens < 600
+    assert kvant("run", demo_model, *fits, 4096).returncode == 1  # more tokens than the limit holds
+    short = text[: 2 * tokens]
+    assert kvant("run", demo_model, "-p", short, *fits[2:], 4096).returncode == 0
+
+
+def test_codecs_lists_each_codec_with_its_numbers(kvant):
+    process = kvant("codecs")
+    assert process.returncode == 0, process.stderr
+    measured = [line.split() for line in process.stdout.split("relative error")[1].splitlines()]
+    numbers = {(f[0], f[1]): (float(f[2]), float(f[3])) for f in measured if len(f) == 4 and f[1] in "KV"}
+    assert numbers["raw", "K"][0] == 16 and numbers["raw", "K"][1] < 0.001
+    assert numbers["int:bits=8", "K"][1] < numbers["int", "K"][1] < numbers["int:bits=2", "K"][1] < 1
+    assert "| raw | type | fp16 | fp16, bf16 |" in kvant("codecs", "--markdown").stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "eval", "inspect", "codecs", "bench"])
+def test_help_is_not_an_error(kvant, verb):
+    process = kvant(verb, "--help")
+    assert process.returncode == 0 and process.stderr == ""
+    assert verb in process.stdout
+
+
+def test_interrupt_leaves_no_file(kvant_cli, kvant, demo_model, tmp_path):
+    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json"]
+    process = subprocess.Popen([kvant_cli, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(2)
+    assert process.wait(60) != 0
+    assert list(tmp_path.iterdir()) == []

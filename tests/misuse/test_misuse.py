@@ -1,0 +1,182 @@
+"""Wrong input: one line that names the thing, its value and what is accepted; the right exit code; nothing left behind."""
+
+import pytest
+from conftest import ROOT
+
+FAILED, USAGE = 1, 2
+TEXT = ROOT / "DESIGN.md"
+
+
+@pytest.fixture(name="refused")
+def fixture_refused(kvant, tmp_path):
+    """refused(code, words, *arguments): runs kvant in an empty folder and checks how it refuses."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+
+    def check(code, words, *arguments, **options):
+        process = kvant(*arguments, cwd=folder, **options)
+        assert process.returncode == code, process.stderr
+        assert process.stderr.startswith("kvant: error: ")
+        assert process.stderr.count("\n") == 1 and process.stderr.endswith("\n")
+        assert process.stdout == ""
+        for word in words:
+            assert word in process.stderr
+        assert list(folder.iterdir()) == []
+
+    return check
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+# ---- command line
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (["no verb", "run, eval, inspect, codecs"], []),
+        (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
+        (["MODEL", "required"], ["run"]),
+        (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
+        (["--threads", "0", "1 to 512"], ["run", "m.gguf", "--threads", "0"]),
+        (["--threads", "two"], ["run", "m.gguf", "--threads", "two"]),
+        (["--predict", "-1"], ["run", "m.gguf", "-n", "-1"]),
+        (["--temperature", "-0.5"], ["run", "m.gguf", "--temperature", "-0.5"]),
+        (["--prompt", "--file"], ["run", "m.gguf", "-p", "x", "--file", "y"]),
+        (["--text", "required"], ["eval", "m.gguf"]),
+        (["--memory", "lots"], ["inspect", "m.gguf", "--memory", "lots"]),
+        (["--tokens", "7"], ["eval", "m.gguf", "--text", "t", "--tokens", "7"]),
+    ],
+)
+def test_command_lines(refused, words, arguments):
+    refused(USAGE, words, *arguments)
+
+
+# ---- models
+
+
+def test_missing_model(refused):
+    for verb in (["run", "no.gguf", "-p", "x"], ["inspect", "no.gguf"], ["eval", "no.gguf", "--text", TEXT]):
+        refused(FAILED, ["no.gguf", "No such file"], *verb)
+
+
+def test_truncated_model(refused, demo_model, tmp_path):
+    whole = demo_model.read_bytes()
+    for size in (0, 100, 100_000, len(whole) - 1):
+        path = write(tmp_path / "cut.gguf", whole[:size])
+        refused(FAILED, ["cut.gguf"], "run", path, "-p", "x")
+        refused(FAILED, ["cut.gguf"], "inspect", path)
+
+
+def test_foreign_file_as_model(refused, tmp_path):
+    path = write(tmp_path / "picture.gguf", b"\x89PNG\r\n\x1a\n" + bytes(5000))
+    refused(FAILED, ["picture.gguf", "not a GGUF"], "inspect", path)
+    refused(FAILED, [str(tmp_path)], "inspect", tmp_path)
+
+
+# ---- caches
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("kv5", ["kv5", "kv4"]),
+        ("zip:4", ["zip", "int"]),
+        ("int:5", ["int", "bits", "5", "2, 3, 4, 8"]),
+        ("int:colour=red", ["int", "colour", "bits"]),
+        ("k=int:4 v=zip:4", ["zip", "accepted"]),
+        ("int:4 sink=1000", ["sink", "1000", "0..64"]),
+        ("llama:q9_9", ["q9_9", "q8_0"]),
+        ("int:4 hello", ["hello", "k=, v="]),
+        ("", ["empty", "kv4"]),
+    ],
+)
+def test_caches(refused, demo_model, cache, words):
+    refused(USAGE, words, "run", demo_model, "-p", "x", "--cache", cache)
+    refused(USAGE, words, "eval", demo_model, "--text", TEXT, "--tokens", 128, "--cache", "kv8," + cache)
+
+
+# ---- sizes
+
+
+def test_context_beyond_the_model(refused, demo_model):
+    refused(USAGE, ["context", "20000", "16384"], "run", demo_model, "-p", "x", "--context", 20000)
+    refused(USAGE, ["tokens", "20000", "16384", "accepted"], "eval", demo_model, "--text", TEXT, "--tokens", 20000)
+
+
+def test_prompt_beyond_the_context(refused, demo_model):
+    refused(USAGE, ["--context 64", "--predict 16", "at least"], "run", demo_model, "--file", TEXT, "--context", 64, "-n", 16)
+
+
+def test_text_too_short_for_the_tokens(refused, demo_model):
+    refused(USAGE, ["DESIGN.md", "8192", "accepted: up to"], "eval", demo_model, "--text", TEXT, "--tokens", 8192)
+
+
+def test_needles_that_do_not_fit(refused, demo_model):
+    refused(USAGE, ["50 needles", "256"], "eval", demo_model, "--text", TEXT, "--tokens", 256, "--needles", 50)
+
+
+def test_skip_that_leaves_nothing(refused, demo_model):
+    refused(USAGE, ["skip 256", "1..254"], "eval", demo_model, "--text", TEXT, "--tokens", 256, "--skip", 256)
+
+
+def test_memory_limit(refused, demo_model):
+    limit = ["--memory-limit", "100KB"]
+    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "int:4", *limit)
+    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "llama:q8_0", *limit)
+
+
+# ---- text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["empty"]),
+        (b" \n\t ", ["empty"]),
+        (b"caf\xe9 au lait", ["not UTF-8", "0xE9", "offset 3"]),
+        ("text".encode("utf-16"), ["not UTF-8", "0xFF", "offset 0"]),
+    ],
+)
+def test_text_that_is_none(refused, demo_model, tmp_path, content, words):
+    path = write(tmp_path / "text.txt", content)
+    refused(FAILED, ["text.txt", *words], "eval", demo_model, "--text", path)
+    refused(FAILED, ["text.txt", *words], "run", demo_model, "--file", path)
+    refused(FAILED, ["standard input", *words], "run", demo_model, stdin=content)
+
+
+def test_text_that_cannot_be_read(refused, demo_model, tmp_path):
+    refused(FAILED, ["no.txt", "No such file"], "eval", demo_model, "--text", tmp_path / "no.txt")
+    refused(FAILED, [str(tmp_path), "folder"], "eval", demo_model, "--text", tmp_path)
+
+
+# ---- output
+
+
+def test_output_that_cannot_be_written_is_refused_before_the_work(refused, tmp_path):
+    # The model does not exist: had the work begun, the message would be about it.
+    missing = tmp_path / "no" / "a.json"
+    refused(FAILED, [str(missing), "cannot be written"], "eval", "no.gguf", "--text", TEXT, "--json", missing)
+    refused(FAILED, [str(tmp_path), "cannot be written"], "eval", "no.gguf", "--text", TEXT, "--html", tmp_path)
+
+
+def test_failure_keeps_the_old_result(refused, demo_model, tmp_path):
+    path = write(tmp_path / "a.json", b"old")
+    refused(USAGE, ["zip"], "eval", demo_model, "--text", TEXT, "--cache", "zip", "--tokens", 128, "--json", path)
+    assert path.read_bytes() == b"old"
+
+
+def test_full_standard_output(kvant):
+    with open("/dev/full", "wb") as full:
+        import subprocess, os
+
+        process = subprocess.run([os.environ["KVANT_CLI"], "codecs"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert process.returncode == FAILED
+    assert b"standard output" in process.stderr
+
+
+def test_chat_without_a_template(refused, demo_model):
+    refused(FAILED, ["chat template"], "run", demo_model, "-p", "x", "--chat")
