@@ -17,7 +17,7 @@ using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 
 constexpr int kHeads = 8;
 constexpr int kDim = 128;
-constexpr int kTokens = 1024;
+constexpr int kTokens = 2048;
 constexpr uint32_t kSeed = 20261122;
 
 // ---- rows
