@@ -145,7 +145,7 @@ TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
 
 TEST(AttentionTest, HeadSizesAndSharing) {
   for (const int dim : {64, 80, 96, 128, 192, 256}) {
-    ExpectMatches({.scheme = "k=decoquant:4 v=int:4,group=16", .shape = {2, dim, dim}});
+    ExpectMatches({.scheme = "k=int:4,axis=channel v=decoquant:3", .shape = {2, dim, dim}});
   }
   for (const int heads : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16}) ExpectMatches({.heads_per_kv = heads});
   ExpectMatches({.shape = {3, 192, 128}});
@@ -204,7 +204,7 @@ TEST(AttentionTest, TeamsOfAnySizeAgree) {
   Problem p = {.tokens = 3000};
   Attention run(p);
   const std::vector<float> one = run.Fused(1);
-  for (const int threads : {2, 3, 5}) EXPECT_LE(RelativeError(run.Fused(threads), one), 1e-6) << threads;
+  for (const int threads : {2, 3, 5}) EXPECT_LE(RelativeError(run.Fused(threads), one), 2e-5) << threads;  // weights have 14 bits
   EXPECT_EQ(run.Fused(3), run.Fused(3));
 }
 
