@@ -12,7 +12,8 @@ namespace {
 
 // ---- the map of a segment, one row at a time
 
-void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const ReflectorView&, float*), float* row) {
+void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const ReflectorView&, float*),
+                   float* row) {
   if (map.reflectors.dim == 0) return;
   for (int c = 0; c < s.shape.dim; c += map.reflectors.dim) reflect(map.reflectors, row + c);
 }
@@ -40,8 +41,12 @@ void QueryRow(const State& s, const SegmentMap& map, float* row) {
 
 // ---- single values of a block
 
-const F16* Scales(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.scales_ofs); }
-const F16* Means(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.means_ofs); }
+const F16* Scales(const State& s, const std::byte* block) {
+  return reinterpret_cast<const F16*>(block + s.scales_ofs);
+}
+const F16* Means(const State& s, const std::byte* block) {
+  return reinterpret_cast<const F16*>(block + s.means_ofs);
+}
 
 // Visits (token, channel, value) of the latents, in units of the token's scale.
 template <typename Visit>
@@ -52,7 +57,8 @@ void ForEachLatent(const State& s, const SegmentMap& map, const std::byte* block
     if (bits == 0) continue;
     for (int t = 0; t < kTokensPerPage; ++t) {
       for (int c = 0; c < kTileChannels; ++c) {
-        visit(t, tile * kTileChannels + c, CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c)));
+        visit(t, tile * kTileChannels + c,
+              CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c)));
       }
     }
   }
@@ -111,7 +117,8 @@ Status Encode(const CodecState& state, const std::byte* basis, const float* rows
     QuantizeRow(quantizer, row, codes, &scale);
     const F16 stored = ToF16(scale);
     if (!std::isfinite(ToFloat(stored))) {
-      return Status::InvalidArgument(StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), t));
+      return Status::InvalidArgument(
+          StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), t));
     }
     reinterpret_cast<F16*>(block + s.scales_ofs)[t] = stored;
     SetRowCodes(s, map, t, codes, block + s.codes_ofs);
@@ -159,7 +166,8 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
   });
   for (int h = 0; h < heads; ++h) {
     float bias = 0.0f;
-    for (int c = 0; s.centred && c < s.shape.dim; ++c) bias += q[(2 * h + 1) * s.shape.dim + c] * ToFloat(Means(s, block)[c]);
+    for (int c = 0; s.centred && c < s.shape.dim; ++c)
+      bias += q[(2 * h + 1) * s.shape.dim + c] * ToFloat(Means(s, block)[c]);
     for (int t = 0; t < kTokensPerPage; ++t) {
       float& score = scores[h * kTokensPerPage + t];
       score = score * ToFloat(Scales(s, block)[t]) + bias;
@@ -198,7 +206,8 @@ void Finish(const CodecState& state, const std::byte* basis, const float* acc, i
 // ---- the row of the registry
 
 constexpr OptionInfo kOptions[] = {
-    {"bits", "4", "0.5..8 in steps of 0.125", "average bits of a code, rounded down to what the tiles can hold"},
+    {"bits", "4", "0.5..8 in steps of 0.125",
+     "average bits of a code, rounded down to what the tiles can hold"},
     {"gauge", "hadamard", "hadamard, sqrt, bal, klt", "how rows are decomposed (sqrt: as published)"},
     {"code", "auto", "auto, lm, uniform, absmax", "codebook (auto: absmax for gauge=sqrt, else lm)"},
     {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
@@ -206,7 +215,8 @@ constexpr OptionInfo kOptions[] = {
     {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all"},
 };
 
-// Measured on N(0,1) rows with the built-in map, +-4 %. Keys: means cost 1/4 bit, and unbiased scales error at few bits.
+// Measured on N(0,1) rows with the built-in map, +-4 %. Keys: means cost 1/4 bit, and unbiased scales error
+// at few bits.
 constexpr Expectation kExpectations[] = {
     {"", Side::kKey, 4.375, 0.092, 0.0997},
     {"bits=3", Side::kKey, 3.375, 0.178, 0.193},

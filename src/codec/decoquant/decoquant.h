@@ -1,9 +1,10 @@
-// decoquant: rows in a decomposed basis with low-bit codes. Liu et al., "Unlocking Data-free Low-bit Quantization with
-// Matrix Decomposition for KV Cache Compression", ACL 2024 (arXiv:2405.12591).
+// decoquant: rows in a decomposed basis with low-bit codes. Liu et al., "Unlocking Data-free Low-bit
+// Quantization with Matrix Decomposition for KV Cache Compression", ACL 2024 (arXiv:2405.12591).
 //
-// A block is written as F = T S: the large factor T (one row per token) becomes codes with one scale per token, the
-// small factor S is a fixed transform or is fitted to a segment. S never meets the tokens again: it is applied to the
-// query before scores, and to the output after them. decoquant.md holds bytes, maths and the differences to the paper.
+// A block is written as F = T S: the large factor T (one row per token) becomes codes with one scale per
+// token, the small factor S is a fixed transform or is fitted to a segment. S never meets the tokens again:
+// it is applied to the query before scores, and to the output after them. decoquant.md holds bytes, maths and
+// the differences to the paper.
 #pragma once
 
 #include <cstddef>
@@ -18,14 +19,15 @@ namespace kvant::decoquant {
 /// How the small factor is made; see decoquant.md "Gauges".
 enum class Gauge { kHadamard, kSqrt, kBalanced, kKlt };
 
-/// Blocks over several heads serve only to reproduce the paper, which has one scale per token over all of them.
+/// Blocks over several heads serve only to reproduce the paper, which has one scale per token over all of
+/// them.
 constexpr int kMaxDim = 1024;
 constexpr int kMaxTiles = kMaxDim / kTileChannels;
 /// Channels per group that share the small factor when gauge=sqrt.
 constexpr int kSqrtFold = 16;
 
-/// Streams of a block: "means" (centred only; F16 [dim]), "scales" (F16 [64]), "codes" (tiles of the widths in force,
-/// kTokenLane for keys, kChannelLane for values).
+/// Streams of a block: "means" (centred only; F16 [dim]), "scales" (F16 [64]), "codes" (tiles of the widths
+/// in force, kTokenLane for keys, kChannelLane for values).
 struct State : CodecState {
   using CodecState::CodecState;
 
@@ -34,28 +36,32 @@ struct State : CodecState {
   const CodebookSet* books = nullptr;
   ScaleRule rule = ScaleRule::kLeastSquares;
   int num_tiles = 0;
-  int total_bits = 0;                 ///< sum of the tiles' widths, whatever the basis
+  int total_bits = 0;                    ///< sum of the tiles' widths, whatever the basis
   uint8_t default_bits[kMaxTiles] = {};  ///< widths before the first fit, and of gauges with equal tiles
   size_t means_ofs = 0;
   size_t scales_ofs = 0;
   size_t codes_ofs = 0;
 
-  TileOrder order() const { return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
+  TileOrder order() const {
+    return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
+  }
   int fold() const { return gauge == Gauge::kSqrt ? kSqrtFold : shape.dim; }
   bool fitted() const { return gauge != Gauge::kHadamard; }
 };
 
 inline const State& AsState(const CodecState& state) { return static_cast<const State&>(state); }
 
-/// The linear map of one segment: latents = mix(reflect(row) / gain), and its inverse. A view of a basis, or of
-/// nothing for the built-in map.
+/// The linear map of one segment: latents = mix(reflect(row) / gain), and its inverse. A view of a basis, or
+/// of nothing for the built-in map.
 struct SegmentMap {
-  const uint8_t* bits;        ///< [num_tiles]
-  ReflectorView reflectors;   ///< applied to each group of reflectors.dim channels; dim 0: none
-  const F16* maybe_gains;     ///< [fold]; null: 1
-  bool mix;                   ///< Hadamard transform of all channels at the end
+  const uint8_t* bits;       ///< [num_tiles]
+  ReflectorView reflectors;  ///< applied to each group of reflectors.dim channels; dim 0: none
+  const F16* maybe_gains;    ///< [fold]; null: 1
+  bool mix;                  ///< Hadamard transform of all channels at the end
 
-  float gain(int channel, int fold) const { return maybe_gains ? ToFloat(maybe_gains[channel % fold]) : 1.0f; }
+  float gain(int channel, int fold) const {
+    return maybe_gains ? ToFloat(maybe_gains[channel % fold]) : 1.0f;
+  }
 };
 
 /// Bytes of a basis: widths [num_tiles, padded to 16], gains F16 [fold], reflectors (parts/reflectors.h).
@@ -68,8 +74,8 @@ BasisLayout LayoutOfBasis(const State& state);
 
 /// `basis` may be null.
 SegmentMap MapOf(const State& state, const std::byte* basis);
-/// The weights of latent channels in a row's scale: gain^2 where latents are uncorrelated coordinates (klt), else none.
-/// Fills weights [dim] and returns them, or returns null.
+/// The weights of latent channels in a row's scale: gain^2 where latents are uncorrelated coordinates (klt),
+/// else none. Fills weights [dim] and returns them, or returns null.
 const float* ScaleWeights(const State& state, const SegmentMap& map, float* weights);
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options);

@@ -13,8 +13,8 @@
 namespace kvant::decoquant {
 namespace {
 
-// Directions weaker than this share of the strongest are treated as if they had it, so that tokens unlike those of the
-// fit do not blow up in them.
+// Directions weaker than this share of the strongest are treated as if they had it, so that tokens unlike
+// those of the fit do not blow up in them.
 constexpr float kVarianceFloor = 1e-6f;
 
 // Mean-free copy of the pages of `rows`, when blocks are encoded so.
@@ -75,7 +75,8 @@ std::vector<float> LatentVariances(const ReflectorView& q, std::vector<float> c)
   return variances;
 }
 
-// Standard deviation for klt (latents get unit variance), its root for the balanced gauges; relative to the largest.
+// Standard deviation for klt (latents get unit variance), its root for the balanced gauges; relative to the
+// largest.
 void StoreGains(const State& s, std::span<const float> variances, F16* gains) {
   const float max = *std::max_element(variances.begin(), variances.end());
   for (size_t j = 0; j < variances.size(); ++j) {
@@ -105,7 +106,8 @@ BasisLayout LayoutOfBasis(const State& state) {
 SegmentMap MapOf(const State& state, const std::byte* basis) {
   if (basis == nullptr) return {state.default_bits, {}, nullptr, state.gauge != Gauge::kSqrt};
   const BasisLayout layout = LayoutOfBasis(state);
-  return {reinterpret_cast<const uint8_t*>(basis), ViewReflectors(basis + layout.reflectors_ofs, state.fold()),
+  return {reinterpret_cast<const uint8_t*>(basis),
+          ViewReflectors(basis + layout.reflectors_ofs, state.fold()),
           reinterpret_cast<const F16*>(basis + layout.gains_ofs), state.gauge == Gauge::kBalanced};
 }
 
@@ -125,7 +127,8 @@ Status FitBasis(const CodecState& state, const float* rows, size_t tokens, std::
   std::memset(basis, 0, layout.bytes);
   const std::vector<float> covariance = Covariance(s, rows, tokens);
   for (const float value : covariance) {
-    if (!std::isfinite(value)) return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
+    if (!std::isfinite(value))
+      return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
   }
   std::vector<float> vectors(fold * fold);
   std::vector<float> values(fold);
@@ -142,18 +145,23 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   const SegmentMap map = MapOf(s, basis);
   int total = 0;
   for (int tile = 0; tile < s.num_tiles; ++tile) {
-    if (!ValidTileBits(map.bits[tile])) return Status::Corruption(StrFormat("decoquant: tile %d has width %d", tile, map.bits[tile]));
-    if (s.gauge != Gauge::kKlt && map.bits[tile] != s.default_bits[tile]) return Status::Corruption("decoquant: widths differ from the options");
+    if (!ValidTileBits(map.bits[tile]))
+      return Status::Corruption(StrFormat("decoquant: tile %d has width %d", tile, map.bits[tile]));
+    if (s.gauge != Gauge::kKlt && map.bits[tile] != s.default_bits[tile])
+      return Status::Corruption("decoquant: widths differ from the options");
     total += map.bits[tile];
   }
-  if (total != s.total_bits) return Status::Corruption(StrFormat("decoquant: widths sum to %d instead of %d", total, s.total_bits));
+  if (total != s.total_bits)
+    return Status::Corruption(StrFormat("decoquant: widths sum to %d instead of %d", total, s.total_bits));
   for (int j = 0; j < s.fold(); ++j) {
     const float gain = ToFloat(map.maybe_gains[j]);
-    if (!(gain >= 1e-4f && gain <= 1.0f)) return Status::Corruption(StrFormat("decoquant: gain of channel %d is out of range", j));
+    if (!(gain >= 1e-4f && gain <= 1.0f))
+      return Status::Corruption(StrFormat("decoquant: gain of channel %d is out of range", j));
   }
   for (int k = 0; k < s.fold() - 1; ++k) {
     const float scale = ToFloat(map.reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f)) return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
+    if (!(scale >= 0.0f && scale <= 1.0f))
+      return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
   }
   return Status::Ok();
 }

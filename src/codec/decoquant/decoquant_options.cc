@@ -62,7 +62,8 @@ void SetLayout(State* s) {
   const auto dim = static_cast<size_t>(s->shape.dim);
   if (s->centred) s->means_ofs = s->layout.Add("means", StreamKind::kMeans, dim * sizeof(F16));
   s->scales_ofs = s->layout.Add("scales", StreamKind::kScales, kTokensPerPage * sizeof(F16));
-  s->codes_ofs = s->layout.Add("codes", StreamKind::kCodes, TileBytes(1) * static_cast<size_t>(s->total_bits));
+  s->codes_ofs =
+      s->layout.Add("codes", StreamKind::kCodes, TileBytes(1) * static_cast<size_t>(s->total_bits));
   s->prepared_head_bytes = 2 * dim * sizeof(float);
   s->acc_dim = s->shape.dim * (s->centred ? 2 : 1) + 16;
 }
@@ -84,7 +85,8 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   if (shape.dim > kMaxDim || (options.gauge != Gauge::kSqrt && shape.dim > 256)) {
     return Status::NotSupported(StrFormat("decoquant: head size %d is not supported", shape.dim));
   }
-  if (options.code == Code::kAuto) options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
+  if (options.code == Code::kAuto)
+    options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
   if (options.code == Code::kAbsMax) KVANT_TRY(CheckAbsMax(reader, options));
   auto s = std::make_unique<State>(shape);
   const bool key = shape.side == Side::kKey;

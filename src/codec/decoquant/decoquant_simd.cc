@@ -1,5 +1,5 @@
-// The fast verbs: strips of 16 rows through the kernels of parts/ to encode, tile kernels to read. No target-specific
-// code here; the kernels are dispatched.
+// The fast verbs: strips of 16 rows through the kernels of parts/ to encode, tile kernels to read. No
+// target-specific code here; the kernels are dispatched.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -55,7 +55,9 @@ void QueriesToLatents(const State& s, const SegmentMap& map, float* strip) {
 
 // ---- parts of a block
 
-const uint16_t* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const uint16_t*>(block + ofs); }
+const uint16_t* Halves(const std::byte* block, size_t ofs) {
+  return reinterpret_cast<const uint16_t*>(block + ofs);
+}
 
 TileMatrix Tiles(const State& s, const SegmentMap& map, const std::byte* block) {
   return {block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null()};
@@ -86,7 +88,8 @@ Status StoreScales(const float* scales, std::byte* block, size_t ofs) {
   for (int t = 0; t < kTokensPerPage; ++t) {
     const F16 stored = ToF16(scales[t]);
     if (!std::isfinite(ToFloat(stored))) {
-      return Status::InvalidArgument(StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scales[t]), t));
+      return Status::InvalidArgument(
+          StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scales[t]), t));
     }
     reinterpret_cast<F16*>(block + ofs)[t] = stored;
   }
@@ -110,11 +113,13 @@ Status Encode(const CodecState& state, const std::byte* basis, const float* rows
   alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
   float scales[kTokensPerPage];
   for (int t = 0; t < kTokensPerPage; t += 2 * kStripRows) {
-    for (int i = 0; i < 2; ++i) LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
+    for (int i = 0; i < 2; ++i)
+      LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
     ToLatents(s, map, 2, strips);
     for (int i = 0; i < 2; ++i) {
       const int first = t + i * kStripRows;
-      GetGainQuantizerKernels().quantize(quantizer, strips + i * dim * kStripRows, codes + first * dim, scales + first);
+      GetGainQuantizerKernels().quantize(quantizer, strips + i * dim * kStripRows, codes + first * dim,
+                                         scales + first);
     }
   }
   KVANT_TRY(StoreScales(scales, block, s.scales_ofs));
@@ -126,12 +131,15 @@ Status Encode(const CodecState& state, const std::byte* basis, const float* rows
 }
 
 // Unit values of the codes of a strip's rows [16, dim], times the rows' scales.
-void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, const float* scales, float* strip) {
+void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, const float* scales,
+                float* strip) {
   for (int tile = 0; tile < s.num_tiles; ++tile) {
     float values[1 << kMaxCodeWidth];
-    for (int code = 0; code < 1 << map.bits[tile]; ++code) values[code] = CodeValue(*s.books, map.bits[tile], code);
+    for (int code = 0; code < 1 << map.bits[tile]; ++code)
+      values[code] = CodeValue(*s.books, map.bits[tile], code);
     for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
-      for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
+      for (int r = 0; r < kStripRows; ++r)
+        strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
     }
   }
 }
@@ -167,8 +175,8 @@ Status Decode(const CodecState& state, const std::byte* basis, const std::byte* 
   return Status::Ok();
 }
 
-// Prepared queries: queries float [heads][dim] (for the means), unit float [heads], offset int32 [heads], then the
-// integer operand of the tile kernels.
+// Prepared queries: queries float [heads][dim] (for the means), unit float [heads], offset int32 [heads],
+// then the integer operand of the tile kernels.
 struct PreparedView {
   float* queries;
   float* unit;
@@ -216,8 +224,10 @@ void PrepareQuery(const CodecState& state, const std::byte* basis, const float* 
   alignas(64) float steps[kMaxStripDim];
   for (int c = 0; c < s.shape.dim; ++c) steps[c] = s.books->by_bits[map.bits[c / kTileChannels]].step;
   const int planes = Planes(s, map);
-  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, planes, steps, view.operand, view.unit, view.offset);
-  for (int h = 0; h < heads; ++h) view.offset[h] = CentreOffset(s, map, view.operand + h * planes * s.shape.dim, planes);
+  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, planes, steps, view.operand,
+                                        view.unit, view.offset);
+  for (int h = 0; h < heads; ++h)
+    view.offset[h] = CentreOffset(s, map, view.operand + h * planes * s.shape.dim, planes);
 }
 
 void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
@@ -237,11 +247,12 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
   const int planes = Planes(s, map);
   alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
   GetTileKernels().score(Tiles(s, map, block), view.operand, heads * planes, 0, kTokensPerPage, sums);
-  fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
+  fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias,
+                      scores);
 }
 
-// Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means when
-// centred.
+// Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means
+// when centred.
 void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
                 int heads, float* acc) {
   const State& s = AsState(state);

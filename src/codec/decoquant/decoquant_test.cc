@@ -27,7 +27,8 @@ AlignedBuffer<float> Rows(int count, int dim, float decay, uint32_t seed) {
   AlignedBuffer<float> rows(static_cast<size_t>(count * dim));
   for (int t = 0; t < count; ++t) {
     float* row = rows.data() + t * dim;
-    for (int c = 0; c < dim; ++c) row[c] = normal(rng) * std::exp(-decay * static_cast<float>(c) / static_cast<float>(dim));
+    for (int c = 0; c < dim; ++c)
+      row[c] = normal(rng) * std::exp(-decay * static_cast<float>(c) / static_cast<float>(dim));
     for (int c = 0; c < dim; ++c) {
       float& a = row[c];
       float& b = row[(c + dim / 3) % dim];
@@ -50,7 +51,8 @@ Fitted Fit(const std::string& text, Side side, const AlignedBuffer<float>& rows,
   Fitted f{*MakeFor(text, side, dim), {}};
   f.bytes = AlignedBuffer<std::byte>(f.codec.state->basis_bytes);
   if (f.bytes.size() > 0) {
-    EXPECT_TRUE(FitBasis(*f.codec.state, rows.data(), rows.size() / static_cast<size_t>(dim), f.bytes.data()).ok());
+    EXPECT_TRUE(
+        FitBasis(*f.codec.state, rows.data(), rows.size() / static_cast<size_t>(dim), f.bytes.data()).ok());
     EXPECT_TRUE(CheckBasis(*f.codec.state, f.bytes.data()).ok());
   }
   return f;
@@ -58,7 +60,8 @@ Fitted Fit(const std::string& text, Side side, const AlignedBuffer<float>& rows,
 
 // ---- bytes
 
-// Published codes at 2 bits with no basis: every row is {1, -1, 0, ...}, so the scale is 1 and the codes are 3, 1, 2.
+// Published codes at 2 bits with no basis: every row is {1, -1, 0, ...}, so the scale is 1 and the codes are
+// 3, 1, 2.
 TEST(DecoquantTest, HandComputedBlock) {
   const auto codec = MakeFor("gauge=sqrt,bits=2", Side::kValue, 16);
   ASSERT_TRUE(codec.ok());
@@ -74,7 +77,10 @@ TEST(DecoquantTest, HandComputedBlock) {
   // Byte k holds codes k, k + 256, ...: four tokens of channel (k / 4) % 16, four times.
   for (size_t k = 0; k < 256; ++k) {
     const size_t channel = k / 4 % 16;
-    EXPECT_EQ(block[128 + k], channel == 0 ? std::byte{0xFF} : channel == 1 ? std::byte{0x55} : std::byte{0xAA}) << k;
+    EXPECT_EQ(block[128 + k], channel == 0   ? std::byte{0xFF}
+                              : channel == 1 ? std::byte{0x55}
+                                             : std::byte{0xAA})
+        << k;
   }
 }
 
@@ -95,7 +101,8 @@ TEST(DecoquantTest, BytesOfBlockAndBasis) {
 TEST(DecoquantTest, FractionsOfABitGoToTheFirstTiles) {
   const auto codec = MakeFor("bits=2.5", Side::kValue);
   const State& s = AsState(*codec->state);
-  EXPECT_EQ(std::vector<uint8_t>(s.default_bits, s.default_bits + 8), (std::vector<uint8_t>{3, 3, 3, 3, 2, 2, 2, 2}));
+  EXPECT_EQ(std::vector<uint8_t>(s.default_bits, s.default_bits + 8),
+            (std::vector<uint8_t>{3, 3, 3, 3, 2, 2, 2, 2}));
   EXPECT_EQ(AsState(*MakeFor("bits=2.5", Side::kValue, 80)->state).total_bits, 12);  // 12.5 rounded down
   EXPECT_EQ(AsState(*MakeFor("bits=7.875", Side::kValue)->state).total_bits, 62);    // no width of 7
 }
@@ -106,13 +113,17 @@ TEST(DecoquantTest, RefusesWhatItCannotDo) {
     return codec.ok() ? std::string("accepted") : codec.status().message();
   };
   EXPECT_EQ(message("bits=9"), "codec decoquant: bits=9 is not accepted; accepted: 0.5..8 in steps of 0.125");
-  EXPECT_EQ(message("bits=4.1"), "codec decoquant: bits=4.1 is not accepted; accepted: 0.5..8 in steps of 0.125");
-  EXPECT_EQ(message("gauge=svd"), "codec decoquant: gauge=svd is not accepted; accepted: hadamard, sqrt, bal, klt");
+  EXPECT_EQ(message("bits=4.1"),
+            "codec decoquant: bits=4.1 is not accepted; accepted: 0.5..8 in steps of 0.125");
+  EXPECT_EQ(message("gauge=svd"),
+            "codec decoquant: gauge=svd is not accepted; accepted: hadamard, sqrt, bal, klt");
   EXPECT_EQ(message("gauge=sqrt,bits=2.5"),
-            "codec decoquant: bits=2.5 is not accepted with absmax codes, which take 2, 3, 4, 6 or 8; accepted: 0.5..8 in "
+            "codec decoquant: bits=2.5 is not accepted with absmax codes, which take 2, 3, 4, 6 or 8; "
+            "accepted: 0.5..8 in "
             "steps of 0.125");
-  EXPECT_EQ(message("gauge=klt,code=absmax"),
-            "codec decoquant: code=absmax is not accepted with gauge=klt; accepted: auto, lm, uniform, absmax");
+  EXPECT_EQ(
+      message("gauge=klt,code=absmax"),
+      "codec decoquant: code=absmax is not accepted with gauge=klt; accepted: auto, lm, uniform, absmax");
   EXPECT_EQ(message("fit=10"), "codec decoquant: fit=10 is not accepted; accepted: 64..1048576");
   EXPECT_EQ(message("mean=off,gauge=bal,bits=0.5"), "accepted");
 }
@@ -120,7 +131,7 @@ TEST(DecoquantTest, RefusesWhatItCannotDo) {
 TEST(DecoquantTest, ScalesBeyondFp16AreRefused) {
   const auto codec = MakeFor("mean=off", Side::kKey);
   AlignedBuffer<float> rows(64 * 128);
-  std::fill_n(rows.data() + 5 * 128, 128, 65504.0f);
+  std::fill_n(rows.data() + 5 * 128, 128, 3e4f);
   AlignedBuffer<std::byte> block(codec->block_bytes());
   EXPECT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
   rows[5 * 128] = 3e6f;
@@ -155,7 +166,8 @@ TEST(DecoquantTest, ScoresOverLatentsAreQueryTimesDecode) {
     ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.basis(), block.data(), decoded.data()).ok());
     std::vector<double> want(kHeads * 64, 0.0);
     for (size_t i = 0; i < want.size(); ++i) {
-      for (size_t c = 0; c < 128; ++c) want[i] += static_cast<double>(queries[i / 64 * 128 + c]) * decoded[i % 64 * 128 + c];
+      for (size_t c = 0; c < 128; ++c)
+        want[i] += static_cast<double>(queries[i / 64 * 128 + c]) * decoded[i % 64 * 128 + c];
     }
     for (const CodecVerbs* verbs : {&kInfo.reference, SimdVerbs()}) {
       AlignedBuffer<std::byte> prepared(kHeads * f.state().prepared_head_bytes);
@@ -181,7 +193,8 @@ TEST(DecoquantTest, OutputsFromLatentsAreWeightsTimesDecode) {
       ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.basis(), block.data(), decoded.data()).ok());
       std::vector<double> want(kHeads * 128, 0.0);
       for (size_t i = 0; i < want.size(); ++i) {
-        for (size_t t = 0; t < 64; ++t) want[i] += static_cast<double>(weights[i / 128 * 64 + t]) * decoded[t * 128 + i % 128];
+        for (size_t t = 0; t < 64; ++t)
+          want[i] += static_cast<double>(weights[i / 128 * 64 + t]) * decoded[t * 128 + i % 128];
       }
       for (const CodecVerbs* verbs : {&kInfo.reference, SimdVerbs()}) {
         AlignedBuffer<float> acc(kHeads * static_cast<size_t>(f.state().acc_dim));
@@ -194,7 +207,8 @@ TEST(DecoquantTest, OutputsFromLatentsAreWeightsTimesDecode) {
   }
 }
 
-// Slope of <row, decoded> over <row, row>: 1 for keys, whose scores must not shrink; 1 - D for values at 2 bits.
+// Slope of <row, decoded> over <row, row>: 1 for keys, whose scores must not shrink; 1 - D for values at 2
+// bits.
 TEST(DecoquantTest, KeysAreUnbiased) {
   const AlignedBuffer<float> rows = Rows(64, 128, 0.0f, 5);
   for (const Side side : {Side::kKey, Side::kValue}) {
@@ -245,11 +259,11 @@ TEST(DecoquantTest, ForeignBasesAreChecked) {
     return CheckBasis(f.state(), bytes.data()).code();
   };
   EXPECT_EQ(corrupted(0, static_cast<uint16_t>(f.bytes[0]), 1), StatusCode::kOk);
-  EXPECT_EQ(corrupted(0, 5, 1), StatusCode::kCorruption);                             // no such width
+  EXPECT_EQ(corrupted(0, 5, 1), StatusCode::kCorruption);                                   // no such width
   EXPECT_EQ(corrupted(0, f.bytes[0] == std::byte{8} ? 6 : 8, 1), StatusCode::kCorruption);  // another sum
-  EXPECT_EQ(corrupted(layout.gains_ofs + 2, 0x0000, 2), StatusCode::kCorruption);     // gain 0
-  EXPECT_EQ(corrupted(layout.gains_ofs + 2, 0x7C00, 2), StatusCode::kCorruption);     // infinite
-  EXPECT_EQ(corrupted(layout.reflectors_ofs, 0x7E00, 2), StatusCode::kCorruption);    // NaN
+  EXPECT_EQ(corrupted(layout.gains_ofs + 2, 0x0000, 2), StatusCode::kCorruption);           // gain 0
+  EXPECT_EQ(corrupted(layout.gains_ofs + 2, 0x7C00, 2), StatusCode::kCorruption);           // infinite
+  EXPECT_EQ(corrupted(layout.reflectors_ofs, 0x7E00, 2), StatusCode::kCorruption);          // NaN
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ double Tail(double x) { return 0.5 * std::erfc(x / std::numbers::sqrt2); }
 double Mass(double a, double b) { return Tail(a) - Tail(b); }
 double FirstMoment(double a, double b) { return Density(a) - Density(b); }
 
-// Mean square error of 2^(bits-1) magnitudes with borders [n-1] between them: E x^2 - 2 E x v + E v^2, both halves.
+// Mean square error of 2^(bits-1) magnitudes with borders [n-1] between them: E x^2 - 2 E x v + E v^2, both
+// halves.
 template <typename Float>
 double Distortion(int n, const Float* magnitudes, const Float* borders) {
   double error = 0.5;
@@ -99,9 +100,11 @@ void FillLevels(CodebookSet* set) {
   for (int bits = 1; bits <= 4; ++bits) {
     const Codebook& book = set->by_bits[bits];
     for (int code = 0; code < 1 << bits; ++code) {
-      const float value = book.magnitudes[code >= 1 << (bits - 1) ? code - (1 << (bits - 1)) : (1 << (bits - 1)) - 1 - code];
+      const float value =
+          book.magnitudes[code >= 1 << (bits - 1) ? code - (1 << (bits - 1)) : (1 << (bits - 1)) - 1 - code];
       const float signed_value = code >= 1 << (bits - 1) ? value : -value;
-      set->levels.by_bits[bits][code] = static_cast<uint8_t>(std::nearbyint(book.center + signed_value / book.step));
+      set->levels.by_bits[bits][code] =
+          static_cast<uint8_t>(std::nearbyint(book.center + signed_value / book.step));
     }
   }
   set->use_levels = true;
@@ -121,7 +124,8 @@ CodebookSet MakeSet(MakeBook make) {
 double SolveLloydMax(int bits, double* magnitudes, double* thresholds) {
   const int n = 1 << (bits - 1);
   for (int i = 0; i < n; ++i) magnitudes[i] = 3.0 * (i + 0.5) / n;
-  // Each round moves a magnitude by a few per cent of its error at 4 bits; 2000 rounds reach double precision.
+  // Each round moves a magnitude by a few per cent of its error at 4 bits; 2000 rounds reach double
+  // precision.
   for (int round = 0; round < 2000; ++round) {
     for (int i = 0; i + 1 < n; ++i) thresholds[i] = 0.5 * (magnitudes[i] + magnitudes[i + 1]);
     for (int i = 0; i < n; ++i) {

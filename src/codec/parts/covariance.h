@@ -6,8 +6,8 @@
 namespace kvant {
 
 struct CovarianceKernels {
-  /// c[i][j] += sum over rows of row[i] * row[j], for j / 16 >= i / 16; the rest of c [dim, dim] is left alone.
-  /// rows [count, dim]; dim a multiple of 16.
+  /// c[i][j] += sum over rows of row[i] * row[j], for j / 16 >= i / 16; the rest of c [dim, dim] is left
+  /// alone. rows [count, dim]; dim a multiple of 16.
   void (*add)(const float* rows, size_t count, int dim, float* c);
 };
 

@@ -18,8 +18,8 @@ using DF = hn::CappedTag<float, 16>;
 constexpr DF df;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 
-constexpr int kColumns = 8;      // accumulators, one per entry i: enough to hide the latency of the additions
-constexpr size_t kChunk = 64;    // rows that stay in the first-level cache while all of c is visited
+constexpr int kColumns = 8;    // accumulators, one per entry i: enough to hide the latency of the additions
+constexpr size_t kChunk = 64;  // rows that stay in the first-level cache while all of c is visited
 
 // c[i..i+7][j..j+lanes-1] += the products of a chunk of rows.
 HWY_INLINE void AddPanel(const float* HWY_RESTRICT rows, size_t count, size_t dim, size_t i, size_t j,

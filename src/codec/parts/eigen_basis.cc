@@ -1,5 +1,6 @@
-// Eigen is used here and nowhere else in the library: a symmetric eigensolver of our own would be a few hundred lines
-// that are hard to get right for nearly equal eigenvalues, and it runs once per head and thousands of tokens.
+// Eigen is used here and nowhere else in the library: a symmetric eigensolver of our own would be a few
+// hundred lines that are hard to get right for nearly equal eigenvalues, and it runs once per head and
+// thousands of tokens.
 #include "codec/parts/eigen_basis.h"
 
 #include <Eigen/Eigenvalues>
@@ -15,7 +16,8 @@ namespace {
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 constexpr double kUnreachable = std::numeric_limits<double>::infinity();
 
-// Least cost of the first tiles for every sum of widths, tile by tile, with the width that the last tile takes.
+// Least cost of the first tiles for every sum of widths, tile by tile, with the width that the last tile
+// takes.
 class BitTable {
  public:
   BitTable(std::span<const double> variances, const CodebookSet& books, int total)
@@ -33,7 +35,8 @@ class BitTable {
     for (size_t sum = 0; sum < columns_; ++sum) {
       for (const int bits : kCodeWidths) {
         if (sum < static_cast<size_t>(bits)) break;
-        const double cost = cost_[sum - static_cast<size_t>(bits)] + variance * books.by_bits[bits].distortion;
+        const double cost =
+            cost_[sum - static_cast<size_t>(bits)] + variance * books.by_bits[bits].distortion;
         if (cost >= next[sum]) continue;
         next[sum] = cost;
         width_[tile * columns_ + sum] = static_cast<uint8_t>(bits);
@@ -43,7 +46,7 @@ class BitTable {
   }
 
   size_t columns_;
-  std::vector<double> cost_;     // [total + 1] after the tiles so far
+  std::vector<double> cost_;    // [total + 1] after the tiles so far
   std::vector<uint8_t> width_;  // [tiles][total + 1]
 };
 

@@ -27,12 +27,14 @@ TEST(EigenBasisTest, DiagonalisesWithFallingValues) {
 
 double Cost(std::span<const double> variances, const std::vector<uint8_t>& bits) {
   double cost = 0.0;
-  for (size_t i = 0; i < variances.size(); ++i) cost += variances[i] * LloydMaxCodebooks().by_bits[bits[i]].distortion;
+  for (size_t i = 0; i < variances.size(); ++i)
+    cost += variances[i] * LloydMaxCodebooks().by_bits[bits[i]].distortion;
   return cost;
 }
 
 double BruteForce(std::span<const double> variances, int total, std::vector<uint8_t>* bits) {
-  if (bits->size() == variances.size()) return total == 0 ? Cost(variances, *bits) : std::numeric_limits<double>::infinity();
+  if (bits->size() == variances.size())
+    return total == 0 ? Cost(variances, *bits) : std::numeric_limits<double>::infinity();
   double best = std::numeric_limits<double>::infinity();
   for (const int width : kCodeWidths) {
     if (width > total) break;

@@ -1,5 +1,5 @@
-// Rows as gain x shape: a row is divided by its own size, its values get codes of a codebook, and one scale per row
-// brings them back. Tiles of 16 channels may have different widths.
+// Rows as gain x shape: a row is divided by its own size, its values get codes of a codebook, and one scale
+// per row brings them back. Tiles of 16 channels may have different widths.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace kvant {
 enum class ScaleRule {
   kLeastSquares,  ///< y.c / c.c: the smallest error
   kUnbiased,      ///< y.y / y.c: the row's product with itself is kept, so scores do not shrink
-  kAbsMax,        ///< max |y| / (2^(bits-1) - 1), codes by rounding; for SymmetricCodebooks, one width in all tiles
+  kAbsMax,  ///< max |y| / (2^(bits-1) - 1), codes by rounding; for SymmetricCodebooks, one width in all tiles
 };
 
 /// What to do with a row of num_tiles * 16 values. Plain references; the caller owns everything.
@@ -24,8 +24,9 @@ struct GainQuantizer {
   ScaleRule rule;
 };
 
-/// One row -> codes [num_tiles * 16] (0 where a tile is absent) and scale: value = scale * CodeValue. scale >= 0 and
-/// not rounded. The definition; kernels differ from it where a sum rounds differently just at a threshold.
+/// One row -> codes [num_tiles * 16] (0 where a tile is absent) and scale: value = scale * CodeValue. scale
+/// >= 0 and not rounded. The definition; kernels differ from it where a sum rounds differently just at a
+/// threshold.
 void QuantizeRow(const GainQuantizer& q, const float* row, uint8_t* codes, float* scale);
 
 struct GainQuantizerKernels {

@@ -44,11 +44,14 @@ HWY_INLINE void StoreQuad(const Rows& rows, int first_channel, VI quad) {
   alignas(64) int32_t words[kStripRows];
   hn::Store(quad, di, words);
   const size_t stride = static_cast<size_t>(rows.q.num_tiles) * kTileChannels;
-  for (int r = 0; r < kLanes; ++r) std::memcpy(rows.codes + static_cast<size_t>(r) * stride + first_channel, words + r, 4);
+  for (int r = 0; r < kLanes; ++r)
+    std::memcpy(rows.codes + static_cast<size_t>(r) * stride + first_channel, words + r, 4);
 }
 
 template <int kByte>
-HWY_INLINE VI InsertByte(VI quad, VI code) { return hn::Or(quad, hn::ShiftLeft<8 * kByte>(code)); }
+HWY_INLINE VI InsertByte(VI quad, VI code) {
+  return hn::Or(quad, hn::ShiftLeft<8 * kByte>(code));
+}
 
 // Calls code_of(channel) for each channel of a tile and stores what it returns.
 template <typename CodeOf>
@@ -73,12 +76,14 @@ template <int kBits>
 struct TableCoder {
   static constexpr int kHalf = 1 << (kBits - 1);
   VF thresholds[kHalf];
-  VF rises[kHalf];  // steps between neighbouring magnitudes, whole or half numbers, so that sums of them are exact
+  VF rises[kHalf];  // steps between neighbouring magnitudes, whole or half numbers, so that sums of them are
+                    // exact
 
   explicit HWY_INLINE TableCoder(const Codebook& book) {
     float last = 0.0f;
     for (int i = 0; i < kHalf; ++i) {
-      const float steps = 0.5f * static_cast<float>(static_cast<int>(2.0f * book.magnitudes[i] / book.step + 0.5f));
+      const float steps =
+          0.5f * static_cast<float>(static_cast<int>(2.0f * book.magnitudes[i] / book.step + 0.5f));
       rises[i] = hn::Set(df, steps - last);
       last = steps;
       thresholds[i] = hn::Set(df, i + 1 < kHalf ? book.thresholds[i] : 0.0f);
@@ -100,7 +105,8 @@ struct UniformCoder {
   VF last;
 
   explicit HWY_INLINE UniformCoder(const Codebook& book)
-      : inverse_step(hn::Set(df, 1.0f / book.step)), last(hn::Set(df, static_cast<float>((1 << (book.bits - 1)) - 1))) {}
+      : inverse_step(hn::Set(df, 1.0f / book.step)),
+        last(hn::Set(df, static_cast<float>((1 << (book.bits - 1)) - 1))) {}
   HWY_INLINE Coded operator()(VF magnitude) const {
     const VF index = hn::Floor(hn::Min(hn::Mul(magnitude, inverse_step), last));
     return {index, hn::Add(index, hn::Set(df, 0.5f))};
@@ -137,11 +143,16 @@ HWY_INLINE void CodeTile(const Rows& rows, int tile, VF inverse, Sums* sums) {
 
 void CodeTileOfWidth(const Rows& rows, int tile, VF inverse, Sums* sums) {
   switch (rows.q.bits[tile]) {
-    case 1: return CodeTile<TableCoder<1>>(rows, tile, inverse, sums);
-    case 2: return CodeTile<TableCoder<2>>(rows, tile, inverse, sums);
-    case 3: return CodeTile<TableCoder<3>>(rows, tile, inverse, sums);
-    case 4: return CodeTile<TableCoder<4>>(rows, tile, inverse, sums);
-    default: return CodeTile<UniformCoder>(rows, tile, inverse, sums);
+    case 1:
+      return CodeTile<TableCoder<1>>(rows, tile, inverse, sums);
+    case 2:
+      return CodeTile<TableCoder<2>>(rows, tile, inverse, sums);
+    case 3:
+      return CodeTile<TableCoder<3>>(rows, tile, inverse, sums);
+    case 4:
+      return CodeTile<TableCoder<4>>(rows, tile, inverse, sums);
+    default:
+      return CodeTile<UniformCoder>(rows, tile, inverse, sums);
   }
 }
 
@@ -186,7 +197,8 @@ VF QuantizeAbsMax(const Rows& rows) {
   const VF inverse = Inverse(scale);
   const VI center = hn::Set(di, 1 << (bits - 1));
   for (int tile = 0; tile < rows.q.num_tiles; ++tile) {
-    StoreTile(rows, tile, [&](int c) { return hn::Add(hn::NearestInt(hn::Mul(Value(rows, c), inverse)), center); });
+    StoreTile(rows, tile,
+              [&](int c) { return hn::Add(hn::NearestInt(hn::Mul(Value(rows, c), inverse)), center); });
   }
   return scale;
 }

@@ -31,7 +31,9 @@ struct Result {
 
 Result ByRow(const GainQuantizer& q, const float* rows) {
   Result result;
-  for (int r = 0; r < kStripRows; ++r) QuantizeRow(q, rows + r * kDim, &result.codes[static_cast<size_t>(r * kDim)], &result.scales[static_cast<size_t>(r)]);
+  for (int r = 0; r < kStripRows; ++r)
+    QuantizeRow(q, rows + r * kDim, &result.codes[static_cast<size_t>(r * kDim)],
+                &result.scales[static_cast<size_t>(r)]);
   return result;
 }
 
@@ -44,8 +46,8 @@ Result ByKernel(const GainQuantizer& q, const float* rows) {
 }
 
 TEST(GainQuantizerTest, HandComputedRow) {
-  // Two bits, all values +-1 and +-2, eight each: gain sqrt(2.5), so 1 -> 0.632 (below the threshold 0.98) and
-  // 2 -> 1.265 (above it).
+  // Two bits, all values +-1 and +-2, eight each: gain sqrt(2.5), so 1 -> 0.632 (below the threshold 0.98)
+  // and 2 -> 1.265 (above it).
   const Bits bits = {2};
   float row[16];
   for (int c = 0; c < 16; ++c) row[c] = (c % 2 ? 2.0f : 1.0f) * (c % 4 < 2 ? 1.0f : -1.0f);
@@ -69,8 +71,10 @@ TEST(GainQuantizerTest, ScaleRulesKeepTheirPromise) {
   uint8_t codes[kDim];
   float least = 0.0f;
   float unbiased = 0.0f;
-  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kUnbiased}, row.data(), codes, &unbiased);
-  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kLeastSquares}, row.data(), codes, &least);
+  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kUnbiased}, row.data(), codes,
+              &unbiased);
+  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kLeastSquares}, row.data(),
+              codes, &least);
   double energy = 0.0;
   double dot = 0.0;
   double norm = 0.0;
@@ -99,7 +103,8 @@ TEST(GainQuantizerTest, ReachesTheCodebooksDistortion) {
         float scale = 0.0f;
         QuantizeRow(q, &rows[static_cast<size_t>(r * kDim)], codes, &scale);
         for (int c = 0; c < kDim; ++c) {
-          const double difference = rows[static_cast<size_t>(r * kDim + c)] - scale * CodeValue(*books, width, codes[c]);
+          const double difference =
+              rows[static_cast<size_t>(r * kDim + c)] - scale * CodeValue(*books, width, codes[c]);
           error += difference * difference;
         }
       }
@@ -124,10 +129,12 @@ TEST(GainQuantizerTest, ZeroRowsGiveZeroScale) {
 TEST(GainQuantizerTest, AbsMaxUsesTheWholeRange) {
   const Bits bits(kTiles, 4);
   const std::vector<float> rows = GaussianRows(kStripRows, 1.0f);
-  const Result result = ByRow({&SymmetricCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kAbsMax}, rows.data());
+  const Result result =
+      ByRow({&SymmetricCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kAbsMax}, rows.data());
   for (int r = 0; r < kStripRows; ++r) {
     int largest = 0;
-    for (int c = 0; c < kDim; ++c) largest = std::max(largest, std::abs(result.codes[static_cast<size_t>(r * kDim + c)] - 8));
+    for (int c = 0; c < kDim; ++c)
+      largest = std::max(largest, std::abs(result.codes[static_cast<size_t>(r * kDim + c)] - 8));
     EXPECT_EQ(largest, 7);
   }
 }
@@ -152,7 +159,8 @@ TEST(GainQuantizerTest, EveryTargetAgreesWithTheRow) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const Config& config : configs) {
-      for (const float* maybe_weights : {static_cast<const float*>(nullptr), static_cast<const float*>(weights.data())}) {
+      for (const float* maybe_weights :
+           {static_cast<const float*>(nullptr), static_cast<const float*>(weights.data())}) {
         const GainQuantizer q = {config.books, config.bits.data(), kTiles, maybe_weights, config.rule};
         const Result want = ByRow(q, rows.data());
         const Result got = ByKernel(q, rows.data());
@@ -162,7 +170,8 @@ TEST(GainQuantizerTest, EveryTargetAgreesWithTheRow) {
           different += want.codes[i] != got.codes[i];
         }
         EXPECT_LE(different, 2) << target;
-        for (size_t r = 0; r < kStripRows; ++r) EXPECT_NEAR(got.scales[r], want.scales[r], 1e-4f * want.scales[r]) << target;
+        for (size_t r = 0; r < kStripRows; ++r)
+          EXPECT_NEAR(got.scales[r], want.scales[r], 1e-4f * want.scales[r]) << target;
       }
     }
   }

@@ -21,7 +21,8 @@ void Reflect(const ReflectorView& q, int k, float coefficient, size_t stride, fl
   const float scale = ToFloat(q.scales[k]);
   float* head = values + static_cast<size_t>(k) * stride;
   float dot = 0.0f;
-  for (int i = 0; i < q.dim - 1 - k; ++i) dot += static_cast<float>(tail[i]) * head[static_cast<size_t>(i + 1) * stride];
+  for (int i = 0; i < q.dim - 1 - k; ++i)
+    dot += static_cast<float>(tail[i]) * head[static_cast<size_t>(i + 1) * stride];
   const float step = coefficient * (head[0] + scale * dot);
   head[0] -= step;
   for (int i = 0; i < q.dim - 1 - k; ++i) {
@@ -31,7 +32,9 @@ void Reflect(const ReflectorView& q, int k, float coefficient, size_t stride, fl
 
 // The reflector that maps column k of the matrix (from row k on) to a multiple of e_k, rounded.
 void StoreReflector(int dim, int k, const float* matrix, F16* scale, int8_t* tail) {
-  const auto entry = [&](int i) { return matrix[static_cast<size_t>(i) * static_cast<size_t>(dim) + static_cast<size_t>(k)]; };
+  const auto entry = [&](int i) {
+    return matrix[static_cast<size_t>(i) * static_cast<size_t>(dim) + static_cast<size_t>(k)];
+  };
   double norm2 = 0.0;
   float max = 0.0f;
   for (int i = k; i < dim; ++i) norm2 += static_cast<double>(entry(i)) * entry(i);

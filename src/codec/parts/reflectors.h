@@ -1,11 +1,12 @@
-// An orthogonal matrix as Householder reflectors in bytes: half the entries of the matrix, and orthogonal to float
-// precision however coarsely they are stored.
+// An orthogonal matrix as Householder reflectors in bytes: half the entries of the matrix, and orthogonal to
+// float precision however coarsely they are stored.
 //
 //   Q = H_0 H_1 ... H_{dim-2},  H_k = I - 2 v v^T / (v.v),  v = [0 (k times), 1, scale_k * tail_k]
 //
-// tail_k are dim-1-k signed bytes. Rounding a tail turns the columns of Q a little (about 1 %) and so mixes latent
-// channels slightly, but encoder and reader use the same Q and Q^-1 = Q^T holds exactly: measured, the error of codes
-// behind it grows by less than 0.1 %. A matrix stored in bytes is not orthogonal and costs 4 % at 4 bits.
+// tail_k are dim-1-k signed bytes. Rounding a tail turns the columns of Q a little (about 1 %) and so mixes
+// latent channels slightly, but encoder and reader use the same Q and Q^-1 = Q^T holds exactly: measured, the
+// error of codes behind it grows by less than 0.1 %. A matrix stored in bytes is not orthogonal and costs 4 %
+// at 4 bits.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,8 @@ struct ReflectorView {
 
 /// Bytes of the scales and tails together.
 constexpr size_t ReflectorBytes(int dim) {
-  return static_cast<size_t>(dim - 1) * sizeof(F16) + static_cast<size_t>(dim) * static_cast<size_t>(dim - 1) / 2;
+  return static_cast<size_t>(dim - 1) * sizeof(F16) +
+         static_cast<size_t>(dim) * static_cast<size_t>(dim - 1) / 2;
 }
 inline ReflectorView ViewReflectors(const std::byte* bytes, int dim) {
   return {dim, reinterpret_cast<const F16*>(bytes),
@@ -32,11 +34,12 @@ inline ReflectorView ViewReflectors(const std::byte* bytes, int dim) {
 }
 /// Where tail k starts.
 constexpr size_t ReflectorTailOfs(int dim, int k) {
-  return static_cast<size_t>(k) * static_cast<size_t>(dim - 1) - static_cast<size_t>(k) * static_cast<size_t>(k - 1) / 2;
+  return static_cast<size_t>(k) * static_cast<size_t>(dim - 1) -
+         static_cast<size_t>(k) * static_cast<size_t>(k - 1) / 2;
 }
 
-/// Factors an orthogonal matrix [dim, dim] (row-major; overwritten) whose columns are the basis vectors, and writes
-/// ReflectorBytes(dim). Column j of Q is column j of the matrix up to its sign and rounding.
+/// Factors an orthogonal matrix [dim, dim] (row-major; overwritten) whose columns are the basis vectors, and
+/// writes ReflectorBytes(dim). Column j of Q is column j of the matrix up to its sign and rounding.
 void QuantizeReflectors(int dim, float* matrix, std::byte* bytes);
 
 /// One row [dim] in place: x -> Q^T x (coordinates in the basis) and back. The definition.

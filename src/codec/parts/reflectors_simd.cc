@@ -19,15 +19,16 @@ using VF = hn::Vec<DF>;
 constexpr DF df;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 
-// Reflectors applied in one pass over a strip. Four need one load and one store per value for eight multiply-adds.
+// Reflectors applied in one pass over a strip. Four need one load and one store per value for eight
+// multiply-adds.
 constexpr int kBlock = 4;
 
-// Consecutive reflectors as floats. They share one pass: their dot products with the untouched rows are corrected by
-// the products among themselves.
+// Consecutive reflectors as floats. They share one pass: their dot products with the untouched rows are
+// corrected by the products among themselves.
 struct Block {
-  int first;                                 // number of the first reflector
+  int first;                                  // number of the first reflector
   alignas(64) float v[kBlock][kMaxStripDim];  // [dim - first] each, zeros before its 1 and after its end
-  float dot[kBlock][kBlock];                 // v_i . v_j
+  float dot[kBlock][kBlock];                  // v_i . v_j
 };
 
 void ExpandTail(float scale, const int8_t* HWY_RESTRICT tail, int n, float* HWY_RESTRICT out) {
@@ -79,7 +80,8 @@ HWY_INLINE void Steps(const Block& block, VF (&dots)[kBlock]) {
   }
 }
 
-// Applies a block to one vector of rows in each of kStrips strips, which share the broadcast entries of the block.
+// Applies a block to one vector of rows in each of kStrips strips, which share the broadcast entries of the
+// block.
 template <bool kForward, int kStrips>
 HWY_INLINE void ApplyLanes(const Block& block, int n, size_t strip_stride, float* HWY_RESTRICT x) {
   VF steps[kStrips][kBlock];
@@ -89,7 +91,8 @@ HWY_INLINE void ApplyLanes(const Block& block, int n, size_t strip_stride, float
   for (int i = 0; i < n; ++i) {
     for (int s = 0; s < kStrips; ++s) {
       const VF value = hn::LoadU(df, x + static_cast<size_t>(s) * strip_stride + i * kStripRows);
-      for (int j = 0; j < kBlock; ++j) steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
+      for (int j = 0; j < kBlock; ++j)
+        steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
     }
   }
   for (int s = 0; s < kStrips; ++s) Steps<kForward>(block, steps[s]);
@@ -110,7 +113,8 @@ void ApplyBlock(const Block& block, int dim, int num_strips, float* strips) {
   for (int lane = 0; lane < kStripRows; lane += kLanes) {
     float* x = strips + block.first * kStripRows + lane;
     int s = 0;
-    for (; s + 2 <= num_strips; s += 2) ApplyLanes<kForward, 2>(block, n, stride, x + static_cast<size_t>(s) * stride);
+    for (; s + 2 <= num_strips; s += 2)
+      ApplyLanes<kForward, 2>(block, n, stride, x + static_cast<size_t>(s) * stride);
     if (s < num_strips) ApplyLanes<kForward, 1>(block, n, stride, x + static_cast<size_t>(s) * stride);
   }
 }

@@ -1,8 +1,8 @@
 // Strips: 16 rows side by side, so that a SIMD lane is a row.
 //
-// A strip is [dim][16] floats: value c of row r stands at c * 16 + r. Linear maps along a row become plain loops over
-// whole vectors, for every width of a vector and every dim. Rows are tokens when a block is encoded, and query heads
-// when a map is applied to queries or outputs.
+// A strip is [dim][16] floats: value c of row r stands at c * 16 + r. Linear maps along a row become plain
+// loops over whole vectors, for every width of a vector and every dim. Rows are tokens when a block is
+// encoded, and query heads when a map is applied to queries or outputs.
 #pragma once
 
 #include <cstddef>

@@ -187,13 +187,13 @@ def quantise(setup: Setup, y: np.ndarray):
 def encode(rows: np.ndarray, side: str, options: dict, basis: bytes | None = None) -> bytes:
     """rows [64, dim] float32; side "k" or "v"; options as in scheme text, {"bits": "4", "gauge": "klt"}."""
     setup = Setup(side, rows.shape[1], options, basis)
-    block = b""
+    streams = []
     z = rows.astype(np.float32)
     if setup.centred:
         means = (sequential_sum(z.T) / f32(64)).astype(np.float16)
         z = z - means.astype(np.float32)
-        block += means.astype("<f2").tobytes()
+        streams.append(means.astype("<f2").tobytes())
     codes, scales = quantise(setup, latents(setup, z))
-    block += scales.astype("<f2").tobytes()
-    block += tiles.pack(codes, setup.widths, setup.order)
-    return block + bytes(-len(block) % 64)
+    streams.append(scales.astype("<f2").tobytes())
+    streams.append(tiles.pack(setup.order, setup.widths, codes))
+    return tiles.block(streams)
