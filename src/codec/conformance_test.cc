@@ -1,6 +1,7 @@
 // Every codec on every SIMD target, head size and number of heads, held to the contract of codec.h. No code per codec.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -56,7 +57,7 @@ bool AllFinite(const float* x, size_t n) {
 
 // ------------------------------------------------------------------ one configuration
 
-struct Setup {
+struct Subject {
   Codec codec;
   AlignedBuffer<std::byte> basis_bytes;
   const std::byte* basis = nullptr;
@@ -66,12 +67,12 @@ struct Setup {
 };
 
 // Configures an expectation's codec; `fit` gives it a basis where it has one.
-Result<Setup> MakeSetup(const CodecInfo& info, const Expectation& e, int dim, bool fit, Implementation implementation) {
+Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit, Implementation implementation) {
   const Result<CodecOptions> options = ParseCodecOptions(info, e.options);
   if (!options.ok()) return options.status();
   Result<Codec> codec = MakeCodec(info.name, *options, {.side = e.side, .dim = dim}, implementation);
   if (!codec.ok()) return codec.status();
-  Setup setup{*std::move(codec), {}, nullptr};
+  Subject setup{*std::move(codec), {}, nullptr};
   if (fit && info.fit_basis != nullptr && setup.state().basis_bytes > 0) {
     const int rows = std::max(setup.state().basis_min_tokens, 256);
     setup.basis_bytes = AlignedBuffer<std::byte>(setup.state().basis_bytes);
@@ -82,14 +83,14 @@ Result<Setup> MakeSetup(const CodecInfo& info, const Expectation& e, int dim, bo
   return setup;
 }
 
-AlignedBuffer<std::byte> Encoded(const Setup& s, const float* rows) {
+AlignedBuffer<std::byte> Encoded(const Subject& s, const float* rows) {
   AlignedBuffer<std::byte> block(s.codec.block_bytes());
   const Status status = s.codec.verbs.encode(s.state(), s.basis, rows, block.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return block;
 }
 
-AlignedBuffer<float> Decoded(const Setup& s, const std::byte* block) {
+AlignedBuffer<float> Decoded(const Subject& s, const std::byte* block) {
   AlignedBuffer<float> rows(s.values());
   const Status status = s.codec.verbs.decode(s.state(), s.basis, block, rows.data());
   EXPECT_TRUE(status.ok()) << status.message();
@@ -129,8 +130,8 @@ class ConformanceTest : public ::testing::TestWithParam<Param> {
   void TearDown() override { SetSimdTarget(""); }
 
   // The codec on this target at a head size, or nothing where it refuses the size in words.
-  std::optional<Setup> Make(int dim, bool fit, Implementation implementation = Implementation::kBest) {
-    Result<Setup> setup = MakeSetup(*GetParam().info, *GetParam().expectation, dim, fit, implementation);
+  std::optional<Subject> Make(int dim, bool fit, Implementation implementation = Implementation::kBest) {
+    Result<Subject> setup = MakeSubject(*GetParam().info, *GetParam().expectation, dim, fit, implementation);
     if (setup.ok()) return *std::move(setup);
     EXPECT_NE(dim, 128) << setup.status().message();
     EXPECT_FALSE(setup.status().message().empty());
@@ -176,7 +177,7 @@ TEST_P(ConformanceTest, TargetsAgreeAsDeclared) {
       const auto s = Make(dim, fit);
       const auto reference = Make(dim, fit, Implementation::kReference);
       if (!s) continue;
-      Setup same_basis{reference->codec, {}, s->basis};
+      Subject same_basis{reference->codec, {}, s->basis};
       const AlignedBuffer<float> rows = MakeRows(RowKind::kRotated, kTokensPerPage, dim, 5);
       const auto got = Encoded(*s, rows.data());
       const auto want = Encoded(same_basis, rows.data());

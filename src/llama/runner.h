@@ -28,7 +28,8 @@ struct ModelInfo {
   bool has_chat_template = false;
 };
 
-/// What the cache of a session costs. For stock llama.cpp caches `by_kind` holds everything under "codes".
+/// What the cache of a session costs. A stock llama.cpp cache is allocated for the whole context at once: its footprint
+/// counts the rows in use, all under "codes", its memory_bytes the whole.
 struct CacheUse {
   Footprint footprint;
   size_t memory_bytes = 0;     ///< held from the system for K and V
@@ -43,8 +44,8 @@ struct RunnerOptions {
   int context = 4096;   ///< tokens; at most ModelInfo::context_train
   int batch = 512;      ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
-  int sequences = 1;
-  size_t memory_limit_bytes = 0;
+  int sequences = 1;    ///< that the context has room for, `context` tokens each; the runner feeds the first
+  size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
 };
 
 /// A model with one context. Not thread-safe.
@@ -57,6 +58,7 @@ class Runner {
   virtual ~Runner() = default;
 
   virtual const ModelInfo& info() const = 0;
+  /// The model's own marks ("<|user|>") in the text become their tokens.
   virtual std::vector<int> Tokenize(std::string_view text, bool add_bos) const = 0;
   virtual std::string Detokenize(int token) const = 0;
   virtual bool IsEndOfGeneration(int token) const = 0;
@@ -64,9 +66,11 @@ class Runner {
   virtual Result<std::string> ApplyChatTemplate(std::string_view user_message) const = 0;
 
   /// Feeds tokens after those already held; `all_logits`: keep the logits of each of them, else of the last only.
+  /// Keeps [tokens, vocab_size] floats with `all_logits`. After an error none of the tokens is held.
   /// Errors: InvalidArgument (context full, with both numbers), OutOfMemory (memory limit).
   virtual Status Decode(std::span<const int> tokens, bool all_logits) = 0;
-  /// Logits [vocab_size] of token i of the last Decode; i = -1: its last token.
+  /// Logits [vocab_size] of token i of the last Decode; i = -1: its last token. REQUIRES: they were kept; without
+  /// `all_logits` only the last token's are.
   virtual std::span<const float> Logits(int i) const = 0;
   virtual int64_t num_tokens() const = 0;
 

@@ -53,6 +53,8 @@ class Host:
         return [line.strip() for line in self.log if line.startswith("kvant: ")]
 
     def tokens(self, count):
+        if llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+            return np.random.default_rng(0).integers(self.n_vocab, size=count).tolist()
         text = TEXT.encode()
         buffer = (llama_cpp.llama_token * len(text))()
         found = llama_cpp.llama_tokenize(self.vocab, text, len(text), buffer, len(text), True, False)
@@ -108,6 +110,17 @@ def losses(host, first=400, count=100, chunk=1):
     return {"loss": total / (count / chunk)}
 
 
+def agreement(host, first=300, count=40, chunks=(1,)):
+    """Logits of `count` tokens after `first`, fed so many at a time."""
+    tokens = host.tokens(first + count)
+    rows = []
+    for chunk in chunks:
+        llama_cpp.llama_memory_clear(host.memory, True)
+        rows.append(host.decode(tokens[:first]))
+        rows += [host.decode(tokens[i : i + chunk], pos=i) for i in range(first, first + count, chunk)]
+    return {"logits": np.array(rows).tolist(), "splits": [line for line in host.log if "splits = " in line]}
+
+
 def memory(host):
     tokens = host.tokens(512)
     empty = host.memory_bytes()
@@ -126,6 +139,21 @@ def state(host):
     host.decode(tokens[401:402], pos=401)
     llama_cpp.llama_memory_clear(host.memory, True)
     host.restore(saved)
+    after = host.decode(tokens[400:401], pos=400)
+    return {"difference": float(np.abs(before - after).max())}
+
+
+def state_on_device(host):
+    """A copy in buffers of the cache's own type, as servers keep checkpoints."""
+    flags = 2  # LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
+    tokens = host.tokens(402)
+    host.decode(tokens[:400])
+    size = llama_cpp.llama_state_seq_get_size_ext(host.context, 0, flags)
+    buffer = (ctypes.c_uint8 * size)()
+    llama_cpp.llama_state_seq_get_data_ext(host.context, buffer, size, 0, flags)
+    before = host.decode(tokens[400:401], pos=400)
+    host.decode(tokens[401:402], pos=401)
+    assert llama_cpp.llama_state_seq_set_data_ext(host.context, buffer, size, 0, flags) > 0
     after = host.decode(tokens[400:401], pos=400)
     return {"difference": float(np.abs(before - after).max())}
 

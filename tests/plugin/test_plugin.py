@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 
 HOST = Path(__file__).with_name("host.py")
 RAW = "k=raw v=raw"
@@ -43,6 +44,21 @@ def test_raw_agrees_with_the_stock_cache(run, chunk):
     assert ours["loss"] == pytest.approx(stock["loss"], abs=0.02)
 
 
+def test_a_graph_is_one_piece(run):
+    (line,) = run("agreement", work={"count": 1})["splits"]
+    assert "splits = 1," in line
+
+
+@pytest.mark.parametrize("architecture, swa_full", [("gemma2", False), ("gemma2", True), ("gemma3", False), ("mpt", True)])
+def test_windows_softcap_and_alibi(run, tmp_path, architecture, swa_full):
+    model = str(tmp_path / "model.gguf")
+    tiny_models.write(architecture, model)
+    settings = {"model": model, "swa_full": swa_full, "work": {"chunks": [1, 4, 20]}}
+    stock, ours = run("agreement", None, **settings), run("agreement", **settings)
+    spread = np.std(stock["logits"])
+    assert np.abs(np.subtract(stock["logits"], ours["logits"])).max() < 0.03 * spread
+
+
 def test_generates_through_the_high_level_class(run):
     assert "48213" in run("generate")["text"]
 
@@ -56,8 +72,9 @@ def test_memory_is_what_the_tokens_need(run):
     assert 16 <= used["bits"] < 17
 
 
-def test_state_comes_back(run):
-    assert run("state")["difference"] == 0
+@pytest.mark.parametrize("where", ["state", "state_on_device"])
+def test_state_comes_back(run, where):
+    assert run(where)["difference"] == 0
 
 
 def test_rollback(run):
@@ -122,6 +139,12 @@ def test_no_flash_attention(run):
 def test_layers_on_the_cpu(run):
     assert "lies outside KVANT0" in only_error(run("opened", gpu_layers=0))
     assert "lies outside KVANT0" in only_error(run("opened", offload_kqv=False))
+
+
+def test_recurrent_model(run, tmp_path):
+    model = str(tmp_path / "model.gguf")
+    tiny_models.write("mamba", model)
+    assert "a recurrent or indexer state" in only_error(run("opened", model=model))
 
 
 def test_host_with_another_ggml(run, tmp_path):

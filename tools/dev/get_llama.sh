@@ -156,7 +156,8 @@ need "$CC"; need "$CXX"; need cmake; need ninja; need flock
 # shellcheck disable=SC2206  # several arguments in one variable are meant
 FLAGS+=(${KVANT_LLAMA_CMAKE_ARGS:-})
 if [[ -n "$own_source" ]]; then
-  own_source="$(cd "$own_source" && pwd)" || die "no such folder: $own_source"
+  [[ -d "$own_source" ]] || die "no such folder: $own_source"
+  own_source="$(cd "$own_source" && pwd)"
   [[ -f "$own_source/ggml/src/ggml-backend-impl.h" ]] || die "$own_source is not a llama.cpp source tree"
   src="$own_source"
   name=own

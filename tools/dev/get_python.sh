@@ -37,7 +37,7 @@ build() {
     local package
     package="$(echo "$venv"/lib/python3*/site-packages/llama_cpp)"
     [[ -d "$package" ]] || die "llama-cpp-python did not install into $venv"
-    rm -rf "$package/lib"
+    rm -rf "${package:?}/lib"
     ln -s "$LLAMA/lib" "$package/lib"
     "$venv/bin/python" -c 'import llama_cpp; llama_cpp.llama_print_system_info()' >&2 ||
       die "llama_cpp does not load the libraries in $LLAMA/lib"

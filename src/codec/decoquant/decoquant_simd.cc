@@ -14,9 +14,6 @@
 namespace kvant::decoquant {
 namespace {
 
-// A query of 15 bits. One plane of 8 bits would be below the noise of the codes, but its 0.6 % is above the 2e-3 that
-// scores may differ from decoded rows.
-constexpr int kPlanes = 2;
 
 // ---- the map of a segment, on strips
 
@@ -186,13 +183,19 @@ struct PreparedView {
         operand(reinterpret_cast<int8_t*>(offset + heads)) {}
 };
 
+// Planes of the integer query. 8 bits are 0.7 % of a score, far below the noise of codes of up to 4 bits, but only where
+// mixing has made all latent channels alike; else the strongest channel would set the step for all.
+int Planes(const State& s, const SegmentMap& map) {
+  return map.mix && std::all_of(map.bits, map.bits + s.num_tiles, [](int bits) { return bits <= 4; }) ? 1 : 2;
+}
+
 // What the levels' centres add to every sum: the quantised query weighted with the centre of its tile.
-int32_t CentreOffset(const State& s, const SegmentMap& map, const int8_t* columns) {
+int32_t CentreOffset(const State& s, const SegmentMap& map, const int8_t* columns, int planes) {
   double sum = 0.0;
   for (int tile = 0; tile < s.num_tiles; ++tile) {
     int total = 0;
     for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
-      total += columns[c] * 128 + columns[s.shape.dim + c];
+      total += planes == 2 ? columns[c] * 128 + columns[s.shape.dim + c] : columns[c];
     }
     sum += s.books->by_bits[map.bits[tile]].center * static_cast<double>(total);
   }
@@ -213,8 +216,9 @@ void PrepareQuery(const CodecState& state, const std::byte* basis, const float* 
   StoreStrip(strip.values, heads, s.shape.dim, dim, latents);
   alignas(64) float steps[kMaxStripDim];
   for (int c = 0; c < s.shape.dim; ++c) steps[c] = s.books->by_bits[map.bits[c / kTileChannels]].step;
-  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, kPlanes, steps, view.operand, view.unit, view.offset);
-  for (int h = 0; h < heads; ++h) view.offset[h] = CentreOffset(s, map, view.operand + h * kPlanes * s.shape.dim);
+  const int planes = Planes(s, map);
+  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, planes, steps, view.operand, view.unit, view.offset);
+  for (int h = 0; h < heads; ++h) view.offset[h] = CentreOffset(s, map, view.operand + h * planes * s.shape.dim, planes);
 }
 
 void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
@@ -231,9 +235,10 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
     fixed.from_f16(Halves(block, s.means_ofs), s.shape.dim, means);
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(view.queries + h * s.shape.dim, means, s.shape.dim);
   }
-  alignas(64) int32_t sums[kMaxHeads * kPlanes * kTokensPerPage];
-  GetTileKernels().score(Tiles(s, map, block), view.operand, heads * kPlanes, 0, kTokensPerPage, sums);
-  fixed.finish_scores(sums, heads, kPlanes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
+  const int planes = Planes(s, map);
+  alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
+  GetTileKernels().score(Tiles(s, map, block), view.operand, heads * planes, 0, kTokensPerPage, sums);
+  fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
 }
 
 // Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means when

@@ -17,7 +17,7 @@ using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 
 constexpr int kHeads = 8;
 constexpr int kDim = 128;
-constexpr int kTokens = 2048;
+constexpr int kTokens = 1024;
 constexpr uint32_t kSeed = 20261122;
 
 // ---- rows
@@ -97,8 +97,8 @@ double RelativeError(const Matrix& rows, const Matrix& decoded) {
   return (rows - decoded).norm() / centred.norm();
 }
 
-// Rows through blocks of the reference, which alone takes a row of all heads at once; the basis is fitted to all rows.
-Matrix RoundTrip(const Matrix& rows, Side side, const std::string& options_text) {
+// Rows through blocks and back; the basis is fitted to all rows.
+Matrix RoundTrip(const Matrix& rows, Side side, const std::string& options_text, const CodecVerbs& verbs) {
   const auto options = ParseCodecOptions(kInfo, options_text);
   EXPECT_TRUE(options.ok());
   const auto state = Make({.side = side, .dim = static_cast<int>(rows.cols())}, *options);
@@ -112,22 +112,22 @@ Matrix RoundTrip(const Matrix& rows, Side side, const std::string& options_text)
   AlignedBuffer<std::byte> block(s.layout.block_bytes());
   Matrix decoded(rows.rows(), rows.cols());
   for (Eigen::Index t = 0; t < rows.rows(); t += kTokensPerPage) {
-    EXPECT_TRUE(kInfo.reference.encode(s, maybe_basis, rows.row(t).data(), block.data()).ok());
-    EXPECT_TRUE(kInfo.reference.decode(s, maybe_basis, block.data(), decoded.row(t).data()).ok());
+    EXPECT_TRUE(verbs.encode(s, maybe_basis, rows.row(t).data(), block.data()).ok());
+    EXPECT_TRUE(verbs.decode(s, maybe_basis, block.data(), decoded.row(t).data()).ok());
   }
   return decoded;
 }
 
-// One block over all heads: one scale per token over the whole width, as published.
+// One block over all heads: one scale per token over the whole width, as published. Only the reference takes it.
 double ErrorAllHeads(const Matrix& rows, Side side, const std::string& options) {
-  return RelativeError(rows, RoundTrip(rows, side, options));
+  return RelativeError(rows, RoundTrip(rows, side, options, kInfo.reference));
 }
 
 double ErrorByHead(const Matrix& rows, Side side, const std::string& options) {
   Matrix decoded(rows.rows(), rows.cols());
   for (int h = 0; h < kHeads; ++h) {
     const Matrix head = rows.middleCols(h * kDim, kDim);
-    decoded.middleCols(h * kDim, kDim) = RoundTrip(head, side, options);
+    decoded.middleCols(h * kDim, kDim) = RoundTrip(head, side, options, *SimdVerbs());
   }
   return RelativeError(rows, decoded);
 }
@@ -172,25 +172,69 @@ TEST(PaperNumbersTest, PublishedMethodAgainstRounding) {
 
 // ---- improved gauges, one head per block
 
-struct Row {
+struct Expected {
   const char* options;
-  double key;
+  double key;  ///< 0: not published for pages of 64
   double value;
 };
 
-TEST(PaperNumbersTest, GaugesByHead) {
+TEST(PaperNumbersTest, MixedGaugesByHead) {
   const Matrix keys = Rows(kSeed).Keys();
   const Matrix values = Rows(kSeed).Values();
-  constexpr Row kRows[] = {
-      {"gauge=hadamard,code=absmax,bits=4", 0, 0.116},
+  constexpr Expected kTable[] = {
+      {"code=absmax,bits=4", 0, 0.116},          {"code=absmax,bits=2", 0, 0.765},
+      {"bits=4", 0.073, 0.095},                  {"bits=3", 0.139, 0.182},
+      {"bits=2", 0, 0.338},                      {"gauge=bal,code=absmax,bits=4", 0, 0.084},
+      {"gauge=bal,bits=4", 0, 0.069},            {"gauge=bal,bits=2", 0, 0.256},
   };
-  for (const Row& row : kRows) {
-    const double k = ErrorByHead(keys, Side::kKey, row.options);
-    const double v = ErrorByHead(values, Side::kValue, row.options);
-    std::printf("%s K %.4f V %.4f\n", row.options, k, v);
+  for (const Expected& row : kTable) {
+    ExpectNear(ErrorByHead(values, Side::kValue, row.options), row.value, std::string("V ") + row.options);
+    if (row.key > 0) {  // the tables have means over 128 tokens
+      ExpectNear(ErrorByHead(keys, Side::kKey, row.options), row.key, std::string("K ") + row.options, 0.11);
+    }
   }
-  for (const char* o : {"code=absmax,bits=3","code=absmax,bits=2","bits=4","bits=3","bits=2","gauge=bal,bits=4","gauge=bal,bits=3","gauge=bal,bits=2","gauge=klt,bits=4","gauge=klt,bits=3","gauge=klt,bits=2","gauge=bal,code=uniform","gauge=bal,code=absmax"}) {
-    std::printf("%s K %.4f V %.4f\n", o, ErrorByHead(keys, Side::kKey, o), ErrorByHead(values, Side::kValue, o));
+}
+
+// Without mixing, the split of the singular values matters; the published one is not far from the best.
+TEST(PaperNumbersTest, MixingIsWhatPays) {
+  const Matrix values = Rows(kSeed).Values();
+  const double split = ErrorByHead(values, Side::kValue, "gauge=sqrt,bits=4");
+  const double mixed = ErrorByHead(values, Side::kValue, "gauge=bal,code=absmax,bits=4");
+  EXPECT_GT(split / mixed, 1.3);
+  EXPECT_LT(split / mixed, 2.0);
+}
+
+// Mean over heads of sum(l) / sqrt(r sum(l^2)) for the singular values l of a head: what the balanced gauge should gain.
+double PredictedGain(const Matrix& rows) {
+  double sum = 0.0;
+  for (int h = 0; h < kHeads; ++h) {
+    const Matrix head = rows.middleCols(h * kDim, kDim);
+    const Eigen::VectorXf squares = Eigen::SelfAdjointEigenSolver<Matrix>(head.transpose() * head).eigenvalues();
+    sum += squares.cwiseMax(0.0f).cwiseSqrt().sum() / std::sqrt(kDim * squares.sum());
+  }
+  return sum / kHeads;
+}
+
+TEST(PaperNumbersTest, BalancedGaugeGainsAsPredicted) {
+  const Matrix values = Rows(kSeed).Values();
+  const double measured = ErrorByHead(values, Side::kValue, "gauge=bal") / ErrorByHead(values, Side::kValue, "");
+  EXPECT_NEAR(measured, PredictedGain(values), 0.015);
+  EXPECT_NEAR(measured, 0.719, 0.03);  // the analysis of 4,096 tokens
+}
+
+// Bits by singular value beat equal bits, and by more at low rates.
+TEST(PaperNumbersTest, WaterFillingBeatsEqualBits) {
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    const Matrix rows = side == Side::kKey ? Rows(kSeed).Keys() : Rows(kSeed).Values();
+    double last = 1.0;
+    for (const char* bits : {"4", "3", "2"}) {
+      const double klt = ErrorByHead(rows, side, std::string("gauge=klt,bits=") + bits);
+      const double ratio = klt / ErrorByHead(rows, side, std::string("gauge=hadamard,bits=") + bits);
+      EXPECT_GT(ratio, 0.45) << bits;
+      EXPECT_LT(ratio, last) << bits;
+      last = ratio;
+    }
+    EXPECT_LT(last, 0.72);
   }
 }
 
