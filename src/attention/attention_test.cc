@@ -16,7 +16,10 @@
 namespace kvant {
 namespace {
 
-constexpr double kMaxError = 2e-3;  // the contract of a kernel, against attention over the decoded cache
+// Against attention over the decoded cache. The rows have no mean, so the output is the small remainder of an average
+// and any error is large beside it: the hardest case. Codes of 2 bits are read with queries of 8.
+constexpr double kMaxError = 2e-3;
+constexpr double kMaxCoarseError = 1.5e-2;
 
 std::vector<float> Normal(size_t n, uint32_t seed, float scale = 1.0f) {
   std::mt19937 rng(seed);
@@ -133,11 +136,13 @@ std::vector<F16> CausalMask(int num_queries, int64_t tokens) {
 TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const char* scheme : {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:2", "int:4,axis=token,group=32",
-                               "kivi:2", "kivi:4", "decoquant:4", "decoquant:3", "decoquant:2",
-                               "decoquant:4,gauge=klt,fit=256", "decoquant:2,gauge=bal,fit=256", "qjl",
-                               "k=int:2 v=decoquant:4", "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17"}) {
+    for (const char* scheme : {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4",
+                               "decoquant:4", "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl",
+                               "k=int:4 v=decoquant:2", "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17"}) {
       ExpectMatches({.scheme = scheme});
+    }
+    for (const char* scheme : {"int:2", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256"}) {
+      ExpectMatches({.scheme = scheme}, kMaxCoarseError);
     }
   }
   SetSimdTarget("");
@@ -161,7 +166,7 @@ TEST(AttentionTest, AnyLength) {
 // A sharp softmax shows errors of the scores: 8 bits of query are then the limit for narrow codes.
 TEST(AttentionTest, SharpSoftmax) {
   ExpectMatches({.scheme = "int:8", .tokens = 2000, .query_scale = 3.0f});
-  ExpectMatches({.scheme = "int:4", .tokens = 2000, .query_scale = 3.0f}, 2e-2);
+  ExpectMatches({.scheme = "int:4", .tokens = 2000, .query_scale = 3.0f});
   ExpectMatches({.scheme = "decoquant:2", .tokens = 2000, .query_scale = 3.0f}, 2e-2);
 }
 

@@ -24,9 +24,10 @@
 //   reads or writes out of bounds whatever the bytes are. The other verbs get blocks that this process encoded or
 //   that decode accepted. All floats they produce from such blocks are finite.
 // - score of head h, token t = q_h . row_t over decode()'s rows (no softmax scale, no mask: the attention multiplies q
-//   by the softmax scale before prepare_query), within 1.5e-2 of the scores' RMS: a query of 8 bits costs 0.7 %, a
-//   tenth of what 4-bit codes cost. accumulate + finish of head h = sum_t weights[h, t] row_t, within 2e-3 of the
-//   result's RMS. Weights are >= 0 and may all be 0. The attention's output is within 2e-3 of the same over decode().
+//   by the softmax scale before prepare_query), and accumulate + finish of head h = sum_t weights[h, t] row_t, both
+//   within kMaxVerbError of the result's RMS; scores of codecs whose own error exceeds kCoarseCodec within
+//   kMaxCoarseScoreError. Weights are >= 0, may all be 0, and are those of a softmax whose largest weight so far is
+//   about 1: small ones may be coarse (fixed_point.h).
 // - `tokens` of a block is BlockShape::tokens; scores of rows >= tokens are not written and weights not read.
 #pragma once
 
@@ -46,6 +47,12 @@ namespace kvant {
 
 /// Most query heads that share one KV head in one call of a verb.
 constexpr int kMaxHeads = 16;
+
+/// Errors that the verbs may add to what encoding lost, relative to the RMS of the result.
+constexpr double kMaxVerbError = 2e-3;
+/// A codec that loses more than this may take queries at 8 bits.
+constexpr double kCoarseCodec = 0.25;
+constexpr double kMaxCoarseScoreError = 2e-2;
 
 enum class Side : uint8_t { kKey, kValue };
 

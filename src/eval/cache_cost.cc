@@ -11,12 +11,13 @@ namespace kvant {
 CacheCost::Store CacheCost::StoreCost(const StoreFormat& format) {
   const CodecState& state = *format.sealed.state;
   const size_t bases = format.has_basis() ? static_cast<size_t>(format.num_bases()) : 0;
+  const int refit = state.basis_refit_tokens;
   return {.sealed_page_bytes = format.PageBytes(format.sealed),
           .open_page_bytes = format.PageBytes(format.open),
           .sink_bytes = format.sink_tokens ? format.PageBytes(format.sinks) : 0,
           .basis_bytes = bases * format.basis_stride_bytes(),
           .basis_min_tokens = state.basis_min_tokens,
-          .basis_refit_tokens = state.basis_refit_tokens,
+          .basis_refit_tokens = refit ? std::max(refit, state.basis_min_tokens) : 0,
           .recent_tokens = format.recent_tokens};
 }
 

@@ -15,11 +15,12 @@ const std::vector<LayerShape> kLayers = {{.kv_heads = 2, .k_dim = 64, .v_dim = 3
 size_t MeasuredPeak(const Scheme& scheme, int64_t tokens) {
   auto cache = KvCache::Create({.scheme = scheme, .layers = kLayers});
   EXPECT_TRUE(cache.ok()) << cache.status().message();
-  const auto row = NormalValues(128, 1);
+  const auto values = NormalValues(128 + static_cast<size_t>(tokens), 1);
   size_t peak = 0;
   for (int64_t t = 0; t < tokens; ++t) {
+    const float* row = values.data() + t;
     for (int layer = 0; layer < 2; ++layer) {
-      EXPECT_TRUE((*cache)->Append(0, layer, 1, row.data(), row.data()).ok());
+      EXPECT_TRUE((*cache)->Append(0, layer, 1, row, row).ok());
     }
     EXPECT_TRUE((*cache)->Seal(0).ok());
     peak = std::max(peak, (*cache)->footprint().total());
@@ -28,7 +29,8 @@ size_t MeasuredPeak(const Scheme& scheme, int64_t tokens) {
 }
 
 TEST(CacheCostTest, AgreesWithARealCache) {
-  for (const char* text : {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100"}) {
+  for (const char* text : {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100",
+                           "decoquant:4,gauge=klt,fit=128,refit=256"}) {
     const auto scheme = Scheme::Parse(text);
     ASSERT_TRUE(scheme.ok()) << scheme.status().message();
     const auto cost = CacheCost::Of(*scheme, kLayers);

@@ -191,7 +191,7 @@ Result<Report> Evaluate(const EvaluateOptions& given, std::string_view text, con
   Evaluation evaluation(options, open, progress);
   KVANT_TRY(evaluation.Prepare(text));
   Report report{.model = std::filesystem::path(options.model_path).filename().string(),
-                .text = options.text_name,
+                .text = std::filesystem::path(options.text_name).filename().string(),
                 .tokens = options.tokens,
                 .skip = options.skip,
                 .batch = options.batch,

@@ -238,11 +238,10 @@ struct PreparedView {
         operand(reinterpret_cast<int8_t*>(offset + heads)) {}
 };
 
-// Planes of the integer query. 8 bits are 0.7 % of a score, far below the noise of codes of up to 4 bits, but
-// only where mixing has made all latent channels alike; else the strongest channel would set the step for
-// all.
+// Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest channel
+// would set the step for all.
 int Planes(const State& s, const SegmentMap& map) {
-  return map.mix && std::all_of(map.bits, map.bits + s.num_tiles, [](int bits) { return bits <= 4; }) ? 1 : 2;
+  return map.mix ? QueryPlanes(*std::max_element(map.bits, map.bits + s.num_tiles)) : 2;
 }
 
 // What the levels' centres add to every sum: the quantised query weighted with the centre of its tile.
@@ -313,8 +312,8 @@ void Accumulate(const CodecState& state, const std::byte* basis, const std::byte
   alignas(64) int8_t operand[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads];
   float sum[kMaxHeads];
-  fixed.quantize_weights(weights, heads, scales, operand, unit, sum);
-  GetTileKernels().accumulate(Tiles(s, map, block).matrix(), operand, heads, 2, unit, acc,
+  const int planes = fixed.quantize_weights(weights, heads, scales, operand, unit, sum);
+  GetTileKernels().accumulate(Tiles(s, map, block).matrix(), operand, heads, planes, unit, acc,
                               static_cast<size_t>(s.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * s.acc_dim + s.shape.dim] += sum[h];
   if (!s.centred) return;

@@ -71,37 +71,41 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::copy_n(queries, heads * g.dim, reinterpret_cast<float*>(prepared));
 }
 
-// q . row = sum of (q * scale) code + q . min
+// q . row = sum of (q * scale) (code - center) + q . (min + center * scale): codes about 0 keep the rounding of an 8-bit
+// query from adding up over the channels.
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
            float* scores) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
-  alignas(64) int8_t columns[kMaxHeads * kQueryPlanes * kMaxGroupDim];
-  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
+  alignas(64) int8_t columns[kMaxHeads * kMaxQueryPlanes * kMaxGroupDim];
+  alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   float unit[kMaxHeads], bias[kMaxHeads];
   int32_t offset_sum[kMaxHeads];
+  const int center = g.center();
   for (int t = 0; t < kTokensPerPage; t += g.group) {
-    const GroupOfTokens params(g, block, t);
-    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, kQueryPlanes, params.scale,
+    GroupOfTokens params(g, block, t);
+    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale,
                          columns, unit, offset_sum);
+    for (int c = 0; c < g.dim; ++c) params.min[c] += static_cast<float>(center) * params.scale[c];
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
-    GetTileKernels().score(Matrix(g, block), columns, heads * kQueryPlanes, t, t + g.group, sums);
-    fixed.finish_scores(sums, heads, kQueryPlanes, t, t + g.group, unit, offset_sum, /*level_offset=*/0,
-                        nullptr, bias, scores);
+    GetTileKernels().score(Matrix(g, block), columns, heads * g.query_planes(), t, t + g.group, sums);
+    fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, center, nullptr, bias,
+                        scores);
   }
 }
 
 // sum of w (code * scale + min) = scale * (sum of w code) + min * (sum of w), per group of tokens
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
-  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
+  alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   alignas(64) float partial[kMaxHeads * kMaxGroupDim];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     const GroupOfTokens params(g, block, t);
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
-    GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
+    const int planes =
+        GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
-    GetTileKernels().accumulate(Matrix(g, block), columns, heads, kWeightPlanes, unit, partial,
+    GetTileKernels().accumulate(Matrix(g, block), columns, heads, planes, unit, partial,
                                 static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,

@@ -34,7 +34,7 @@ void QuantizeQuery(const float* queries, size_t stride, int heads, int channels,
         column[channels] = static_cast<int8_t>(v - hi * 128);
       }
     }
-    offset_sum[h] = sum;
+    if (offset_sum) offset_sum[h] = sum;
   }
 }
 
@@ -45,29 +45,33 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
     const int32_t* column = sums + h * planes * 64;
     for (int t = first_token; t < last_token; ++t) {
       const int32_t sum = planes == 2 ? column[t] * 128 + column[64 + t] : column[t];
-      const float score = static_cast<float>(sum - level_offset * offset_sum[h]) * unit[h];
+      const float score = static_cast<float>(level_offset ? sum - level_offset * offset_sum[h] : sum) * unit[h];
       scores[h * 64 + t] = score * (token_scale ? token_scale[t] : 1.0f) + (bias ? bias[h] : 0.0f);
     }
   }
 }
 
-void QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                     float* sum) {
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
+                    float* sum) {
+  const int planes = *std::max_element(weights, weights + heads * 64) < kOnePlaneWeight ? 1 : 2;
+  const int step = planes == 1 ? 128 : 1;
   for (int h = 0; h < heads; ++h) {
     const auto value = [&](int t) { return token_scale ? weights[h * 64 + t] * token_scale[t] : weights[h * 64 + t]; };
     float max = 0.0f;
     for (int t = 0; t < 64; ++t) max = std::max(max, value(t));
-    const float inverse = max > 0.0f ? static_cast<float>(kWeightMax) / max : 0.0f;
-    unit[h] = max / static_cast<float>(kWeightMax);
+    const float steps = static_cast<float>(kWeightMax / step);
+    const float inverse = max > 0.0f ? steps / max : 0.0f;
+    unit[h] = max / (steps * static_cast<float>(step));
     int32_t total = 0;
     for (int t = 0; t < 64; ++t) {
-      const int v = static_cast<int>(std::nearbyint(value(t) * inverse));
+      const int v = static_cast<int>(std::nearbyint(value(t) * inverse)) * step;
       total += v;
       out[h * 128 + t] = static_cast<int8_t>(v >> 7);
-      out[h * 128 + 64 + t] = static_cast<int8_t>(v & 127);
+      if (planes == 2) out[h * 128 + 64 + t] = static_cast<int8_t>(v & 127);
     }
-    sum[h] = static_cast<float>(total) * unit[h];
+    if (sum) sum[h] = static_cast<float>(total) * unit[h];
   }
+  return planes;
 }
 
 float Dot(const float* a, const float* b, int n) {

@@ -8,19 +8,18 @@
 
 namespace kvant {
 
-/// Integers for one call of TileKernels::score. With `planes` = 2 a query has 15 bits (value = hi * 128 + lo, both
-/// planes are columns of their own), with 1 it has 8, which is below the noise of codes of up to 4 bits.
-struct FixedQuery {
-  /// Bytes of the integer operand for `channels` (multiple of 16) and `heads`: channels * heads * planes.
-  static size_t Bytes(int channels, int heads, int planes) {
-    return static_cast<size_t>(channels) * static_cast<size_t>(heads) * static_cast<size_t>(planes);
-  }
-};
+/// Planes of a query against codes of up to `bits` bits. One plane of 8 bits costs 0.7 to 1.5 % of a score's spread:
+/// nothing beside the third of it that 2-bit codes cost, so it buys speed there; wider codes get 15 bits (1e-4).
+constexpr int QueryPlanes(int bits) { return bits <= 2 ? 1 : 2; }
+
+/// Weights below this share of the largest weight seen so far need one plane only: 7 bits of them are then below 1e-3
+/// of the output.
+constexpr float kOnePlaneWeight = 1.0f / 32;
 
 struct FixedPointKernels {
   /// queries [heads, stride] * channel_scale [channels] (null: 1) -> out [heads * planes][channels]; the column of
   /// head h and plane p is h * planes + p, the high plane first. unit[h] = real value of one step; offset_sum[h] = sum over channels of
-  /// the quantised (integer) query, for removing a level offset.
+  /// the quantised (integer) query, for removing a level offset (null: not wanted).
   void (*quantize_query)(const float* queries, size_t stride, int heads, int channels, int planes,
                          const float* channel_scale, int8_t* out, float* unit, int32_t* offset_sum);
 
@@ -32,10 +31,11 @@ struct FixedPointKernels {
                         const float* bias, float* scores);
 
   /// weights [heads, 64] * token_scale [64] (null: 1) -> out [heads][2 planes][64], bytes 0..127, for
-  /// TileKernels::accumulate. unit[h] = real value of one step of hi * 128 + lo; sum[h] = sum over tokens of the
+  /// TileKernels::accumulate; returns the planes that it shall use: 1 when no weight reaches kOnePlaneWeight, with lo
+  /// then unset. unit[h] = real value of one step of hi * 128 + lo; sum[h] (null: not wanted) = sum over tokens of the
   /// quantised weights times unit[h] (real), for removing a level offset. token_scale >= 0.
-  void (*quantize_weights)(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                           float* sum);
+  int (*quantize_weights)(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
+                          float* sum);
 
   /// a . b over n floats (multiple of 16).
   float (*dot)(const float* a, const float* b, int n);

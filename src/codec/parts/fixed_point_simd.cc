@@ -1,5 +1,9 @@
 #include "codec/parts/fixed_point.h"
 
+#include <algorithm>
+
+#include "base/check.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/parts/fixed_point_simd.cc"
 #include "hwy/foreach_target.h"
@@ -35,35 +39,72 @@ HWY_INLINE VF Scaled(const float* HWY_RESTRICT values, const float* HWY_RESTRICT
   return maybe_scale ? hn::Mul(v, hn::LoadU(df, maybe_scale + i)) : v;
 }
 
-HWY_INLINE float MaxMagnitude(const float* values, const float* maybe_scale, int n) {
-  VF max = hn::Zero(df);
-  for (int i = 0; i < n; i += kLanes) max = hn::Max(max, hn::Abs(Scaled(values, maybe_scale, i)));
-  return hn::GetLane(hn::MaxOfLanes(df, max));
+// max[h] = largest |values[h][i] * scale[i]|; `scaled` keeps the products, [heads][n].
+HWY_INLINE void ScaleAndFindMax(const float* HWY_RESTRICT values, size_t stride, int heads, int n,
+                                const float* HWY_RESTRICT maybe_scale, float* HWY_RESTRICT scaled,
+                                float* HWY_RESTRICT max) {
+  for (int h = 0; h < heads; ++h, values += stride, scaled += n) {
+    VF most = hn::Zero(df);
+    for (int i = 0; i < n; i += kLanes) {
+      const VF v = Scaled(values, maybe_scale, i);
+      most = hn::Max(most, hn::Abs(v));
+      hn::Store(v, df, scaled + i);
+    }
+    max[h] = hn::GetLane(hn::MaxOfLanes(df, most));
+  }
 }
+
+// unit[h] = max[h] / steps and inverse[h] = steps / max[h] (0 for 0), all heads at once: divisions are slow.
+HWY_INLINE void UnitsOf(const float* HWY_RESTRICT max, int heads, float steps, float* HWY_RESTRICT unit,
+                        float* HWY_RESTRICT inverse) {
+  for (int h = 0; h < heads; h += kLanes) {
+    const VF m = hn::Load(df, max + h);
+    const VF zero = hn::Zero(df);
+    hn::Store(hn::IfThenElse(hn::Gt(m, zero), hn::Div(hn::Set(df, steps), m), zero), df, inverse + h);
+    hn::Store(hn::Mul(m, hn::Set(df, 1.0f / steps)), df, unit + h);
+  }
+}
+
+constexpr int kMaxChannels = 1024;  // of a query: the longest sketch
 
 // ------------------------------------------------------------------ queries
 
+template <int kPlanes>
+HWY_INLINE int32_t QuantizeColumn(const float* HWY_RESTRICT scaled, int channels, float inverse,
+                                  int8_t* HWY_RESTRICT column) {
+  const VF factor = hn::Set(df, inverse);
+  hn::Vec<DI> sum = hn::Zero(di);
+  for (int c = 0; c < channels; c += kLanes) {
+    const auto v = hn::NearestInt(hn::Mul(hn::Load(df, scaled + c), factor));
+    sum = hn::Add(sum, v);
+    if constexpr (kPlanes == 1) {
+      hn::StoreU(hn::DemoteTo(d8, v), d8, column + c);
+    } else {
+      const auto hi = hn::ShiftRight<7>(hn::Add(v, hn::Set(di, 64)));
+      hn::StoreU(hn::DemoteTo(d8, hi), d8, column + c);
+      hn::StoreU(hn::DemoteTo(d8, hn::Sub(v, hn::ShiftLeft<7>(hi))), d8, column + channels + c);
+    }
+  }
+  return hn::GetLane(hn::SumOfLanes(di, sum));
+}
+
 void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes,
                    const float* channel_scale, int8_t* out, float* unit, int32_t* offset_sum) {
-  for (int h = 0; h < heads; ++h) {
-    const float* q = queries + static_cast<size_t>(h) * stride;
-    const float max = MaxMagnitude(q, channel_scale, channels);
-    const VF inverse = hn::Set(df, max > 0.0f ? kQueryMax[planes] / max : 0.0f);
-    unit[h] = max / kQueryMax[planes];
-    int8_t* column = out + static_cast<size_t>(h) * static_cast<size_t>(planes) * static_cast<size_t>(channels);
-    hn::Vec<DI> sum = hn::Zero(di);
-    for (int c = 0; c < channels; c += kLanes) {
-      const auto v = hn::NearestInt(hn::Mul(Scaled(q, channel_scale, c), inverse));
-      sum = hn::Add(sum, v);
-      if (planes == 1) {
-        hn::StoreU(hn::DemoteTo(d8, v), d8, column + c);
-      } else {
-        const auto hi = hn::ShiftRight<7>(hn::Add(v, hn::Set(di, 64)));
-        hn::StoreU(hn::DemoteTo(d8, hi), d8, column + c);
-        hn::StoreU(hn::DemoteTo(d8, hn::Sub(v, hn::ShiftLeft<7>(hi))), d8, column + channels + c);
-      }
+  KVANT_DCHECK(channels <= kMaxChannels);
+  alignas(64) float max[16] = {}, units[16], inverse[16];
+  alignas(64) float scaled[4 * kMaxChannels];
+  for (int first = 0; first < heads; first += 4) {  // what four heads need stays in the nearest cache
+    const int count = std::min(4, heads - first);
+    ScaleAndFindMax(queries + static_cast<size_t>(first) * stride, stride, count, channels, channel_scale, scaled,
+                    max);
+    UnitsOf(max, count, kQueryMax[planes], units, inverse);
+    for (int h = 0; h < count; ++h) {
+      int8_t* column = out + static_cast<size_t>((first + h) * planes) * static_cast<size_t>(channels);
+      const auto quantize = planes == 1 ? QuantizeColumn<1> : QuantizeColumn<2>;
+      const int32_t sum = quantize(scaled + h * channels, channels, inverse[h], column);
+      if (offset_sum) offset_sum[first + h] = sum;
+      unit[first + h] = units[h];
     }
-    offset_sum[h] = hn::GetLane(hn::SumOfLanes(di, sum));
   }
 }
 
@@ -87,7 +128,7 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
                   const int32_t* offset_sum, int level_offset, const float* token_scale, const float* bias,
                   float* scores) {
   for (int h = 0; h < heads; ++h) {
-    const int32_t offset = level_offset * offset_sum[h];
+    const int32_t offset = level_offset ? level_offset * offset_sum[h] : 0;
     const float add = bias ? bias[h] : 0.0f;
     const auto finish = planes == 2 ? FinishColumn<2> : FinishColumn<1>;
     finish(sums + h * planes * 64, first_token, last_token, offset, unit[h], token_scale, add, scores + h * 64);
@@ -96,23 +137,44 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
 
 // ------------------------------------------------------------------ weights
 
-void QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                     float* sum) {
-  for (int h = 0; h < heads; ++h) {
-    const float* w = weights + h * 64;
-    int8_t* hi_out = out + h * 128;
-    const float max = MaxMagnitude(w, token_scale, 64);
-    const VF inverse = hn::Set(df, max > 0.0f ? kWeightMax / max : 0.0f);
-    unit[h] = max / kWeightMax;
-    hn::Vec<DI> total = hn::Zero(di);
-    for (int t = 0; t < 64; t += kLanes) {
-      const auto v = hn::NearestInt(hn::Mul(Scaled(w, token_scale, t), inverse));
-      total = hn::Add(total, v);
-      hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<7>(v)), d8, hi_out + t);
-      hn::StoreU(hn::DemoteTo(d8, hn::And(v, hn::Set(di, 127))), d8, hi_out + 64 + t);
+template <int kPlanes>
+HWY_INLINE int32_t QuantizeWeightColumn(const float* HWY_RESTRICT scaled, float inverse, int8_t* HWY_RESTRICT out) {
+  const VF factor = hn::Set(df, inverse);
+  hn::Vec<DI> total = hn::Zero(di);
+  for (int t = 0; t < 64; t += kLanes) {
+    const auto v = hn::NearestInt(hn::Mul(hn::Load(df, scaled + t), factor));
+    total = hn::Add(total, v);
+    if constexpr (kPlanes == 1) {
+      hn::StoreU(hn::DemoteTo(d8, v), d8, out + t);
+    } else {
+      hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<7>(v)), d8, out + t);
+      hn::StoreU(hn::DemoteTo(d8, hn::And(v, hn::Set(di, 127))), d8, out + 64 + t);
     }
-    sum[h] = static_cast<float>(hn::GetLane(hn::SumOfLanes(di, total))) * unit[h];
   }
+  return hn::GetLane(hn::SumOfLanes(di, total));
+}
+
+HWY_INLINE float Largest(const float* HWY_RESTRICT values, int n) {
+  VF most = hn::Zero(df);
+  for (int i = 0; i < n; i += kLanes) most = hn::Max(most, hn::LoadU(df, values + i));
+  return hn::GetLane(hn::MaxOfLanes(df, most));
+}
+
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
+                    float* sum) {
+  alignas(64) float max[kMaxHeads] = {}, units[kMaxHeads], inverse[kMaxHeads];
+  alignas(64) float scaled[kMaxHeads * 64];
+  const int planes = Largest(weights, heads * 64) < kOnePlaneWeight ? 1 : 2;
+  const float step = planes == 1 ? 128.0f : 1.0f;
+  ScaleAndFindMax(weights, 64, heads, 64, token_scale, scaled, max);
+  UnitsOf(max, heads, planes == 1 ? 127.0f : kWeightMax, units, inverse);
+  for (int h = 0; h < heads; ++h) {
+    const auto quantize = planes == 1 ? QuantizeWeightColumn<1> : QuantizeWeightColumn<2>;
+    const int32_t total = quantize(scaled + h * 64, inverse[h], out + h * 128);
+    if (sum) sum[h] = static_cast<float>(total) * units[h];
+    unit[h] = units[h] / step;
+  }
+  return planes;
 }
 
 // ------------------------------------------------------------------ floats

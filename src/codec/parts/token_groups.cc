@@ -19,6 +19,11 @@ struct GroupOfChannels {
     GetFixedPointKernels().from_f16(g.scales(block) + index * kTokensPerPage, kTokensPerPage, scale);
     GetFixedPointKernels().from_f16(g.mins(block) + index * kTokensPerPage, kTokensPerPage, min);
   }
+  /// The value that the middle code stands for. Codes about 0 keep the rounding of an 8-bit query, and of 7-bit
+  /// weights, from adding up.
+  void CenterMins(int center) {
+    for (int t = 0; t < kTokensPerPage; ++t) min[t] += static_cast<float>(center) * scale[t];
+  }
   alignas(64) float scale[kTokensPerPage];
   alignas(64) float min[kTokensPerPage];
 };
@@ -37,7 +42,7 @@ TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
 template <typename Byte, typename Column, typename Float, typename Int>
 struct PreparedView {
   PreparedView(const UniformGroups& g, int heads, Byte* prepared) {
-    const int column_bytes = heads * kQueryPlanes * g.dim;
+    const int column_bytes = heads * g.query_planes() * g.dim;
     columns = reinterpret_cast<Column*>(prepared);
     unit = reinterpret_cast<Float*>(prepared + column_bytes);
     query_sum = unit + heads * NumChannelGroups(g);
@@ -80,7 +85,7 @@ Status Decode(const UniformGroups& g, const std::byte* block, float* rows) {
 
 size_t PreparedHeadBytes(const UniformGroups& g) {
   const int words = 3 * NumChannelGroups(g);
-  return AlignUp(static_cast<size_t>(kQueryPlanes * g.dim) + sizeof(float) * static_cast<size_t>(words));
+  return AlignUp(static_cast<size_t>(g.query_planes() * g.dim) + sizeof(float) * static_cast<size_t>(words));
 }
 
 void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared) {
@@ -90,26 +95,27 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::fill_n(ones, g.group, 1.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const float* q = queries + i * g.group;
-    fixed.quantize_query(q, static_cast<size_t>(g.dim), heads, g.group, kQueryPlanes, nullptr,
-                         p.columns + i * heads * kQueryPlanes * g.group, p.unit + i * heads,
+    fixed.quantize_query(q, static_cast<size_t>(g.dim), heads, g.group, g.query_planes(), nullptr,
+                         p.columns + i * heads * g.query_planes() * g.group, p.unit + i * heads,
                          p.offset_sum + i * heads);
     for (int h = 0; h < heads; ++h) p.query_sum[i * heads + h] = fixed.dot(q + h * g.dim, ones, g.group);
   }
 }
 
-// q . row = sum over groups of scale * (sum of q code) + min * (sum of q)
+// q . row = sum over groups of scale * (sum of q (code - center)) + (min + center * scale) * (sum of q)
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
            float* scores) {
   const PreparedConst p(g, heads, prepared);
-  alignas(64) int32_t sums[kMaxHeads * kQueryPlanes * kTokensPerPage];
+  alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
-    const GroupOfChannels params(g, block, i);
-    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * kQueryPlanes * g.group,
-                           heads * kQueryPlanes, 0, kTokensPerPage, sums);
-    GetFixedPointKernels().finish_scores(sums, heads, kQueryPlanes, 0, kTokensPerPage, p.unit + i * heads,
-                                         p.offset_sum + i * heads, /*level_offset=*/0, params.scale, nullptr,
+    GroupOfChannels params(g, block, i);
+    params.CenterMins(g.center());
+    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * g.query_planes() * g.group,
+                           heads * g.query_planes(), 0, kTokensPerPage, sums);
+    GetFixedPointKernels().finish_scores(sums, heads, g.query_planes(), 0, kTokensPerPage, p.unit + i * heads,
+                                         p.offset_sum + i * heads, g.center(), params.scale, nullptr,
                                          part);
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h],
@@ -118,20 +124,22 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   }
 }
 
-// sum of w (code * scale + min) = sum of (w * scale) code + sum of w min, the same for all channels of a
-// group
+// sum of w (code * scale + min) = sum of (w * scale) (code - center) + sum of w (min + center * scale), the last the
+// same for all channels of a group
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
-  alignas(64) int8_t columns[kMaxHeads * kWeightPlanes * kTokensPerPage];
+  alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], quantized_sum[kMaxHeads];
   for (int i = 0; i < NumChannelGroups(g); ++i) {
-    const GroupOfChannels params(g, block, i);
+    GroupOfChannels params(g, block, i);
+    params.CenterMins(g.center());
     float* out = acc + i * g.group;
-    fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
-    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, kWeightPlanes, unit, out,
+    const int planes = fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
+    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, planes, unit, out,
                                 static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
-      const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage);
+      const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage) -
+                             static_cast<float>(g.center()) * quantized_sum[h];
       GetUniformKernels().add_constant(constant, g.group, out + h * g.dim);
     }
   }

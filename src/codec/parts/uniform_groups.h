@@ -20,6 +20,7 @@
 
 #include "base/float16.h"
 #include "codec/codec.h"
+#include "codec/parts/fixed_point.h"
 #include "codec/parts/tile.h"
 
 namespace kvant {
@@ -30,11 +31,8 @@ enum class GroupAxis : uint8_t { kChannel, kToken };
 constexpr int kMaxGroupDim = 256;
 /// The smallest group; below it scales and mins would cost more than 1 bit per value.
 constexpr int kMinGroup = 32;
-/// Byte planes of an integer query. One would be a sixth faster to score, but alone it is off by 1 % of the
-/// scores' RMS (N(0,1) rows and queries, 4 bits); with two it is 1e-4.
-constexpr int kQueryPlanes = 2;
-/// Byte planes of the integer weights, as quantize_weights makes them.
-constexpr int kWeightPlanes = 2;
+/// Most byte planes of an integer query (QueryPlanes).
+constexpr int kMaxQueryPlanes = 2;
 constexpr int kMaxGroups = kMaxGroupDim * kTokensPerPage / kMinGroup;
 /// A head smaller than kMinGroup is one token group, so there may be at most this many either way.
 static_assert(kMaxGroups >= kTokensPerPage);
@@ -51,6 +49,8 @@ struct UniformGroups {
   size_t mins_byte_ofs = 0;
   uint8_t tile_bits[kMaxGroupDim / kTileChannels] = {};  ///< `bits` for each tile
 
+  int center() const { return 1 << (bits - 1); }
+  int query_planes() const { return QueryPlanes(bits); }
   int num_tiles() const { return dim / kTileChannels; }
   int num_groups() const { return dim * kTokensPerPage / group; }
   /// The largest code.
