@@ -183,7 +183,12 @@ void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, con
   for (int tile = 0; tile < s.num_tiles; ++tile) {
     float values[1 << kMaxCodeWidth];
     const int count = 1 << (s.trellis ? kMaxCodeWidth : map.bits[tile]);  // trellis levels are bytes
-    for (int code = 0; code < count; ++code) values[code] = CodeValue(*s.books, map.bits[tile], code);
+    const Codebook& book = s.books->by_bits[map.bits[tile]];
+    const bool looked_up = s.books->use_levels && map.bits[tile] <= 4;
+    for (int code = 0; code < count; ++code) {
+      const int level = looked_up ? s.books->levels.by_bits[map.bits[tile]][code] : code;
+      values[code] = (static_cast<float>(level) - book.center) * book.step;
+    }
     for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
       for (int r = 0; r < kStripRows; ++r)
         strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
@@ -219,7 +224,9 @@ Status Decode(const CodecState& state, const std::byte* basis, const std::byte* 
     FromLatents(s, map, strip.values);
     StoreStrip(strip.values, kStripRows, dim, static_cast<size_t>(dim), rows + t * dim);
   }
-  for (int i = 0; s.centred && i < kTokensPerPage * dim; ++i) rows[i] += means[i % dim];
+  for (int t = 0; s.centred && t < kTokensPerPage; ++t) {
+    for (int c = 0; c < dim; ++c) rows[t * dim + c] += means[c];
+  }
   return Status::Ok();
 }
 
@@ -238,8 +245,8 @@ struct PreparedView {
         operand(reinterpret_cast<int8_t*>(offset + heads)) {}
 };
 
-// Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest channel
-// would set the step for all.
+// Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest
+// channel would set the step for all.
 int Planes(const State& s, const SegmentMap& map) {
   return map.mix ? QueryPlanes(*std::max_element(map.bits, map.bits + s.num_tiles)) : 2;
 }

@@ -300,16 +300,27 @@ void CodesOf(const GainQuantizer& q, const int16_t* ticks, const float* gains, u
 
 // ------------------------------------------------------------------ levels
 
-template <int kBits, int kIndex = 0>
+// Codes in order, `kCircle` at a time with kBefore bytes in front of each.
+template <int kBits, int kCircle, int kBefore, int kIndex = 0>
 HWY_INLINE void UnpackCodes(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT out) {
   if constexpr (kIndex < kTileCodes) {
+    uint8_t* at = out + kIndex / kCircle * (kBefore + kCircle) + kBefore + kIndex % kCircle;
     for (int extra = 0; extra < 128; extra += kLanes8)
-      hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, out + kIndex + extra);
-    UnpackCodes<kBits, kIndex + 128>(tile, out);
+      hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, at + extra);
+    UnpackCodes<kBits, kCircle, kBefore, kIndex + 128>(tile, out);
   }
 }
 
-// A table of 64 bytes by four look-ups of 16.
+// A table of 64 bytes. Highway 1.0.3 has no look-up in more than 16 bytes, so elsewhere than on AVX-512 with
+// VBMI, which does it in one instruction, it takes four.
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+struct LevelTable {
+  V8 all;
+
+  explicit HWY_INLINE LevelTable(const uint8_t* levels) : all(hn::LoadU(d8, levels)) {}
+  HWY_INLINE V8 operator()(V8 window) const { return V8{_mm512_permutexvar_epi8(window.raw, all.raw)}; }
+};
+#else
 struct LevelTable {
   V8 part[4];
 
@@ -325,6 +336,7 @@ struct LevelTable {
     return hn::IfThenElse(upper, b, a);
   }
 };
+#endif
 
 // Symbols `kBack` tokens before those at `codes`. Tokens are 4 bytes apart in kTokenLane; in kChannelLane
 // they are the bytes of a word, and words 64 bytes apart.
@@ -356,21 +368,21 @@ HWY_INLINE V8 Window(const uint8_t* HWY_RESTRICT codes) {
   }
 }
 
-// One circle of tokens: a quad of channels (256 bytes) in kTokenLane, the tile in kChannelLane. The end of
-// the circle is copied before its start.
+// A circle of tokens is a quad of channels (256 bytes) in kTokenLane, the tile in kChannelLane. Its end is
+// copied before its start.
 template <TileOrder kOrder, int kBits>
 HWY_INLINE void ExpandCircles(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT levels) {
   constexpr int kBefore = 128;
   constexpr int kCircle = kOrder == TileOrder::kTokenLane ? 256 : kTileCodes;
-  alignas(64) uint8_t codes[kTileCodes];
-  alignas(64) uint8_t circle[kBefore + kCircle];
-  UnpackCodes<kBits>(tile, codes);
+  constexpr int kCircles = kTileCodes / kCircle;
+  alignas(64) uint8_t codes[kCircles * (kBefore + kCircle)];
+  UnpackCodes<kBits, kCircle, kBefore>(tile, codes);
   const LevelTable table(TrellisLevels(kBits));
-  for (int first = 0; first < kTileCodes; first += kCircle) {
-    std::memcpy(circle, codes + first + kCircle - kBefore, kBefore);
-    std::memcpy(circle + kBefore, codes + first, kCircle);
+  for (int n = 0; n < kCircles; ++n) {
+    uint8_t* circle = codes + n * (kBefore + kCircle) + kBefore;
+    std::memcpy(circle - kBefore, circle + kCircle - kBefore, kBefore);
     for (int i = 0; i < kCircle; i += kLanes8) {
-      hn::StoreU(table(Window<kOrder, kBits>(circle + kBefore + i)), d8, levels + first + i);
+      hn::StoreU(table(Window<kOrder, kBits>(circle + i)), d8, levels + n * kCircle + i);
     }
   }
 }
@@ -387,9 +399,9 @@ void ExpandTile(int bits, const uint8_t* tile, uint8_t* levels) {
     case 4:
       return ExpandCircles<kOrder, 4>(tile, levels);
     case 6:
-      return UnpackCodes<6>(tile, levels);
+      return UnpackCodes<6, kTileCodes, 0>(tile, levels);
     default:
-      return UnpackCodes<8>(tile, levels);
+      return UnpackCodes<8, kTileCodes, 0>(tile, levels);
   }
 }
 
