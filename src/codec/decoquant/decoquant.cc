@@ -6,6 +6,8 @@
 
 #include "base/check.h"
 #include "codec/parts/hadamard.h"
+#include "codec/parts/strip.h"
+#include "codec/parts/trellis.h"
 
 namespace kvant::decoquant {
 namespace {
@@ -48,17 +50,24 @@ const F16* Means(const State& s, const std::byte* block) {
   return reinterpret_cast<const F16*>(block + s.means_ofs);
 }
 
-// Visits (token, channel, value) of the latents, in units of the token's scale.
+// Latent (token, channel) of a tile, in units of the token's scale.
+float TileValue(const State& s, int bits, const std::byte* packed, int t, int c) {
+  if (!s.trellis || bits > kMaxTrellisBits)
+    return CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c));
+  const Codebook& book = s.books->by_bits[bits];
+  const int level = TrellisLevels(bits)[TrellisWindow(s.order(), bits, packed, t, c)];
+  return (static_cast<float>(level) - book.center) * book.step;
+}
+
+// Visits (token, channel, value) of all latents that are coded.
 template <typename Visit>
 void ForEachLatent(const State& s, const SegmentMap& map, const std::byte* block, Visit visit) {
   const std::byte* packed = block + s.codes_ofs;
   for (int tile = 0; tile < s.num_tiles; packed += TileBytes(map.bits[tile]), ++tile) {
-    const int bits = map.bits[tile];
-    if (bits == 0) continue;
+    if (map.bits[tile] == 0) continue;
     for (int t = 0; t < kTokensPerPage; ++t) {
       for (int c = 0; c < kTileChannels; ++c) {
-        visit(t, tile * kTileChannels + c,
-              CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c)));
+        visit(t, tile * kTileChannels + c, TileValue(s, map.bits[tile], packed, t, c));
       }
     }
   }
@@ -99,6 +108,57 @@ Status CheckBlock(const State& s, const std::byte* block) {
 
 // ---- verbs
 
+void LatentRow(const State& s, const SegmentMap& map, const float* rows, const std::byte* block, int t,
+               float* row) {
+  for (int c = 0; c < s.shape.dim; ++c) {
+    row[c] = rows[t * s.shape.dim + c] - (s.centred ? ToFloat(Means(s, block)[c]) : 0.0f);
+  }
+  EncodeRow(s, map, row);
+}
+
+Status StoreScale(const State& s, int token, float scale, std::byte* block) {
+  const F16 stored = ToF16(scale);
+  if (!std::isfinite(ToFloat(stored))) {
+    return Status::InvalidArgument(
+        StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), token));
+  }
+  reinterpret_cast<F16*>(block + s.scales_ofs)[token] = stored;
+  return Status::Ok();
+}
+
+Status EncodeScalar(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                    std::byte* block) {
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    float row[kMaxDim];
+    uint8_t codes[kMaxDim];
+    float scale = 0.0f;
+    LatentRow(s, map, rows, block, t, row);
+    QuantizeRow(quantizer, row, codes, &scale);
+    KVANT_TRY(StoreScale(s, t, scale, block));
+    SetRowCodes(s, map, t, codes, block + s.codes_ofs);
+  }
+  return Status::Ok();
+}
+
+Status EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                     std::byte* block) {
+  int16_t ticks[kTokensPerPage * kMaxStripDim];
+  uint8_t codes[kTokensPerPage * kMaxStripDim];
+  float gains[kTokensPerPage];
+  float scales[kTokensPerPage];
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    float row[kMaxStripDim];
+    LatentRow(s, map, rows, block, t, row);
+    TrellisTicks(quantizer, row, ticks + t * s.shape.dim, gains + t);
+  }
+  TrellisCodes(quantizer, ticks, gains, codes, scales);
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    KVANT_TRY(StoreScale(s, t, scales[t], block));
+    SetRowCodes(s, map, t, codes + t * s.shape.dim, block + s.codes_ofs);
+  }
+  return Status::Ok();
+}
+
 Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
   const State& s = AsState(state);
   const SegmentMap map = MapOf(s, basis);
@@ -106,24 +166,7 @@ Status Encode(const CodecState& state, const std::byte* basis, const float* rows
   if (s.centred) StoreMeans(s, rows, block);
   float weights[kMaxDim];
   const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
-  for (int t = 0; t < kTokensPerPage; ++t) {
-    float row[kMaxDim];
-    uint8_t codes[kMaxDim];
-    float scale = 0.0f;
-    for (int c = 0; c < s.shape.dim; ++c) {
-      row[c] = rows[t * s.shape.dim + c] - (s.centred ? ToFloat(Means(s, block)[c]) : 0.0f);
-    }
-    EncodeRow(s, map, row);
-    QuantizeRow(quantizer, row, codes, &scale);
-    const F16 stored = ToF16(scale);
-    if (!std::isfinite(ToFloat(stored))) {
-      return Status::InvalidArgument(
-          StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), t));
-    }
-    reinterpret_cast<F16*>(block + s.scales_ofs)[t] = stored;
-    SetRowCodes(s, map, t, codes, block + s.codes_ofs);
-  }
-  return Status::Ok();
+  return (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, block);
 }
 
 Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
@@ -209,7 +252,8 @@ constexpr OptionInfo kOptions[] = {
     {"bits", "4", "0.5..8 in steps of 0.125",
      "average bits of a code, rounded down to what the tiles can hold"},
     {"gauge", "hadamard", "hadamard, sqrt, bal, klt", "how rows are decomposed (sqrt: as published)"},
-    {"code", "auto", "auto, lm, uniform, absmax", "codebook (auto: absmax for gauge=sqrt, else lm)"},
+    {"code", "auto", "auto, lm, uniform, absmax, trellis",
+     "codebook (auto: absmax for gauge=sqrt, else lm); trellis: best quality, slower to encode"},
     {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
     {"fit", "1024", "64..1048576", "tokens before the first basis is fitted"},
     {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all"},
@@ -233,6 +277,12 @@ constexpr Expectation kExpectations[] = {
     {"bits=2.5", Side::kValue, 2.625, 0.262, 0.284},
     {"bits=1", Side::kValue, 1.125, 0.577, 0.625},
     {"bits=8", Side::kValue, 8.125, 0.0086, 0.0094},
+    {"code=trellis", Side::kKey, 4.375, 0.0780, 0.0846},
+    {"code=trellis,bits=2", Side::kKey, 2.375, 0.2844, 0.3080},
+    {"code=trellis,gauge=klt,bits=2.5", Side::kKey, 2.875, 0.2266, 0.2454},
+    {"code=trellis,bits=3", Side::kValue, 3.125, 0.1466, 0.1588},
+    {"code=trellis,bits=2", Side::kValue, 2.125, 0.2738, 0.2966},
+    {"code=trellis,bits=1", Side::kValue, 1.125, 0.5220, 0.5656},
     {"mean=on", Side::kValue, 4.375, 0.0914, 0.099},
     {"gauge=bal", Side::kValue, 4.125, 0.0914, 0.099},
     {"gauge=klt,bits=2", Side::kValue, 2.125, 0.327, 0.354},

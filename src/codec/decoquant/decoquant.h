@@ -35,6 +35,7 @@ struct State : CodecState {
   bool centred = false;
   const CodebookSet* books = nullptr;
   ScaleRule rule = ScaleRule::kLeastSquares;
+  bool trellis = false;  ///< tiles of up to 4 bits hold symbols of parts/trellis.h
   int num_tiles = 0;
   int total_bits = 0;                    ///< sum of the tiles' widths, whatever the basis
   uint8_t default_bits[kMaxTiles] = {};  ///< widths before the first fit, and of gauges with equal tiles

@@ -6,11 +6,13 @@
 
 #include "codec/decoquant/decoquant.h"
 #include "codec/parts/eigen_basis.h"
+#include "codec/parts/strip.h"
+#include "codec/parts/trellis.h"
 
 namespace kvant::decoquant {
 namespace {
 
-enum class Code { kAuto, kLloydMax, kUniform, kAbsMax };
+enum class Code { kAuto, kLloydMax, kUniform, kAbsMax, kTrellis };
 enum class Mean { kAuto, kOn, kOff };
 
 struct Options {
@@ -31,7 +33,7 @@ Status Take(const Result<T>& result, auto* out) {
 
 Status Read(const OptionReader& reader, Options* options) {
   static constexpr std::string_view kGauges[] = {"hadamard", "sqrt", "bal", "klt"};
-  static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax"};
+  static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax", "trellis"};
   static constexpr std::string_view kMeans[] = {"auto", "on", "off"};
   KVANT_TRY(Take(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
   KVANT_TRY(Take(reader.GetChoice("gauge", kGauges), &options->gauge));
@@ -48,6 +50,26 @@ Status CheckAbsMax(const OptionReader& reader, const Options& options) {
     if (bits >= 2 && options.bits == bits) return Status::Ok();
   }
   return reader.Refuse("bits", "with absmax codes, which take 2, 3, 4, 6 or 8");
+}
+
+void SetCodes(Code code, State* s) {
+  switch (code) {
+    case Code::kAbsMax:
+      s->books = &SymmetricCodebooks();
+      break;
+    case Code::kUniform:
+      s->books = &UniformCodebooks();
+      break;
+    case Code::kTrellis:
+      s->books = &TrellisCodebooks();
+      break;
+    default:
+      s->books = &LloydMaxCodebooks();
+  }
+  s->trellis = code == Code::kTrellis;
+  s->rule = code == Code::kAbsMax         ? ScaleRule::kAbsMax
+            : s->shape.side == Side::kKey ? ScaleRule::kUnbiased
+                                          : ScaleRule::kLeastSquares;
 }
 
 void SetWidths(double bits, State* s) {
@@ -82,22 +104,18 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   const OptionReader reader(kInfo, given);
   Options options;
   KVANT_TRY(Read(reader, &options));
-  if (shape.dim > kMaxDim || (options.gauge != Gauge::kSqrt && shape.dim > 256)) {
+  if (options.code == Code::kAuto) {
+    options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
+  }
+  if (options.code == Code::kAbsMax) KVANT_TRY(CheckAbsMax(reader, options));
+  if (shape.dim > (options.gauge == Gauge::kSqrt && options.code == Code::kAbsMax ? kMaxDim : kMaxStripDim)) {
     return Status::NotSupported(StrFormat("decoquant: head size %d is not supported", shape.dim));
   }
-  if (options.code == Code::kAuto)
-    options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
-  if (options.code == Code::kAbsMax) KVANT_TRY(CheckAbsMax(reader, options));
   auto s = std::make_unique<State>(shape);
-  const bool key = shape.side == Side::kKey;
   s->gauge = options.gauge;
-  s->centred = options.mean == Mean::kAuto ? key && options.gauge != Gauge::kSqrt : options.mean == Mean::kOn;
-  s->books = options.code == Code::kAbsMax    ? &SymmetricCodebooks()
-             : options.code == Code::kUniform ? &UniformCodebooks()
-                                              : &LloydMaxCodebooks();
-  s->rule = options.code == Code::kAbsMax ? ScaleRule::kAbsMax
-            : key                         ? ScaleRule::kUnbiased
-                                          : ScaleRule::kLeastSquares;
+  SetCodes(options.code, s.get());
+  const bool mean_by_default = shape.side == Side::kKey && options.gauge != Gauge::kSqrt;
+  s->centred = options.mean == Mean::kAuto ? mean_by_default : options.mean == Mean::kOn;
   SetWidths(options.bits, s.get());
   SetLayout(s.get());
   SetBasis(options, s.get());

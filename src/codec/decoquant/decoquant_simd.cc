@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 
 #include "base/check.h"
 #include "codec/decoquant/decoquant.h"
@@ -10,6 +11,7 @@
 #include "codec/parts/hadamard.h"
 #include "codec/parts/strip.h"
 #include "codec/parts/tile_kernels.h"
+#include "codec/parts/trellis.h"
 
 namespace kvant::decoquant {
 namespace {
@@ -59,9 +61,26 @@ const uint16_t* Halves(const std::byte* block, size_t ofs) {
   return reinterpret_cast<const uint16_t*>(block + ofs);
 }
 
-TileMatrix Tiles(const State& s, const SegmentMap& map, const std::byte* block) {
-  return {block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null()};
-}
+// The tiles of a block as the tile kernels read them. Trellis codes are expanded to levels first: those of a
+// block fit the first-level cache, and the kernels stay as they are.
+class Tiles {
+ public:
+  Tiles(const State& s, const SegmentMap& map, const std::byte* block)
+      : matrix_{block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null()} {
+    if (!s.trellis) return;
+    GetTrellisKernels().expand(s.order(), map.bits, s.num_tiles, matrix_.packed, levels_);
+    for (size_t tile = 0; tile < std::size(bits_); ++tile) {
+      bits_[tile] = static_cast<int>(tile) < s.num_tiles && map.bits[tile] > 0 ? 8 : 0;
+    }
+    matrix_ = {levels_, bits_, s.num_tiles, nullptr};
+  }
+  const TileMatrix& matrix() const { return matrix_; }
+
+ private:
+  TileMatrix matrix_;
+  uint8_t bits_[kMaxStripDim / kTileChannels];
+  alignas(64) std::byte levels_[kTokensPerPage * kMaxStripDim];
+};
 
 // Means of the page, as they are stored; zeros when there are none.
 void StoreMeans(const State& s, const float* rows, std::byte* block, float* means) {
@@ -98,33 +117,61 @@ Status StoreScales(const float* scales, std::byte* block, size_t ofs) {
 
 // ---- verbs
 
-// Two strips at a time: the reflectors need little more than for one, and both fit the first-level cache.
-Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
-  const State& s = AsState(state);
-  KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
-  const SegmentMap map = MapOf(s, basis);
-  const int dim = s.shape.dim;
-  std::memset(block, 0, s.codes_ofs);
-  alignas(64) float means[kMaxStripDim];
-  StoreMeans(s, rows, block, means);
-  float weights[kMaxStripDim];
-  const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
-  alignas(64) float strips[2 * kMaxStripDim * kStripRows];
+// What encoding hands from rows to codes.
+struct Coded {
   alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
   float scales[kTokensPerPage];
+};
+
+// Two strips at a time: the reflectors need little more than for one, and both fit the first-level cache.
+void EncodeScalar(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                  const float* means, Coded* out) {
+  alignas(64) float strips[2 * kMaxStripDim * kStripRows];
+  const int dim = s.shape.dim;
   for (int t = 0; t < kTokensPerPage; t += 2 * kStripRows) {
     for (int i = 0; i < 2; ++i)
       LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
     ToLatents(s, map, 2, strips);
     for (int i = 0; i < 2; ++i) {
       const int first = t + i * kStripRows;
-      GetGainQuantizerKernels().quantize(quantizer, strips + i * dim * kStripRows, codes + first * dim,
-                                         scales + first);
+      GetGainQuantizerKernels().quantize(quantizer, strips + i * dim * kStripRows, out->codes + first * dim,
+                                         out->scales + first);
     }
   }
-  KVANT_TRY(StoreScales(scales, block, s.scales_ofs));
+}
+
+void TicksOfPage(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                 const float* means, int16_t* ticks, float* gains) {
+  Strip strip;
+  for (int t = 0; t < kTokensPerPage; t += kStripRows) {
+    LoadCentred(s, rows + t * s.shape.dim, means, strip.values);
+    ToLatents(s, map, 1, strip.values);
+    GetTrellisKernels().ticks(quantizer, strip.values, ticks + t * s.shape.dim, gains + t);
+  }
+}
+
+void EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                   const float* means, Coded* out) {
+  int16_t ticks[kTokensPerPage * kMaxStripDim];
+  float gains[kTokensPerPage];
+  TicksOfPage(s, map, quantizer, rows, means, ticks, gains);
+  GetTrellisKernels().codes(quantizer, ticks, gains, out->codes, out->scales);
+}
+
+Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+  const State& s = AsState(state);
+  KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
+  const SegmentMap map = MapOf(s, basis);
+  std::memset(block, 0, s.codes_ofs);
+  alignas(64) float means[kMaxStripDim];
+  StoreMeans(s, rows, block, means);
+  float weights[kMaxStripDim];
+  const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
+  Coded coded;
+  (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, means, &coded);
+  KVANT_TRY(StoreScales(coded.scales, block, s.scales_ofs));
   std::byte* packed = block + s.codes_ofs;
-  GetTileKernels().pack(s.order(), map.bits, s.num_tiles, codes, packed);
+  GetTileKernels().pack(s.order(), map.bits, s.num_tiles, coded.codes, packed);
   const size_t used = TileBytes(1) * static_cast<size_t>(s.total_bits);
   std::memset(packed + used, 0, s.layout.block_bytes() - s.codes_ofs - used);
   return Status::Ok();
@@ -135,8 +182,13 @@ void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, con
                 float* strip) {
   for (int tile = 0; tile < s.num_tiles; ++tile) {
     float values[1 << kMaxCodeWidth];
-    for (int code = 0; code < 1 << map.bits[tile]; ++code)
-      values[code] = CodeValue(*s.books, map.bits[tile], code);
+    const int count = 1 << (s.trellis ? kMaxCodeWidth : map.bits[tile]);  // trellis levels are bytes
+    const Codebook& book = s.books->by_bits[map.bits[tile]];
+    const bool looked_up = s.books->use_levels && map.bits[tile] <= 4;
+    for (int code = 0; code < count; ++code) {
+      const int level = looked_up ? s.books->levels.by_bits[map.bits[tile]][code] : code;
+      values[code] = (static_cast<float>(level) - book.center) * book.step;
+    }
     for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
       for (int r = 0; r < kStripRows; ++r)
         strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
@@ -164,14 +216,17 @@ Status Decode(const CodecState& state, const std::byte* basis, const std::byte* 
   KVANT_TRY(CheckFinite(scales, kTokensPerPage, false, "scale"));
   KVANT_TRY(CheckFinite(means, dim, true, "mean"));
   alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
-  GetTileKernels().unpack(s.order(), map.bits, s.num_tiles, block + s.codes_ofs, codes);
+  const Tiles tiles(s, map, block);
+  GetTileKernels().unpack(s.order(), tiles.matrix().bits, s.num_tiles, tiles.matrix().packed, codes);
   Strip strip;
   for (int t = 0; t < kTokensPerPage; t += kStripRows) {
     LoadValues(s, map, codes + t * dim, scales + t, strip.values);
     FromLatents(s, map, strip.values);
     StoreStrip(strip.values, kStripRows, dim, static_cast<size_t>(dim), rows + t * dim);
   }
-  for (int i = 0; s.centred && i < kTokensPerPage * dim; ++i) rows[i] += means[i % dim];
+  for (int t = 0; s.centred && t < kTokensPerPage; ++t) {
+    for (int c = 0; c < dim; ++c) rows[t * dim + c] += means[c];
+  }
   return Status::Ok();
 }
 
@@ -190,8 +245,8 @@ struct PreparedView {
         operand(reinterpret_cast<int8_t*>(offset + heads)) {}
 };
 
-// Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest channel
-// would set the step for all.
+// Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest
+// channel would set the step for all.
 int Planes(const State& s, const SegmentMap& map) {
   return map.mix ? QueryPlanes(*std::max_element(map.bits, map.bits + s.num_tiles)) : 2;
 }
@@ -246,7 +301,8 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
   }
   const int planes = Planes(s, map);
   alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
-  GetTileKernels().score(Tiles(s, map, block), view.operand, heads * planes, 0, kTokensPerPage, sums);
+  GetTileKernels().score(Tiles(s, map, block).matrix(), view.operand, heads * planes, 0, kTokensPerPage,
+                         sums);
   fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias,
                       scores);
 }
@@ -264,7 +320,8 @@ void Accumulate(const CodecState& state, const std::byte* basis, const std::byte
   float unit[kMaxHeads];
   float sum[kMaxHeads];
   const int planes = fixed.quantize_weights(weights, heads, scales, operand, unit, sum);
-  GetTileKernels().accumulate(Tiles(s, map, block), operand, heads, planes, unit, acc, static_cast<size_t>(s.acc_dim));
+  GetTileKernels().accumulate(Tiles(s, map, block).matrix(), operand, heads, planes, unit, acc,
+                              static_cast<size_t>(s.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * s.acc_dim + s.shape.dim] += sum[h];
   if (!s.centred) return;
   alignas(64) float means[kMaxStripDim];

@@ -121,9 +121,9 @@ TEST(DecoquantTest, RefusesWhatItCannotDo) {
             "codec decoquant: bits=2.5 is not accepted with absmax codes, which take 2, 3, 4, 6 or 8; "
             "accepted: 0.5..8 in "
             "steps of 0.125");
-  EXPECT_EQ(
-      message("gauge=klt,code=absmax"),
-      "codec decoquant: code=absmax is not accepted with gauge=klt; accepted: auto, lm, uniform, absmax");
+  EXPECT_EQ(message("gauge=klt,code=absmax"),
+            "codec decoquant: code=absmax is not accepted with gauge=klt; accepted: auto, lm, uniform, "
+            "absmax, trellis");
   EXPECT_EQ(message("fit=10"), "codec decoquant: fit=10 is not accepted; accepted: 64..1048576");
   EXPECT_EQ(message("mean=off,gauge=bal,bits=0.5"), "accepted");
 }
@@ -142,7 +142,12 @@ TEST(DecoquantTest, ScalesBeyondFp16AreRefused) {
 
 // ---- reading in the latent space
 
-constexpr const char* kGauges[] = {"gauge=hadamard", "gauge=sqrt", "gauge=bal", "gauge=klt,bits=2.5"};
+constexpr const char* kGauges[] = {"gauge=hadamard",
+                                   "gauge=sqrt",
+                                   "gauge=bal",
+                                   "gauge=klt,bits=2.5",
+                                   "code=trellis,bits=2.5",
+                                   "gauge=klt,code=trellis,bits=4"};
 
 double RelativeDistance(const std::vector<double>& want, const float* got) {
   double error = 0.0;

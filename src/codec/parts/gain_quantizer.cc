@@ -29,8 +29,9 @@ void QuantizeAbsMax(const GainQuantizer& q, const float* row, uint8_t* codes, fl
   });
 }
 
-// Root of the mean square over the coded channels.
-float Gain(const GainQuantizer& q, const float* row) {
+}  // namespace
+
+float RowGain(const GainQuantizer& q, const float* row) {
   float energy = 0.0f;
   int count = 0;
   ForEachCoded(q, [&](int c, int) {
@@ -40,12 +41,10 @@ float Gain(const GainQuantizer& q, const float* row) {
   return count > 0 ? std::sqrt(energy / static_cast<float>(count)) : 0.0f;
 }
 
-}  // namespace
-
 void QuantizeRow(const GainQuantizer& q, const float* row, uint8_t* codes, float* scale) {
   std::fill_n(codes, q.num_tiles * kTileChannels, uint8_t{0});
   if (q.rule == ScaleRule::kAbsMax) return QuantizeAbsMax(q, row, codes, scale);
-  const float gain = Gain(q, row);
+  const float gain = RowGain(q, row);
   const float inverse = Inverse(gain);
   float energy = 0.0f;
   float dot = 0.0f;

@@ -24,6 +24,9 @@ struct GainQuantizer {
   ScaleRule rule;
 };
 
+/// Root of the mean square of a row over its coded channels; 0 when there is none.
+float RowGain(const GainQuantizer& q, const float* row);
+
 /// One row -> codes [num_tiles * 16] (0 where a tile is absent) and scale: value = scale * CodeValue. scale
 /// >= 0 and not rounded. The definition; kernels differ from it where a sum rounds differently just at a
 /// threshold.

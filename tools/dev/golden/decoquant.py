@@ -15,6 +15,44 @@ LM = {
     4: (0.026274899, [5, 15, 25, 36, 48, 62, 79, 104]),
 }
 UNIFORM_STEP = {1: 1.59576905, 2: 0.99568671, 3: 0.586019456, 4: 0.335200608, 6: 0.104063012, 8: 0.0307623744}
+TRELLIS = {
+    1: (
+        0.014943163,
+        [
+            154, 255, 158, 58, 163, 84, 90, 178, 38, 136, 211, 111, 126, 26, 104, 186, 222, 80, 151, 158,
+            114, 171, 211, 72, 42, 138, 104, 177, 182, 87, 136, 245, 85, 136, 77, 173, 4, 199, 146, 93, 130,
+            156, 48, 238, 190, 111, 192, 82, 93, 202, 79, 114, 119, 100, 11, 164, 155, 32, 154, 75, 81, 179,
+            59, 146,
+        ],
+    ),
+    2: (
+        0.020163529,
+        [
+            173, 110, 76, 142, 151, 230, 126, 93, 168, 104, 153, 46, 129, 197, 34, 88, 136, 223, 168, 104,
+            61, 146, 98, 187, 47, 182, 139, 102, 200, 153, 89, 128, 91, 59, 133, 180, 120, 119, 170, 72,
+            112, 25, 71, 144, 81, 119, 164, 254, 110, 154, 212, 56, 187, 77, 1, 134, 214, 139, 103, 174,
+            149, 71, 117, 186,
+        ],
+    ),
+    3: (
+        0.022746632,
+        [
+            107, 133, 120, 78, 155, 95, 187, 57, 194, 153, 70, 42, 134, 117, 99, 171, 70, 197, 135, 105, 86,
+            230, 49, 23, 138, 97, 85, 174, 110, 145, 123, 156, 1, 61, 103, 119, 176, 157, 218, 139, 120,
+            177, 37, 131, 210, 171, 146, 91, 94, 81, 184, 146, 255, 63, 163, 114, 163, 110, 153, 209, 188,
+            135, 78, 125,
+        ],
+    ),
+    4: (
+        0.024546445,
+        [
+            94, 137, 130, 73, 151, 103, 182, 60, 197, 164, 83, 38, 141, 124, 115, 162, 76, 193, 137, 106,
+            100, 219, 54, 24, 131, 118, 92, 175, 111, 145, 123, 155, 1, 64, 100, 112, 162, 154, 233, 128,
+            121, 183, 71, 136, 210, 170, 145, 87, 88, 79, 158, 143, 255, 47, 168, 97, 175, 112, 149, 203,
+            187, 131, 107, 121,
+        ],
+    ),
+}
 DISTORTION = {0: 1.0, 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009506, 6: 0.001040, 8: 0.00008769}
 SMALLEST = np.float32(1e-30)
 
@@ -173,15 +211,74 @@ def quantise(setup: Setup, y: np.ndarray):
     values = np.zeros(y.shape, np.float32)
     gain = np.sqrt(sequential_sum((y * y)[:, present]) / f32(present.sum()))
     u = y * inverse(gain)[:, None]
-    for width in set(widths[present]):
-        at = widths == width
-        codes[:, at], values[:, at] = nearest(setup.code, int(width), u[:, at])
+    if setup.code == "trellis":
+        codes, values, u = quantise_trellis(setup, u)
+    else:
+        for width in set(widths[present]):
+            at = widths == width
+            codes[:, at], values[:, at] = nearest(setup.code, int(width), u[:, at])
     weights = np.ones(setup.dim, np.float32)
     if setup.gauge == "klt" and setup.gains is not None:
         weights = setup.gains * setup.gains
     uu, uv, vv = (sequential_sum((weights * a * b)[:, present]) for a, b in ((u, u), (u, values), (values, values)))
     ratio = uu / np.where(uv > 0, uv, 1) if setup.unbiased else uv / vv
     return codes, np.where(uv > 0, gain * ratio, f32(0))
+
+
+# ---- trellis
+
+
+def best_path(x: np.ndarray, levels: np.ndarray, bits: int, start: np.ndarray | None):
+    """Windows [64, 16] of the cheapest paths, one per column of x; `start` fixes the state at both ends."""
+    states = 64 >> bits
+    columns = np.arange(x.shape[1])
+    entering = np.arange(64).reshape(1 << bits, states)  # [oldest symbol, state that the window leads to]
+    cost = np.zeros((states, x.shape[1]), np.int64)
+    if start is not None:
+        cost += np.where(np.arange(states)[:, None] == start, 0, 1 << 40)
+    came = []
+    for values in x:
+        window_cost = (values - 4 * (levels[:, None] - 128)) ** 2
+        total = (cost[np.arange(64) >> bits] + window_cost)[entering]
+        oldest = total.argmin(axis=0)  # the first of equals
+        cost = np.take_along_axis(total, oldest[None], axis=0)[0]
+        came.append(oldest * states + np.arange(states)[:, None])
+    state = cost.argmin(axis=0) if start is None else start
+    windows = np.empty(x.shape, np.int64)
+    for t in range(63, -1, -1):
+        windows[t] = came[t][state, columns]
+        state = windows[t] >> bits
+    return windows
+
+
+def trellis_tile(x: np.ndarray, bits: int):
+    """Symbols and values [64, 16]."""
+    step, levels = f32(TRELLIS[bits][0]), np.array(TRELLIS[bits][1])
+    free = best_path(np.roll(x, -32, axis=0), levels, bits, None)
+    seam = free[31] & ((64 >> bits) - 1)
+    windows = best_path(x, levels, bits, seam)
+    return windows & (2**bits - 1), (levels[windows] - 128).astype(np.float32) * step
+
+
+def quantise_trellis(setup: Setup, u: np.ndarray):
+    """Codes, values and the rounded u, all [64, dim]."""
+    codes = np.zeros(u.shape, np.uint8)
+    values, rounded = np.zeros(u.shape, np.float32), np.zeros(u.shape, np.float32)
+    for tile, bits in enumerate(setup.widths):
+        at = slice(16 * tile, 16 * tile + 16)
+        if bits == 0:
+            continue
+        step = f32(TRELLIS[bits][0] if bits <= 4 else UNIFORM_STEP[bits])
+        n = f32(4 if bits <= 4 else 64)
+        x = np.rint(np.clip(u[:, at] * (n / step), -160 * n, 160 * n)).astype(np.int64)
+        if bits <= 4:
+            codes[:, at], values[:, at] = trellis_tile(x, bits)
+        else:
+            half = 2 ** (bits - 1)
+            codes[:, at] = np.clip((x >> 6) + half, 0, 2 * half - 1)
+            values[:, at] = (codes[:, at].astype(np.float32) - f32(half - 0.5)) * step
+        rounded[:, at] = x.astype(np.float32) * (step / n)
+    return codes, values, rounded
 
 
 def encode(rows: np.ndarray, side: str, options: dict, basis: bytes | None = None) -> bytes:
