@@ -12,6 +12,10 @@ const State& AsState(const CodecState& state) { return static_cast<const State&>
 uint16_t ToBits(Type type, float value) { return type == Type::kF16 ? ToF16(value).bits : ToBF16(value).bits; }
 float FromBits(Type type, uint16_t bits) { return type == Type::kF16 ? ToFloat(F16{bits}) : ToFloat(BF16{bits}); }
 
+// The largest magnitude that is stored. bf16 reaches further, but the scores of such rows would not be finite.
+constexpr float kBF16Limit = 0x1p100f;
+float Limit(Type type) { return type == Type::kF16 ? kF16Max : kBF16Limit; }
+
 float Value(const State& s, const std::byte* block, int token, int channel) {
   return FromBits(s.type, reinterpret_cast<const uint16_t*>(block)[ValueIndex(s.shape, token, channel)]);
 }
@@ -24,8 +28,9 @@ Status Encode(const CodecState& state, const std::byte*, const float* rows, std:
   for (int t = 0; t < s.shape.tokens; ++t) {
     for (int c = 0; c < s.shape.dim; ++c) {
       const float value = rows[t * s.shape.dim + c];
-      if (s.type == Type::kF16 && std::abs(value) > kF16Max) {
-        return Status::InvalidArgument(StrFormat("raw: value %g does not fit fp16", static_cast<double>(value)));
+      if (std::abs(value) > Limit(s.type)) {
+        return Status::InvalidArgument(StrFormat("raw: value %g is beyond %g", static_cast<double>(value),
+                                                 static_cast<double>(Limit(s.type))));
       }
       out[ValueIndex(s.shape, t, c)] = ToBits(s.type, value);
     }
@@ -38,7 +43,9 @@ Status Decode(const CodecState& state, const std::byte*, const std::byte* block,
   for (int t = 0; t < s.shape.tokens; ++t) {
     for (int c = 0; c < s.shape.dim; ++c) {
       const float value = Value(s, block, t, c);
-      if (!std::isfinite(value)) return Status::Corruption(StrFormat("raw: token %d holds a non-finite value", t));
+      if (!(std::abs(value) <= Limit(s.type))) {
+        return Status::Corruption(StrFormat("raw: token %d holds a value that is not a number or too large", t));
+      }
       rows[t * s.shape.dim + c] = value;
     }
   }
@@ -96,6 +103,10 @@ void LoadRow(const BlockShape& shape, const std::byte* block, int token, F16* ro
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   static constexpr std::string_view kTypes[] = {"fp16", "bf16"};
+  if (shape.tokens < kTokenMultiple || shape.tokens > kTokensPerPage || shape.tokens % kTokenMultiple != 0) {
+    return Status::NotSupported(StrFormat("raw: blocks of %d tokens; accepted: multiples of %d up to %d", shape.tokens,
+                                          kTokenMultiple, kTokensPerPage));
+  }
   const OptionReader reader(kInfo, options);
   const Result<int> type = reader.GetChoice("type", kTypes);
   if (!type.ok()) return type.status();

@@ -8,6 +8,9 @@ namespace kvant::raw {
 
 enum class Type { kF16, kBF16 };
 
+/// Blocks hold a multiple of this many tokens, so that a vector of tokens never leaves a channel of keys.
+constexpr int kTokenMultiple = 16;
+
 /// One stream "rows", 2 bytes per value: K [dim][tokens] (a vector of tokens meets one query value), V [tokens][dim].
 struct State : CodecState {
   using CodecState::CodecState;
