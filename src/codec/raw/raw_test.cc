@@ -29,7 +29,9 @@ AlignedBuffer<std::byte> Encoded(const Codec& codec, const AlignedBuffer<float>&
   return block;
 }
 
-const uint16_t* Words(const AlignedBuffer<std::byte>& block) { return reinterpret_cast<const uint16_t*>(block.data()); }
+const uint16_t* Words(const AlignedBuffer<std::byte>& block) {
+  return reinterpret_cast<const uint16_t*>(block.data());
+}
 
 AlignedBuffer<float> ZeroRows() { return AlignedBuffer<float>(kTokensPerPage * kDim); }
 
@@ -37,7 +39,8 @@ AlignedBuffer<float> ZeroRows() { return AlignedBuffer<float>(kTokensPerPage * k
 AlignedBuffer<float> HandRows() {
   AlignedBuffer<float> rows = ZeroRows();
   for (size_t t = 0; t < kTokensPerPage; ++t) rows[t * kDim] = 0.5f * static_cast<float>(t);
-  const float channel1[] = {-1.0f, 1.0f + 0x1p-11f, 1.0f + 0x3p-11f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0x1p-24f};
+  const float channel1[] = {-1.0f,          1.0f + 0x1p-11f, 1.0f + 0x3p-11f,
+                            1.0f + 0x1p-8f, 1.0f + 0x3p-8f,  0x1p-24f};
   for (size_t t = 0; t < std::size(channel1); ++t) rows[t * kDim + 1] = channel1[t];
   return rows;
 }
@@ -48,7 +51,7 @@ TEST(Raw, HandComputedBlockOfKeys) {
   const AlignedBuffer<std::byte> block = Encoded(codec, HandRows());
   EXPECT_THAT(std::vector<uint16_t>(Words(block), Words(block) + 5),
               testing::ElementsAre(0x0000, 0x3800, 0x3C00, 0x3E00, 0x4000));
-  EXPECT_EQ(Words(block)[63], 0x4FE0);  // 31.5 = 1.96875 * 16
+  EXPECT_EQ(Words(block)[63], 0x4FE0);                                      // 31.5 = 1.96875 * 16
   EXPECT_THAT(std::vector<uint16_t>(Words(block) + 64, Words(block) + 71),  // ties go to even
               testing::ElementsAre(0xBC00, 0x3C00, 0x3C02, 0x3C04, 0x3C0C, 0x0001, 0x0000));
   for (size_t i = 71; i < 64 * 16; ++i) ASSERT_EQ(Words(block)[i], 0) << i;
@@ -85,7 +88,10 @@ TEST(Raw, RowsInPlaceAreThoseOfTheBlock) {
 }
 
 TEST(Raw, RefusesWhatDoesNotFit) {
-  const struct { std::string_view type; float largest; } kCases[] = {{"fp16", 65504.0f}, {"bf16", 0x1p100f}};
+  const struct {
+    std::string_view type;
+    float largest;
+  } kCases[] = {{"fp16", 65504.0f}, {"bf16", 0x1p100f}};
   for (const auto& [type, largest] : kCases) {
     const Codec codec = Make(type, Side::kKey);
     AlignedBuffer<std::byte> block(codec.block_bytes());
@@ -102,9 +108,12 @@ TEST(Raw, RefusesWhatDoesNotFit) {
 }
 
 TEST(Raw, WordsThatNoEncoderWritesAreCorrupt) {
-  const struct { std::string_view type; uint16_t word; } kCases[] = {
-      {"fp16", 0x7C00}, {"fp16", 0xFC00}, {"fp16", 0x7E00},                    // infinities, not a number
-      {"bf16", 0x7F80}, {"bf16", 0x7FC0}, {"bf16", 0x7181}, {"bf16", 0xF181}};  // and just above 2^100
+  const struct {
+    std::string_view type;
+    uint16_t word;
+  } kCases[] = {{"fp16", 0x7C00}, {"fp16", 0xFC00}, {"fp16", 0x7E00},  // infinities, not a number
+                {"bf16", 0x7F80}, {"bf16", 0x7FC0}, {"bf16", 0x7181},
+                {"bf16", 0xF181}};  // and just above 2^100
   for (const auto& [type, word] : kCases) {
     const Codec codec = Make(type, Side::kValue);
     AlignedBuffer<std::byte> block = Encoded(codec, ZeroRows());
