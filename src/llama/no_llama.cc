@@ -1,5 +1,6 @@
-// runner.h in a build without libllama.
+// runner.h and runner_stock_attention.h in a build without libllama.
 #include "llama/runner.h"
+#include "llama/runner_stock_attention.h"
 
 namespace kvant {
 namespace {
@@ -13,5 +14,7 @@ Status Missing() {
 Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
 
 Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions&) { return Missing(); }
+
+Result<std::unique_ptr<StockAttention>> StockAttention::Create(const StockAttentionShape&) { return Missing(); }
 
 }  // namespace kvant
