@@ -237,9 +237,9 @@ TEST(DecoquantTest, WidthsFollowTheVariances) {
   EXPECT_EQ(std::accumulate(map.bits, map.bits + 8, 0), 20);
   EXPECT_TRUE(std::is_sorted(map.bits, map.bits + 8, std::greater<>()));
   EXPECT_GE(map.bits[0], 4);
-  EXPECT_EQ(map.bits[7], 0);
+  EXPECT_LE(map.bits[7], 1);
   EXPECT_EQ(ToFloat(map.maybe_gains[0]), 1.0f);
-  EXPECT_LT(ToFloat(map.maybe_gains[127]), 0.1f);
+  EXPECT_LT(ToFloat(map.maybe_gains[127]), 0.2f);
 }
 
 TEST(DecoquantTest, DegenerateRowsStillGiveABasis) {
