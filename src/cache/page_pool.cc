@@ -1,7 +1,5 @@
 #include "cache/page_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 
 #include "base/aligned_buffer.h"
@@ -16,11 +14,6 @@ constexpr size_t kMinChunkBytes = size_t{64} << 10;
 constexpr size_t kMaxChunkBytes = size_t{1} << 20;
 constexpr size_t kGrowth = 32;
 constexpr size_t kSystemPageBytes = 4096;
-
-std::byte* MapMemory(size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
-}
 
 }  // namespace
 
@@ -60,7 +53,7 @@ void PagePool::Free(std::byte* slot, size_t bytes) {
   SizeClass& size_class = classes_.at(slot_bytes);
   const auto entry = std::prev(size_class.chunks.upper_bound(slot));
   Chunk& chunk = entry->second;
-  KVANT_DCHECK(slot < entry->first + chunk.bytes);
+  KVANT_DCHECK(slot < entry->first + chunk.memory.bytes());
   chunk.freed.push_back(slot);
   size_class.not_full.insert(entry->first);
   used_bytes_ -= slot_bytes;
@@ -89,9 +82,10 @@ bool PagePool::AddChunk(SizeClass& size_class, size_t slot_bytes) {
   const size_t wanted = std::clamp(size_class.reserved_bytes / kGrowth, kMinChunkBytes, kMaxChunkBytes);
   const size_t num_slots = std::max<size_t>(1, wanted / slot_bytes);
   const size_t bytes = AlignUp(num_slots * slot_bytes, kSystemPageBytes);
-  std::byte* base = MapMemory(bytes);
+  MappedMemory memory(bytes);
+  std::byte* const base = memory.data();
   if (base == nullptr) return false;
-  size_class.chunks[base] = {.bytes = bytes, .num_slots = num_slots, .freed = {}};
+  size_class.chunks[base] = {.memory = std::move(memory), .num_slots = num_slots, .freed = {}};
   size_class.not_full.insert(base);
   size_class.reserved_bytes += bytes;
   ++size_class.num_empty;
@@ -102,9 +96,8 @@ bool PagePool::AddChunk(SizeClass& size_class, size_t slot_bytes) {
 void PagePool::ReleaseChunk(SizeClass& size_class, std::byte* base) {
   const Chunk& chunk = size_class.chunks.at(base);
   if (chunk.used() == 0) --size_class.num_empty;
-  size_class.reserved_bytes -= chunk.bytes;
-  reserved_bytes_ -= chunk.bytes;
-  munmap(base, chunk.bytes);
+  size_class.reserved_bytes -= chunk.memory.bytes();
+  reserved_bytes_ -= chunk.memory.bytes();
   size_class.not_full.erase(base);
   size_class.chunks.erase(base);
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/mapped_memory.h"
 #include "kvant/status.h"
 
 namespace kvant {
@@ -38,7 +39,7 @@ class PagePool {
 
  private:
   struct Chunk {
-    size_t bytes = 0;  ///< from the system
+    MappedMemory memory{};
     size_t num_slots = 0;
     size_t next_slot = 0;  ///< slots from here on were never handed out, so cost no memory yet
     std::vector<std::byte*> freed;

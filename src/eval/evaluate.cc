@@ -172,11 +172,11 @@ Result<ReportRow> Evaluation::Run(const std::string& cache) {
   KVANT_TRY(Prefill(runner, &row));
   KVANT_TRY(Score(runner, &row));
   row.use = runner.cache_use();
-  row.process_bytes = PrivateMemoryBytes() - memory_before;
   const Result<int> right = CountNeedles(runner, needles_);
   if (!right.ok()) return right.status();
   row.needles_right = *right;
   KVANT_TRY(TimeDecoding(runner, &row));
+  row.process_bytes = PrivateMemoryBytes() - memory_before;  // while generating: prefill's scratch is free again
   return row;
 }
 

@@ -11,16 +11,15 @@ namespace kvant {
 namespace {
 
 // Head room when scratch grows: a prompt adds cells with every chunk.
-constexpr int64_t kGrowthPercent = 25;
+constexpr size_t kGrowthPercent = 25;
 
-Status Grow(AlignedBuffer<F16>* buffer, int64_t values) {
-  if (static_cast<int64_t>(buffer->size()) >= values) return Status::Ok();
-  *buffer = {};  // free before taking more
-  *buffer = AlignedBuffer<F16>(static_cast<size_t>(values + values * kGrowthPercent / 100));
-  if (buffer->data() != nullptr) return Status::Ok();
-  *buffer = {};
-  return Status::OutOfMemory(StrFormat("no memory to decode a layer for prefill (%lld bytes)",
-                                       static_cast<long long>(values) * 2));
+Status Grow(MappedMemory* memory, int64_t values) {
+  const size_t bytes = static_cast<size_t>(values) * sizeof(F16);
+  if (memory->bytes() >= bytes) return Status::Ok();
+  *memory = {};  // free before taking more
+  *memory = MappedMemory(bytes + bytes * kGrowthPercent / 100);
+  if (memory->data() != nullptr) return Status::Ok();
+  return Status::OutOfMemory(StrFormat("no memory to decode a layer for prefill (%zu bytes)", bytes));
 }
 
 // A cache that can be used: its stores exist and nothing was lost in it.
@@ -152,8 +151,8 @@ void KvGraph::AddAttention(const AttentionOp& op) {
 }
 
 void KvGraph::AddPrefill(const AttentionOp& op) {
-  F16* const keys = scratch_.keys.data();
-  F16* const values = scratch_.values.data();
+  F16* const keys = scratch_.key_rows();
+  F16* const values = scratch_.value_rows();
   AddStep(*op.node, [op, keys, values](const Team& team) { return DecodeLayer(team, op, keys, values); });
   ggml_tensor* attention = Copy(*op.node);
   attention->src[1] = Copy(*op.node->src[1]);
@@ -169,7 +168,7 @@ void KvGraph::AddShift(const ShiftOp& op) {
   for (int stream = 0; stream < op.keys->streams; ++stream) {
     const int64_t rows = store.num_rows(stream);
     if (rows == 0) continue;
-    const RowTarget scratch{scratch_.keys.data(), static_cast<size_t>(op.keys->row_values)};
+    const RowTarget scratch{scratch_.key_rows(), static_cast<size_t>(op.keys->row_values)};
     AddStep(*op.node, [&store, stream, rows, scratch](const Team& team) {
       return store.Read(team, stream, 0, rows, scratch);
     });

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/mapped_memory.h"
 #include "base/float16.h"
 #include "base/team.h"
 #include "ggml-backend-impl.h"
@@ -43,8 +44,10 @@ class KvGraph {
   /// A layer decoded to F16 for prefill or a shift: [cells * streams, row_values], one after the other for all layers.
   /// Grows on demand; freed by the first graph that needs none, so it takes no memory while tokens are generated.
   struct Scratch {
-    AlignedBuffer<F16> keys;
-    AlignedBuffer<F16> values;
+    MappedMemory keys;
+    MappedMemory values;
+    F16* key_rows() const { return reinterpret_cast<F16*>(keys.data()); }
+    F16* value_rows() const { return reinterpret_cast<F16*>(values.data()); }
   };
 
   Status Rewrite(const ggml_cgraph& graph);

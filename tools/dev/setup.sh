@@ -11,7 +11,7 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 readonly HERE
 readonly PACKAGES=(
-  g++ cmake ninja-build pkg-config
+  g++ cmake ninja-build pkg-config ccache
   libhwy-dev libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libeigen3-dev libutfcpp-dev
   python3 python3-venv ca-certificates util-linux
 )

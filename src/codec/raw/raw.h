@@ -1,5 +1,5 @@
-// raw: rows as fp16 or bf16. Open pages, sinks and recent windows are blocks of it, so exact rows take the same path
-// through the attention as compressed ones. See raw.md for the bytes.
+// raw: rows as fp16 or bf16. Open pages, sinks and recent windows are blocks of it, so exact rows take the
+// same path through the attention as compressed ones. See raw.md for the bytes.
 #pragma once
 
 #include "codec/codec.h"
@@ -8,7 +8,11 @@ namespace kvant::raw {
 
 enum class Type { kF16, kBF16 };
 
-/// One stream "rows", 2 bytes per value: K [dim][tokens] (a vector of tokens meets one query value), V [tokens][dim].
+/// Blocks hold a multiple of this many tokens, so that a vector of tokens never leaves a channel of keys.
+constexpr int kTokenMultiple = 16;
+
+/// One stream "rows", 2 bytes per value: K [dim][tokens] (a vector of tokens meets one query value), V
+/// [tokens][dim].
 struct State : CodecState {
   using CodecState::CodecState;
   Type type = Type::kF16;

@@ -117,6 +117,27 @@ class Setup:
         self.mix = self.gauge == "bal"
 
 
+# ---- bases
+
+# Widths of a klt basis at 3 bits, by number of tiles: every width once at head size 128.
+SPREAD = {4: [6, 4, 2, 0], 8: [8, 6, 4, 3, 2, 1, 0, 0]}
+
+
+def make_basis(side: str, dim: int, options: dict) -> bytes:
+    """A valid basis that no fit made: falling gains, reflectors of about unit length. Fitting is not part of the format."""
+    setup = Setup(side, dim, options, None)
+    fold = 16 if setup.gauge == "sqrt" else dim
+    widths = SPREAD[dim // 16] if setup.gauge == "klt" else setup.widths
+    assert sum(widths) == sum(setup.widths), "SPREAD is for 3 bits"
+    gains = 0.05 ** (np.arange(fold) / fold)
+    lengths = np.arange(fold - 1, 0, -1)
+    scales = 1 / (127 * np.sqrt(lengths / 3))
+    tails = [(37 * i * i + 73 * i + k * k) % 255 - 127 for k, i in enumerate(map(np.arange, lengths))]
+    parts = [bytes(widths) + bytes(-len(widths) % 16), gains.astype("<f2").tobytes(), scales.astype("<f2").tobytes()]
+    basis = b"".join(parts) + np.concatenate(tails).astype("i1").tobytes()
+    return basis + bytes(-len(basis) % 64)
+
+
 # ---- latents
 
 
