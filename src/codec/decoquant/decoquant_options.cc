@@ -14,12 +14,14 @@ namespace {
 
 enum class Code { kAuto, kLloydMax, kUniform, kAbsMax, kTrellis };
 enum class Mean { kAuto, kOn, kOff };
+enum class Scale { kUnbiased, kLeastSquares };
 
 struct Options {
   double bits = 0.0;
   Gauge gauge = Gauge::kHadamard;
   Code code = Code::kAuto;
   Mean mean = Mean::kAuto;
+  Scale scale = Scale::kUnbiased;
   int fit = 0;
   int refit = 0;
 };
@@ -35,10 +37,12 @@ Status Read(const OptionReader& reader, Options* options) {
   static constexpr std::string_view kGauges[] = {"hadamard", "sqrt", "bal", "klt"};
   static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax", "trellis"};
   static constexpr std::string_view kMeans[] = {"auto", "on", "off"};
+  static constexpr std::string_view kScales[] = {"unbiased", "ls"};
   KVANT_TRY(Take(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
   KVANT_TRY(Take(reader.GetChoice("gauge", kGauges), &options->gauge));
   KVANT_TRY(Take(reader.GetChoice("code", kCodes), &options->code));
   KVANT_TRY(Take(reader.GetChoice("mean", kMeans), &options->mean));
+  KVANT_TRY(Take(reader.GetChoice("scale", kScales), &options->scale));
   KVANT_TRY(Take(reader.GetIntRange("fit", kTokensPerPage, 1 << 20), &options->fit));
   return Take(reader.GetIntRange("refit", 0, 1 << 20), &options->refit);
 }
@@ -52,10 +56,13 @@ Status CheckAbsMax(const OptionReader& reader, const Options& options) {
   return reader.Refuse("bits", "with absmax codes, which take 2, 3, 4, 6 or 8");
 }
 
-void SetCodes(Code code, State* s) {
+void SetCodes(Code code, Scale scale, State* s) {
+  s->rule = scale == Scale::kUnbiased ? ScaleRule::kUnbiased : ScaleRule::kLeastSquares;
+  s->trellis = code == Code::kTrellis;
   switch (code) {
     case Code::kAbsMax:
       s->books = &SymmetricCodebooks();
+      s->rule = ScaleRule::kAbsMax;
       break;
     case Code::kUniform:
       s->books = &UniformCodebooks();
@@ -66,10 +73,6 @@ void SetCodes(Code code, State* s) {
     default:
       s->books = &LloydMaxCodebooks();
   }
-  s->trellis = code == Code::kTrellis;
-  s->rule = code == Code::kAbsMax         ? ScaleRule::kAbsMax
-            : s->shape.side == Side::kKey ? ScaleRule::kUnbiased
-                                          : ScaleRule::kLeastSquares;
 }
 
 void SetWidths(double bits, State* s) {
@@ -113,7 +116,7 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   }
   auto s = std::make_unique<State>(shape);
   s->gauge = options.gauge;
-  SetCodes(options.code, s.get());
+  SetCodes(options.code, options.scale, s.get());
   const bool mean_by_default = shape.side == Side::kKey && options.gauge != Gauge::kSqrt;
   s->centred = options.mean == Mean::kAuto ? mean_by_default : options.mean == Mean::kOn;
   SetWidths(options.bits, s.get());

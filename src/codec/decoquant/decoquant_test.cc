@@ -212,19 +212,19 @@ TEST(DecoquantTest, OutputsFromLatentsAreWeightsTimesDecode) {
   }
 }
 
-// Slope of <row, decoded> over <row, row>: 1 for keys, whose scores must not shrink; 1 - D for values at 2
-// bits.
-TEST(DecoquantTest, KeysAreUnbiased) {
+// Slope of <row, decoded> over <row, row> at 2 bits: 1, so that scores do not shrink; 1 - D with the least
+// error.
+TEST(DecoquantTest, ScalesAreUnbiased) {
   const AlignedBuffer<float> rows = Rows(64, 128, 0.0f, 5);
-  for (const Side side : {Side::kKey, Side::kValue}) {
-    const auto codec = MakeFor("bits=2,mean=off", side);
+  for (const char* scale : {"unbiased", "ls"}) {
+    const auto codec = MakeFor(std::string("bits=2,mean=off,scale=") + scale, Side::kKey);
     AlignedBuffer<std::byte> block(codec->block_bytes());
     AlignedBuffer<float> decoded(rows.size());
     ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
     ASSERT_TRUE(codec->verbs.decode(*codec->state, nullptr, block.data(), decoded.data()).ok());
     const double dot = std::inner_product(rows.data(), rows.data() + rows.size(), decoded.data(), 0.0);
     const double norm = std::inner_product(rows.data(), rows.data() + rows.size(), rows.data(), 0.0);
-    EXPECT_NEAR(dot / norm, side == Side::kKey ? 1.0 : 1.0 - 0.1175, 0.01);
+    EXPECT_NEAR(dot / norm, scale == std::string("ls") ? 1.0 - 0.1175 : 1.0, 0.01) << scale;
   }
 }
 
@@ -237,9 +237,9 @@ TEST(DecoquantTest, WidthsFollowTheVariances) {
   EXPECT_EQ(std::accumulate(map.bits, map.bits + 8, 0), 20);
   EXPECT_TRUE(std::is_sorted(map.bits, map.bits + 8, std::greater<>()));
   EXPECT_GE(map.bits[0], 4);
-  EXPECT_EQ(map.bits[7], 0);
+  EXPECT_LE(map.bits[7], 1);
   EXPECT_EQ(ToFloat(map.maybe_gains[0]), 1.0f);
-  EXPECT_LT(ToFloat(map.maybe_gains[127]), 0.1f);
+  EXPECT_LT(ToFloat(map.maybe_gains[127]), 0.2f);
 }
 
 TEST(DecoquantTest, DegenerateRowsStillGiveABasis) {

@@ -92,7 +92,7 @@ class Setup:
             self.code = "absmax" if self.gauge == "sqrt" else "lm"
         mean = options.get("mean", "auto")
         self.centred = mean == "on" or (mean == "auto" and side == "k" and self.gauge != "sqrt")
-        self.unbiased = side == "k"
+        self.unbiased = options.get("scale", "unbiased") == "unbiased"
         self.order = tiles.TOKEN_LANE if side == "k" else tiles.CHANNEL_LANE
         self.widths = equal_widths(float(options.get("bits", 4)), dim // 16)
         self.gains = None
