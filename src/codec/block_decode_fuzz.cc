@@ -1,0 +1,59 @@
+// Whatever the bytes of a block and of a basis are: decode gives finite rows or Corruption, and a block that
+// it accepts gives finite scores and outputs on every SIMD target.
+#include "codec/fuzz_subject.h"
+
+namespace kvant {
+namespace {
+
+// Changes up to three bytes; the rest of the input belongs to the block.
+AlignedBuffer<std::byte> DamagedBasis(const FuzzSubject& subject, FuzzInput& input) {
+  AlignedBuffer<std::byte> basis(subject.basis_bytes.size());
+  std::copy_n(subject.basis(), basis.size(), basis.data());
+  for (int left = input.Byte() % 4; left > 0; --left) {
+    const size_t at = input.Below(basis.size());
+    basis[at] = std::byte{input.Byte()};
+  }
+  return basis;
+}
+
+AlignedBuffer<std::byte> DamagedBlock(const FuzzSubject& subject, const std::byte* basis, FuzzInput& input) {
+  AlignedBuffer<std::byte> block(subject.reference.block_bytes());
+  const AlignedBuffer<float> rows = FuzzRows(1, subject.dim());
+  KVANT_CHECK(subject.reference.verbs.encode(subject.state(), basis, rows.data(), block.data()).ok());
+  input.OverwriteFrom(1, block.span());
+  return block;
+}
+
+void CheckBlock(const FuzzSubject& subject, const std::byte* basis, const std::byte* block, int heads) {
+  AlignedBuffer<float> rows(subject.num_values());
+  const AlignedBuffer<float> operand = FuzzOperand(subject, heads);
+  const Status status = subject.reference.verbs.decode(subject.state(), basis, block, rows.data());
+  KVANT_CHECK(status.ok() || status.code() == StatusCode::kCorruption);
+  KVANT_CHECK(!status.ok() || AllFinite(rows.span()));
+  for (const auto& [target, codec] : subject.targets) {
+    KVANT_CHECK(SetSimdTarget(target));
+    const Status same = codec.verbs.decode(*codec.state, basis, block, rows.data());
+    KVANT_CHECK(same.code() == status.code());
+    if (!status.ok()) continue;
+    KVANT_CHECK(AllFinite(rows.span()));
+    KVANT_CHECK(AllFinite(FuzzRead(codec, basis, block, heads, operand.data()).span()));
+  }
+}
+
+}  // namespace
+}  // namespace kvant
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  kvant::FuzzInput input(data, size);
+  const kvant::FuzzSubject* subject = kvant::PickFuzzSubject(input);
+  if (subject == nullptr) return 0;
+  const int heads = 1 + input.Byte() % kvant::kMaxHeads;
+  kvant::AlignedBuffer<std::byte> basis;
+  if (subject->basis() != nullptr) {
+    basis = kvant::DamagedBasis(*subject, input);
+    if (!subject->info().check_basis(subject->state(), basis.data()).ok()) return 0;
+  }
+  const auto block = kvant::DamagedBlock(*subject, basis.data(), input);
+  kvant::CheckBlock(*subject, basis.data(), block.data(), heads);
+  return 0;
+}
