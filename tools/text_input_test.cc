@@ -1,6 +1,7 @@
 #include "text_input.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,7 +10,7 @@ namespace kvant {
 namespace {
 
 std::string FileWith(const std::string& content) {
-  const std::string path = testing::TempDir() + "/kvant_text_input_test.txt";
+  const std::string path = testing::TempDir() + "kvant_text_" + std::to_string(getpid()) + ".txt";  // tests run side by side
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }
