@@ -1,7 +1,8 @@
 // Vectors of floats to fp16 with round to nearest even on every target. Included once per target.
 //
-// Highway's DemoteTo truncates where the machine has no conversion instruction (SSE2, EMU128), which would
-// make encoded bytes depend on the target.
+// Where the machine has no conversion instruction (SSE2, EMU128), Highway's DemoteTo truncates, which would
+// make encoded bytes depend on the target, and its PromoteTo makes numbers of infinities and NaN, which would
+// hide corrupt scales.
 
 #if defined(KVANT_FLOAT16_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KVANT_FLOAT16_INL_H_
@@ -41,12 +42,25 @@ HWY_INLINE hwy::HWY_NAMESPACE::Vec<hwy::HWY_NAMESPACE::Rebind<uint16_t, DF>> ToF
 #endif
 }
 
-/// The reverse, exact.
+/// The reverse, exact; infinities and NaN stay what they are.
 template <class DF>
 HWY_INLINE hwy::HWY_NAMESPACE::Vec<DF> FromF16Words(DF df, const uint16_t* HWY_RESTRICT words) {
   namespace hn = hwy::HWY_NAMESPACE;
+#if (HWY_ARCH_X86 && HWY_TARGET < HWY_SSE4 && !defined(HWY_DISABLE_F16C)) || HWY_ARCH_ARM_A64
   const hn::Rebind<hwy::float16_t, DF> d16;
   return hn::PromoteTo(df, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(words)));
+#else
+  const hn::RebindToSigned<DF> di;
+  const auto word = hn::PromoteTo(di, hn::LoadU(hn::Rebind<uint16_t, DF>(), words));
+  const auto magnitude = hn::And(word, hn::Set(di, 0x7FFF));
+  const auto shifted = hn::ShiftLeft<13>(magnitude);
+  // The multiplication by 2^112 re-biases the exponent, of subnormal numbers as well.
+  const auto finite = hn::BitCast(di, hn::Mul(hn::BitCast(df, shifted), hn::Set(df, 0x1p112f)));
+  const auto special = hn::Or(shifted, hn::Set(di, 0x7F800000));
+  const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(di, 0x7C00)), finite, special);
+  const auto sign = hn::ShiftLeft<16>(hn::And(word, hn::Set(di, 0x8000)));
+  return hn::BitCast(df, hn::Or(value, sign));
+#endif
 }
 
 }  // namespace HWY_NAMESPACE

@@ -34,6 +34,22 @@ TEST_F(Float16Targets, EveryWordSurvives) {
   }
 }
 
+TEST_F(Float16Targets, InfinitiesAndNaNStay) {
+  AlignedBuffer<uint16_t> words(2048);  // all there are
+  for (size_t i = 0; i < words.size(); ++i)
+    words[i] = static_cast<uint16_t>(0x7C00 + (i % 1024) + (i / 1024) * 0x8000);
+  for (const std::string& target : SimdTargets()) {
+    ASSERT_TRUE(SetSimdTarget(target));
+    AlignedBuffer<float> values(words.size());
+    GetFixedPointKernels().from_f16(words.data(), 2048, values.data());
+    for (size_t i = 0; i < words.size(); ++i) {
+      ASSERT_EQ(std::isinf(values[i]), i % 1024 == 0) << target << ' ' << words[i];
+      ASSERT_EQ(std::isnan(values[i]), i % 1024 != 0) << target << ' ' << words[i];
+      ASSERT_EQ(std::signbit(values[i]), i >= 1024) << target << ' ' << words[i];
+    }
+  }
+}
+
 TEST_F(Float16Targets, RoundsToNearestEven) {
   AlignedBuffer<float> values(65536);
   std::mt19937 random(1);
