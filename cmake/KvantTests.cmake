@@ -13,5 +13,5 @@ function(kvant_gtest name)
   target_compile_definitions(${name}_tests PRIVATE "KVANT_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"")
   target_link_libraries(${name}_tests PRIVATE ${arg_LIBRARIES} kvant_build GTest::gtest_main GTest::gmock)
   gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
-                       DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 600)
+                       DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES LABELS unit TIMEOUT 600)
 endfunction()
