@@ -8,9 +8,9 @@
 namespace kvant {
 namespace {
 
-// Spins this often before it lets other threads run: long enough for a page's worth of imbalance,
-// short enough not to burn a time slice when the machine is shared.
-constexpr int kSpins = 4096;
+// Spins this often before it sleeps: long enough for a page's worth of imbalance; sleeping gives the core to the member
+// that is waited for when the machine is shared.
+constexpr int kSpins = 20000;
 
 }  // namespace
 
@@ -19,11 +19,13 @@ void Barrier::Wait() {
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
+    generation_.notify_all();
     return;
   }
-  for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-    if (spins >= kSpins) std::this_thread::yield();
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (generation_.load(std::memory_order_acquire) != generation) return;
   }
+  generation_.wait(generation, std::memory_order_acquire);
 }
 
 struct ThreadTeam::Impl {
