@@ -33,8 +33,8 @@ Status Run(std::string_view codec_text, double* score_error) {
   for (float& value : query.span()) value = normal(random);
 
   AlignedBuffer<std::byte> block(codec->block_bytes());
-  KVANT_TRY(codec->verbs.encode(state, nullptr, rows.data(), block.data()));
-  KVANT_TRY(codec->verbs.decode(state, nullptr, block.data(), decoded.data()));
+  KVANT_TRY(codec->verbs.encode(state, {}, rows.data(), block.data()));
+  KVANT_TRY(codec->verbs.decode(state, {}, block.data(), decoded.data()));
   double error = 0, norm = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
     error += std::pow(rows[i] - decoded[i], 2);
@@ -51,8 +51,8 @@ Status Run(std::string_view codec_text, double* score_error) {
 
   AlignedBuffer<std::byte> prepared(state.prepared_head_bytes);
   AlignedBuffer<float> scores(kTokensPerPage);
-  codec->verbs.prepare_query(state, nullptr, query.data(), 1, prepared.data());
-  codec->verbs.score(state, nullptr, block.data(), prepared.data(), 1, scores.data());
+  codec->verbs.prepare_query(state, {}, query.data(), 1, prepared.data());
+  codec->verbs.score(state, {}, block.data(), prepared.data(), 1, scores.data());
   double difference = 0, power = 0;
   for (size_t t = 0; t < kTokensPerPage; ++t) {
     double exact = 0;

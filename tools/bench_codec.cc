@@ -51,28 +51,28 @@ Status AddSide(const CodecChoice& choice, Side side, int heads, int dim, Table* 
   AlignedBuffer<float> acc(static_cast<size_t>(heads * std::max(s.acc_dim, dim)));
   AlignedBuffer<std::byte> block(codec.block_bytes()), basis_bytes(s.basis_bytes);
   AlignedBuffer<std::byte> prepared(static_cast<size_t>(heads) * s.prepared_head_bytes);
-  const std::byte* basis = nullptr;
+  BlockContext context;
   if (codec.info->fit_basis != nullptr && s.basis_bytes > 0) {
-    KVANT_TRY(codec.info->fit_basis(s, rows.data(), kFitRows, basis_bytes.data()));
-    basis = basis_bytes.data();
+    KVANT_TRY(codec.info->fit_basis(s, {.rows = rows.data(), .tokens = kFitRows}, basis_bytes.data()));
+    context.basis = basis_bytes.data();
   }
-  KVANT_TRY(codec.verbs.encode(s, basis, rows.data(), block.data()));
+  KVANT_TRY(codec.verbs.encode(s, context, rows.data(), block.data()));
   const auto cell = [](double ns) { return StrFormat("%.0f", ns); };
   std::vector<std::string> cells = {choice.ToString(), side == Side::kKey ? "K" : "V"};
-  cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.encode(s, basis, rows.data(), block.data()); })));
-  cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.decode(s, basis, block.data(), decoded.data()); })));
+  cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.encode(s, context, rows.data(), block.data()); })));
+  cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.decode(s, context, block.data(), decoded.data()); })));
   if (side == Side::kKey) {
     cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.prepare_query(s, basis, queries.data(), heads, prepared.data());
+      codec.verbs.prepare_query(s, context, queries.data(), heads, prepared.data());
     })));
     cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.score(s, basis, block.data(), prepared.data(), heads, scores.data());
+      codec.verbs.score(s, context, block.data(), prepared.data(), heads, scores.data());
     })));
   } else {
     std::fill_n(scores.data(), scores.size(), 0.01f);
-    cells.push_back(cell(Nanoseconds([&] { codec.verbs.finish(s, basis, acc.data(), heads, out.data()); })));
+    cells.push_back(cell(Nanoseconds([&] { codec.verbs.finish(s, context, acc.data(), heads, out.data()); })));
     cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.accumulate(s, basis, block.data(), scores.data(), heads, acc.data());
+      codec.verbs.accumulate(s, context, block.data(), scores.data(), heads, acc.data());
     })));
   }
   table->AddRow(std::move(cells));

@@ -128,13 +128,13 @@ class Item {
     if (!next.done()) Prefetch(next.block(kv_head_), next.run().codec->block_bytes());
     const Codec& codec = *keys.run().codec;
     if (static_cast<int64_t>(keys.run_index()) != key_run_) {
-      codec.verbs.prepare_query(*codec.state, keys.basis(kv_head_), queries_, heads_, prepared_);
+      codec.verbs.prepare_query(*codec.state, keys.context(kv_head_), queries_, heads_, prepared_);
       key_run_ = static_cast<int64_t>(keys.run_index());
     }
     const uint64_t live = keys.page().live;
     const bool partial = live != kAllTokens;
     float* scores = partial ? weights_ : scores_;
-    codec.verbs.score(*codec.state, keys.basis(kv_head_), keys.block(kv_head_), prepared_, heads_, scores);
+    codec.verbs.score(*codec.state, keys.context(kv_head_), keys.block(kv_head_), prepared_, heads_, scores);
     if (partial) CopyLive(scores, live, scores_);
   }
 
@@ -167,7 +167,7 @@ class Item {
     if (static_cast<int64_t>(values.run_index()) != value_run_) {
       FinishRun();
       value_codec_ = values.run().codec;
-      value_basis_ = values.basis(kv_head_);
+      value_context_ = values.context(kv_head_);
       value_run_ = static_cast<int64_t>(values.run_index());
       std::fill_n(acc_, static_cast<size_t>(heads_) * acc_dim(), 0.0f);
     }
@@ -178,14 +178,14 @@ class Item {
       CopyLive(scores_, live, weights_);
       weights = weights_;
     }
-    value_codec_->verbs.accumulate(*value_codec_->state, value_basis_, values.block(kv_head_), weights, heads_, acc_);
+    value_codec_->verbs.accumulate(*value_codec_->state, values.context(kv_head_), values.block(kv_head_), weights, heads_, acc_);
   }
 
   // Adds what was accumulated in the current run's basis to the output.
   void FinishRun() {
     if (value_codec_ == nullptr) return;
     alignas(64) float out[kMaxHeads * 256];
-    value_codec_->verbs.finish(*value_codec_->state, value_basis_, acc_, heads_, out);
+    value_codec_->verbs.finish(*value_codec_->state, value_context_, acc_, heads_, out);
     softmax_.add_scaled(out, static_cast<size_t>(heads_ * args_.v_dim), 1.0f, state_.out);
     value_codec_ = nullptr;
   }
@@ -209,7 +209,7 @@ class Item {
   int64_t key_run_ = -1;
   int64_t value_run_ = -1;
   const Codec* value_codec_ = nullptr;
-  const std::byte* value_basis_ = nullptr;
+  BlockContext value_context_;
 };
 
 // Merges the parts of one (query, KV head) and writes its heads.

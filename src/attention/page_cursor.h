@@ -25,8 +25,8 @@ class PageCursor {
   const std::byte* block(int head) const {
     return page().blocks + static_cast<size_t>(head) * run().codec->block_bytes();
   }
-  const std::byte* basis(int head) const {
-    return run().bases.empty() ? nullptr : run().bases[static_cast<size_t>(head)];
+  BlockContext context(int head) const {
+    return {.basis = run().bases.empty() ? nullptr : run().bases[static_cast<size_t>(head)]};
   }
   void Next() {
     ++page_;

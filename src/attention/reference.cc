@@ -22,7 +22,7 @@ Status DecodeHead(std::span<const PageRun> runs, int head, int dim, DecodedRows*
   AlignedBuffer<float> page(static_cast<size_t>(kTokensPerPage * dim));
   for (PageCursor cursor(runs, 0); !cursor.done(); cursor.Next()) {
     const Codec& codec = *cursor.run().codec;
-    KVANT_TRY(codec.verbs.decode(*codec.state, cursor.basis(head), cursor.block(head), page.data()));
+    KVANT_TRY(codec.verbs.decode(*codec.state, cursor.context(head), cursor.block(head), page.data()));
     const size_t first = static_cast<size_t>(cursor.page().first_row);
     if (rows->live.size() < first + kTokensPerPage) {
       rows->live.resize(first + kTokensPerPage);

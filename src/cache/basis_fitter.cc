@@ -119,7 +119,7 @@ void BasisFitter::FitShare(const Team& team, TeamStatus& status) {
   const auto [first, last] = team.Share(static_cast<size_t>(num_bases));
   for (size_t i = first; i < last; ++i) {
     const Status fitted = format_->sealed.info->fit_basis(
-        *format_->sealed.state, rows_.data() + i * values_per_basis, rows_per_basis,
+        *format_->sealed.state, {.rows = rows_.data() + i * values_per_basis, .tokens = rows_per_basis},
         basis_->slot.data() + i * format_->basis_stride_bytes());
     if (fitted.ok()) continue;
     status.Record(static_cast<int64_t>(i),

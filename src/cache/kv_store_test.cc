@@ -79,7 +79,7 @@ TEST(KvStore, RowsNeverWrittenAreFiniteInTheView) {
   ASSERT_TRUE(store.Write(0, {7}).ok());
   const PageRun& run = store->View(0)[0];
   AlignedBuffer<float> rows(64 * kDim);
-  EXPECT_TRUE(run.codec->verbs.decode(*run.codec->state, nullptr, run.pages[0].blocks, rows.data()).ok());
+  EXPECT_TRUE(run.codec->verbs.decode(*run.codec->state, {}, run.pages[0].blocks, rows.data()).ok());
   EXPECT_EQ(run.pages[0].live, uint64_t{1} << 7);
   EXPECT_EQ(rows[0], 0.0f);
 }
@@ -137,7 +137,7 @@ TEST(KvStore, SinksAreCodedAsTheMeanOfTheOthers) {
   const PageRun& coded = store->View(0)[1];
   AlignedBuffer<float> rows(64 * kDim);
   ASSERT_TRUE(
-      coded.codec->verbs.decode(*coded.codec->state, nullptr, coded.pages[0].blocks, rows.data()).ok());
+      coded.codec->verbs.decode(*coded.codec->state, {}, coded.pages[0].blocks, rows.data()).ok());
   EXPECT_THAT(rows.span(), Each(8.0f));
   EXPECT_EQ(store.ReadValue(0, 3, 1, 0), 60000.0f);
 }

@@ -8,9 +8,7 @@ namespace kvant {
 namespace {
 
 Status LoadSealed(const StoreFormat& format, const SealedPage& sealed, int head, float* rows) {
-  const Basis* basis = sealed.maybe_basis.get();
-  const std::byte* head_basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)];
-  return format.sealed.verbs.decode(*format.sealed.state, head_basis,
+  return format.sealed.verbs.decode(*format.sealed.state, ContextOf(sealed, head),
                                     BlockOf(format.sealed, sealed.blocks.data(), head), rows);
 }
 
@@ -25,14 +23,14 @@ Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t pag
   const Page* p = sequence.FindPage(page);
   KVANT_DCHECK(p != nullptr);
   if (p->open) {
-    return format.open.verbs.decode(*format.open.state, nullptr, BlockOf(format.open, p->open.data(), head),
+    return format.open.verbs.decode(*format.open.state, {}, BlockOf(format.open, p->open.data(), head),
                                     scratch.rows());
   }
   if (const Status status = LoadSealed(format, *p->sealed, head, scratch.rows()); !status.ok()) {
     return AtPage(format, page, head, status);
   }
   if (page != 0 || sequence.maybe_sinks() == nullptr) return Status::Ok();
-  KVANT_TRY(format.sinks.verbs.decode(*format.sinks.state, nullptr,
+  KVANT_TRY(format.sinks.verbs.decode(*format.sinks.state, {},
                                       BlockOf(format.sinks, sequence.maybe_sinks()->data(), head),
                                       scratch.other_rows()));
   std::copy_n(scratch.other_rows(), format.sink_tokens * format.dim(), scratch.rows());
@@ -41,7 +39,7 @@ Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t pag
 
 Status StoreRows(const StoreFormat& format, float* rows, std::byte* block) {
   for (size_t i = 0; i < format.page_values(); ++i) rows[i] = std::clamp(rows[i], -kF16Max, kF16Max);
-  return format.open.verbs.encode(*format.open.state, nullptr, rows, block);
+  return format.open.verbs.encode(*format.open.state, {}, rows, block);
 }
 
 Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status) {

@@ -80,10 +80,9 @@ Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, Row
   if (seal.maybe_sinks != nullptr) {
     SetSinksApart(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head, scratch.rows());
   }
-  const Basis* basis = seal.sealed->maybe_basis.get();
   const Status status = format_->sealed.verbs.encode(
-      *format_->sealed.state, basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)],
-      scratch.rows(), BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
+      *format_->sealed.state, ContextOf(*seal.sealed, head), scratch.rows(),
+      BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
   return status.ok() ? status : AtPage(*format_, seal.page, head, status);
 }
 

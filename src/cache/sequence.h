@@ -29,6 +29,11 @@ struct SealedPage {
   std::shared_ptr<const Basis> maybe_basis;
 };
 
+inline BlockContext ContextOf(const SealedPage& page, int head) {
+  const Basis* basis = page.maybe_basis.get();
+  return {.basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)]};
+}
+
 /// One page of the table: empty (nothing written), open or sealed.
 struct Page {
   PoolSlot open;  ///< [kv_heads, block_bytes] of the open codec

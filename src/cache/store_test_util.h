@@ -113,7 +113,7 @@ inline std::vector<SeenRow> ReadView(const KvStore& store, int sequence) {
     for (const PageView& page : run.pages) {
       for (size_t head = 0; head < kHeads; ++head) {
         const Status status = run.codec->verbs.decode(
-            *run.codec->state, run.bases.empty() ? nullptr : run.bases[head],
+            *run.codec->state, {.basis = run.bases.empty() ? nullptr : run.bases[head]},
             page.blocks + head * run.codec->block_bytes(), rows.data() + head * tokens * kDim);
         EXPECT_TRUE(status.ok()) << status.message();
       }

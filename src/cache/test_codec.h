@@ -35,28 +35,28 @@ inline size_t NumValues(const CodecState& state) {
   return static_cast<size_t>(state.shape.tokens * state.shape.dim);
 }
 
-inline Status GridEncode(const CodecState& state, const std::byte* basis, const float* rows,
+inline Status GridEncode(const CodecState& state, const BlockContext& context, const float* rows,
                          std::byte* block) {
   std::memset(block, 0, state.layout.block_bytes());
   auto* out = reinterpret_cast<float*>(block);
   for (size_t i = 0; i < NumValues(state); ++i) {
     if (std::abs(rows[i]) > kGridMax) return Status::InvalidArgument("grid: value too large");
-    out[i] = OnGrid(rows[i], Origin(basis));
+    out[i] = OnGrid(rows[i], Origin(context.basis));
   }
   return Status::Ok();
 }
 
-inline Status GridDecode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
+inline Status GridDecode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows) {
   std::memcpy(rows, block, NumValues(state) * sizeof(float));
   return Status::Ok();
 }
 
-inline Status GridFit(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) {
+inline Status GridFit(const CodecState& state, const FitData& data, std::byte* basis) {
   double sum = 0;
-  const size_t values = tokens * static_cast<size_t>(state.shape.dim);
-  for (size_t i = 0; i < values; ++i) sum += static_cast<double>(rows[i]);
+  const size_t values = data.tokens * static_cast<size_t>(state.shape.dim);
+  for (size_t i = 0; i < values; ++i) sum += static_cast<double>(data.rows[i]);
   const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)),
-                            static_cast<float>(tokens)};
+                            static_cast<float>(data.tokens)};
   std::memcpy(basis, &fitted, sizeof(fitted));
   return Status::Ok();
 }

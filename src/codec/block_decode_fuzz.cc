@@ -8,7 +8,7 @@ namespace {
 // Changes up to three bytes; the rest of the input belongs to the block.
 AlignedBuffer<std::byte> DamagedBasis(const FuzzSubject& subject, FuzzInput& input) {
   AlignedBuffer<std::byte> basis(subject.basis_bytes.size());
-  std::copy_n(subject.basis(), basis.size(), basis.data());
+  std::copy_n(subject.context(), basis.size(), basis.data());
   for (int left = input.Byte() % 4; left > 0; --left) {
     const size_t at = input.Below(basis.size());
     basis[at] = std::byte{input.Byte()};
@@ -17,29 +17,29 @@ AlignedBuffer<std::byte> DamagedBasis(const FuzzSubject& subject, FuzzInput& inp
 }
 
 // Encodes on the fastest target: that encoders agree is the other fuzz target's business.
-AlignedBuffer<std::byte> DamagedBlock(const FuzzSubject& subject, const std::byte* basis, FuzzInput& input) {
+AlignedBuffer<std::byte> DamagedBlock(const FuzzSubject& subject, const BlockContext& context, FuzzInput& input) {
   const auto& [target, codec] = subject.targets.front();
   KVANT_CHECK(SetSimdTarget(target));
   AlignedBuffer<std::byte> block(codec.block_bytes());
   const AlignedBuffer<float> rows = FuzzRows(1, subject.dim());
-  KVANT_CHECK(codec.verbs.encode(*codec.state, basis, rows.data(), block.data()).ok());
+  KVANT_CHECK(codec.verbs.encode(*codec.state, context, rows.data(), block.data()).ok());
   input.OverwriteFrom(1, block.span());
   return block;
 }
 
-void CheckBlock(const FuzzSubject& subject, const std::byte* basis, const std::byte* block, int heads) {
+void CheckBlock(const FuzzSubject& subject, const BlockContext& context, const std::byte* block, int heads) {
   AlignedBuffer<float> rows(subject.num_values());
   const AlignedBuffer<float> operand = FuzzOperand(subject, heads);
-  const Status status = subject.reference.verbs.decode(subject.state(), basis, block, rows.data());
+  const Status status = subject.reference.verbs.decode(subject.state(), context, block, rows.data());
   KVANT_CHECK(status.ok() || status.code() == StatusCode::kCorruption);
   KVANT_CHECK(!status.ok() || AllFinite(rows.span()));
   for (const auto& [target, codec] : subject.targets) {
     KVANT_CHECK(SetSimdTarget(target));
-    const Status same = codec.verbs.decode(*codec.state, basis, block, rows.data());
+    const Status same = codec.verbs.decode(*codec.state, context, block, rows.data());
     KVANT_CHECK(same.code() == status.code());
     if (!status.ok()) continue;
     KVANT_CHECK(AllFinite(rows.span()));
-    KVANT_CHECK(AllFinite(FuzzRead(codec, basis, block, heads, operand.data()).span()));
+    KVANT_CHECK(AllFinite(FuzzRead(codec, context, block, heads, operand.data()).span()));
   }
 }
 

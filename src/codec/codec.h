@@ -56,6 +56,20 @@ constexpr double kMaxCoarseScoreError = 2e-2;
 
 enum class Side : uint8_t { kKey, kValue };
 
+/// What belongs to a block beside its bytes. Not owned.
+struct BlockContext {
+  const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
+};
+
+/// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
+struct FitData {
+  const float* rows = nullptr;  ///< [tokens, dim]
+  size_t tokens = 0;
+  /// The rest is known when a calibration fits, not when a sequence does.
+  const float* maybe_weights = nullptr;   ///< [tokens]: what an error in this row counts, mean 1
+  const double* maybe_metric = nullptr;   ///< [dim, dim], symmetric: an error e of a row costs e^T metric e
+};
+
 /// Which block a codec is configured for.
 struct BlockShape {
   Side side = Side::kKey;
@@ -89,8 +103,11 @@ class CodecState {
   size_t prepared_head_bytes = 0;  ///< K: bytes of a prepared query per head (multiple of 64)
   int acc_dim = 0;                ///< V: floats of an accumulator per head (multiple of 16)
 
-  /// A *basis* is data fitted online to a segment of one KV head (DecoQuant's small tensor). 0: the codec has none.
+  /// A *basis* is data fitted to the rows of one KV head: online to a segment (DecoQuant's small tensor), or once
+  /// for the model by a calibration (codebooks). 0: the codec has none.
   size_t basis_bytes = 0;
+  /// The basis comes from a calibration; the codec cannot encode without it and is never fitted online.
+  bool needs_calibration = false;
   /// Rows a sequence must hold before fit_basis is worth while, sinks included; pages sealed before use the
   /// codec's built-in default (null basis).
   int basis_min_tokens = 0;
@@ -100,18 +117,18 @@ class CodecState {
   bool basis_per_layer = false;
 };
 
-/// One implementation (scalar reference, SIMD, ...) of the verbs. `basis` is null for codecs without one and for
-/// pages sealed before the first fit. A null entry means: use the reference's.
+/// One implementation (scalar reference, SIMD, ...) of the verbs. The context's basis is null for codecs without one
+/// and for pages sealed before the first fit. A null entry means: use the reference's.
 struct CodecVerbs {
-  Status (*encode)(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) = nullptr;
-  Status (*decode)(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) = nullptr;
-  void (*prepare_query)(const CodecState& state, const std::byte* basis, const float* queries, int heads,
+  Status (*encode)(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) = nullptr;
+  Status (*decode)(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) = nullptr;
+  void (*prepare_query)(const CodecState& state, const BlockContext& context, const float* queries, int heads,
                         std::byte* prepared) = nullptr;
-  void (*score)(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
+  void (*score)(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
                 int heads, float* scores) = nullptr;
-  void (*accumulate)(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
+  void (*accumulate)(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
                      int heads, float* acc) = nullptr;
-  void (*finish)(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) = nullptr;
+  void (*finish)(const CodecState& state, const BlockContext& context, const float* acc, int heads, float* out) = nullptr;
 };
 
 /// What conformance expects of one configuration; bounds are two-sided, a result too good is a bug as well.
@@ -138,9 +155,9 @@ struct CodecInfo {
 
   /// Validates options (unknown names are refused before, in MakeCodec) and builds the state.
   Result<std::unique_ptr<CodecState>> (*make)(const BlockShape& shape, const CodecOptions& options) = nullptr;
-  /// Fits a basis to rows [tokens, dim] of one KV head (of all heads with basis_per_layer), tokens >= basis_min_tokens
-  /// less the sink rows, which are left out. Null: the codec has no basis.
-  Status (*fit_basis)(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) = nullptr;
+  /// Fits a basis; data.tokens >= basis_min_tokens less the sink rows, which are left out. Null: the codec has no
+  /// basis.
+  Status (*fit_basis)(const CodecState& state, const FitData& data, std::byte* basis) = nullptr;
   /// Checks the bytes of a foreign basis (snapshot). Null: the codec has no basis.
   Status (*check_basis)(const CodecState& state, const std::byte* basis) = nullptr;
 

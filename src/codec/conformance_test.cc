@@ -60,7 +60,7 @@ bool AllFinite(const float* x, size_t n) {
 struct Subject {
   Codec codec;
   AlignedBuffer<std::byte> basis_bytes;
-  const std::byte* basis = nullptr;
+  BlockContext context = {};
 
   const CodecState& state() const { return *codec.state; }
   size_t values() const { return static_cast<size_t>(kTokensPerPage * codec.shape().dim); }
@@ -72,27 +72,28 @@ Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim
   if (!options.ok()) return options.status();
   Result<Codec> codec = MakeCodec(info.name, *options, {.side = e.side, .dim = dim}, implementation);
   if (!codec.ok()) return codec.status();
-  Subject setup{*std::move(codec), {}, nullptr};
+  Subject setup{*std::move(codec), {}, {}};
   if (fit && info.fit_basis != nullptr && setup.state().basis_bytes > 0) {
     const int rows = std::max(setup.state().basis_min_tokens, 256);
     setup.basis_bytes = AlignedBuffer<std::byte>(setup.state().basis_bytes);
     const AlignedBuffer<float> sample = MakeRows(RowKind::kRotated, rows, dim, 99);
-    KVANT_TRY(info.fit_basis(setup.state(), sample.data(), static_cast<size_t>(rows), setup.basis_bytes.data()));
-    setup.basis = setup.basis_bytes.data();
+    KVANT_TRY(info.fit_basis(setup.state(), {.rows = sample.data(), .tokens = static_cast<size_t>(rows)},
+                             setup.basis_bytes.data()));
+    setup.context.basis = setup.basis_bytes.data();
   }
   return setup;
 }
 
 AlignedBuffer<std::byte> Encoded(const Subject& s, const float* rows) {
   AlignedBuffer<std::byte> block(s.codec.block_bytes());
-  const Status status = s.codec.verbs.encode(s.state(), s.basis, rows, block.data());
+  const Status status = s.codec.verbs.encode(s.state(), s.context, rows, block.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return block;
 }
 
 AlignedBuffer<float> Decoded(const Subject& s, const std::byte* block) {
   AlignedBuffer<float> rows(s.values());
-  const Status status = s.codec.verbs.decode(s.state(), s.basis, block, rows.data());
+  const Status status = s.codec.verbs.decode(s.state(), s.context, block, rows.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return rows;
 }
@@ -164,8 +165,8 @@ TEST_P(ConformanceTest, EveryByteIsWrittenAndEncodingIsDeterministic) {
       AlignedBuffer<std::byte> a(s->codec.block_bytes()), b(s->codec.block_bytes());
       std::memset(a.data(), 0x00, a.size());
       std::memset(b.data(), 0xFF, b.size());
-      ASSERT_TRUE(s->codec.verbs.encode(s->state(), s->basis, rows.data(), a.data()).ok());
-      ASSERT_TRUE(s->codec.verbs.encode(s->state(), s->basis, rows.data(), b.data()).ok());
+      ASSERT_TRUE(s->codec.verbs.encode(s->state(), s->context, rows.data(), a.data()).ok());
+      ASSERT_TRUE(s->codec.verbs.encode(s->state(), s->context, rows.data(), b.data()).ok());
       EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size()), 0) << "head size " << dim;
     }
   }
@@ -177,7 +178,7 @@ TEST_P(ConformanceTest, TargetsAgreeAsDeclared) {
       const auto s = Make(dim, fit);
       const auto reference = Make(dim, fit, Implementation::kReference);
       if (!s) continue;
-      Subject same_basis{reference->codec, {}, s->basis};
+      Subject same_basis{reference->codec, {}, s->context};
       const AlignedBuffer<float> rows = MakeRows(RowKind::kRotated, kTokensPerPage, dim, 5);
       const auto got = Encoded(*s, rows.data());
       const auto want = Encoded(same_basis, rows.data());
@@ -209,8 +210,8 @@ TEST_P(ConformanceTest, ScoreIsQueryTimesDecode) {
         const AlignedBuffer<float> q = MakeRows(RowKind::kGaussian, heads, dim, 7);
         AlignedBuffer<std::byte> prepared(static_cast<size_t>(heads) * s->state().prepared_head_bytes);
         AlignedBuffer<float> got(static_cast<size_t>(heads * kTokensPerPage)), want(got.size());
-        s->codec.verbs.prepare_query(s->state(), s->basis, q.data(), heads, prepared.data());
-        s->codec.verbs.score(s->state(), s->basis, block.data(), prepared.data(), heads, got.data());
+        s->codec.verbs.prepare_query(s->state(), s->context, q.data(), heads, prepared.data());
+        s->codec.verbs.score(s->state(), s->context, block.data(), prepared.data(), heads, got.data());
         for (int h = 0; h < heads; ++h) {
           for (int t = 0; t < kTokensPerPage; ++t) {
             double sum = 0;
@@ -243,8 +244,8 @@ TEST_P(ConformanceTest, AccumulateIsWeightsTimesDecode) {
         for (int t = 0; t < kTokensPerPage; ++t) weights[static_cast<size_t>(t)] = 0.0f;  // a head that sees nothing
         AlignedBuffer<float> acc(static_cast<size_t>(heads * s->state().acc_dim));
         AlignedBuffer<float> got(static_cast<size_t>(heads * dim)), want(got.size());
-        s->codec.verbs.accumulate(s->state(), s->basis, block.data(), weights.data(), heads, acc.data());
-        s->codec.verbs.finish(s->state(), s->basis, acc.data(), heads, got.data());
+        s->codec.verbs.accumulate(s->state(), s->context, block.data(), weights.data(), heads, acc.data());
+        s->codec.verbs.finish(s->state(), s->context, acc.data(), heads, got.data());
         for (int h = 0; h < heads; ++h) {
           for (int t = 0; t < kTokensPerPage; ++t) {
             for (int c = 0; c < dim; ++c) {
@@ -283,7 +284,7 @@ TEST_P(ConformanceTest, RandomBytesNeverLeadOutside) {
     AlignedBuffer<float> rows(s->values());
     for (int i = 0; i < 50; ++i) {
       for (size_t b = 0; b < block.size(); ++b) block[b] = static_cast<std::byte>(rng());
-      const Status status = s->codec.verbs.decode(s->state(), s->basis, block.data(), rows.data());
+      const Status status = s->codec.verbs.decode(s->state(), s->context, block.data(), rows.data());
       EXPECT_TRUE(status.ok() ? AllFinite(rows.data(), rows.size()) : status.code() == StatusCode::kCorruption);
     }
   }

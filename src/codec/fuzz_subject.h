@@ -70,7 +70,7 @@ struct FuzzSubject {
 
   const CodecInfo& info() const { return *reference.info; }
   const CodecState& state() const { return *reference.state; }
-  const std::byte* basis() const { return basis_bytes.data(); }
+  BlockContext context() const { return {.basis = basis_bytes.data()}; }
   bool keys() const { return state().shape.side == Side::kKey; }
   int dim() const { return state().shape.dim; }
   size_t num_values() const { return static_cast<size_t>(kTokensPerPage * dim()); }
@@ -93,7 +93,7 @@ inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const E
     const AlignedBuffer<float> sample = FuzzRows(pages, dim);
     const size_t tokens = static_cast<size_t>(pages * kTokensPerPage);
     subject.basis_bytes = AlignedBuffer<std::byte>(subject.state().basis_bytes);
-    KVANT_CHECK(info.fit_basis(subject.state(), sample.data(), tokens, subject.basis_bytes.data()).ok());
+    KVANT_CHECK(info.fit_basis(subject.state(), {.rows = sample.data(), .tokens = tokens}, subject.basis_bytes.data()).ok());
   }
   return subject;
 }
@@ -120,21 +120,21 @@ inline bool AllFinite(std::span<const float> values) {
 }
 
 /// Scores [heads, 64] of a block for queries [heads, dim], or outputs [heads, dim] for weights [heads, 64].
-inline AlignedBuffer<float> FuzzRead(const Codec& codec, const std::byte* basis, const std::byte* block,
+inline AlignedBuffer<float> FuzzRead(const Codec& codec, const BlockContext& context, const std::byte* block,
                                      int heads, const float* operand) {
   const CodecState& state = *codec.state;
   const size_t count = static_cast<size_t>(heads);
   if (state.shape.side == Side::kKey) {
     AlignedBuffer<std::byte> prepared(count * state.prepared_head_bytes);
     AlignedBuffer<float> scores(count * kTokensPerPage);
-    codec.verbs.prepare_query(state, basis, operand, heads, prepared.data());
-    codec.verbs.score(state, basis, block, prepared.data(), heads, scores.data());
+    codec.verbs.prepare_query(state, context, operand, heads, prepared.data());
+    codec.verbs.score(state, context, block, prepared.data(), heads, scores.data());
     return scores;
   }
   AlignedBuffer<float> acc(count * static_cast<size_t>(state.acc_dim)),
       out(count * static_cast<size_t>(state.shape.dim));
-  codec.verbs.accumulate(state, basis, block, operand, heads, acc.data());
-  codec.verbs.finish(state, basis, acc.data(), heads, out.data());
+  codec.verbs.accumulate(state, context, block, operand, heads, acc.data());
+  codec.verbs.finish(state, context, acc.data(), heads, out.data());
   return out;
 }
 

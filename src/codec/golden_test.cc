@@ -76,7 +76,7 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
 
   AlignedBuffer<float> Decoded(const Codec& codec, const std::byte* block) const {
     AlignedBuffer<float> rows(rows_.size());
-    EXPECT_TRUE(codec.verbs.decode(*codec.state, basis_.data(), block, rows.data()).ok());
+    EXPECT_TRUE(codec.verbs.decode(*codec.state, {.basis = basis_.data()}, block, rows.data()).ok());
     return rows;
   }
 
@@ -109,7 +109,7 @@ double RelativeDistance(const AlignedBuffer<float>& a, const AlignedBuffer<float
 void GoldenTest::ExpectGoldenBytes(const Codec& codec) const {
   ASSERT_EQ(codec.block_bytes(), golden_.size());
   AlignedBuffer<std::byte> block(golden_.size());
-  ASSERT_TRUE(codec.verbs.encode(*codec.state, basis_.data(), rows_.data(), block.data()).ok());
+  ASSERT_TRUE(codec.verbs.encode(*codec.state, {.basis = basis_.data()}, rows_.data(), block.data()).ok());
   size_t different = 0;
   for (size_t i = 0; i < block.size(); ++i) different += block[i] != golden_[i];
 

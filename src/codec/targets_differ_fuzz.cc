@@ -34,7 +34,7 @@ AlignedBuffer<float> InputRows(const FuzzSubject& subject, FuzzInput& input) {
 AlignedBuffer<float> Decoded(const FuzzSubject& subject, const AlignedBuffer<std::byte>& block) {
   AlignedBuffer<float> rows(subject.num_values());
   const Status status =
-      subject.reference.verbs.decode(subject.state(), subject.basis(), block.data(), rows.data());
+      subject.reference.verbs.decode(subject.state(), subject.context(), block.data(), rows.data());
   KVANT_CHECK(status.ok());
   return rows;
 }
@@ -59,8 +59,8 @@ double LargestResult(const FuzzSubject& subject, const AlignedBuffer<float>& row
 
 void CheckRead(const FuzzSubject& subject, const Codec& codec, const AlignedBuffer<std::byte>& block) {
   const AlignedBuffer<float> operand = FuzzOperand(subject, 1);
-  const auto want = FuzzRead(subject.reference, subject.basis(), block.data(), 1, operand.data());
-  const auto got = FuzzRead(codec, subject.basis(), block.data(), 1, operand.data());
+  const auto want = FuzzRead(subject.reference, subject.context(), block.data(), 1, operand.data());
+  const auto got = FuzzRead(codec, subject.context(), block.data(), 1, operand.data());
   const bool coarse = subject.keys() && subject.min_error > kCoarseCodec;
   const double bound = (coarse ? kMaxCoarseScoreError : kMaxVerbError) *
                        LargestResult(subject, Decoded(subject, block), operand.data());
@@ -72,11 +72,11 @@ void CheckRead(const FuzzSubject& subject, const Codec& codec, const AlignedBuff
 void CheckTargets(const FuzzSubject& subject, const AlignedBuffer<float>& rows) {
   AlignedBuffer<std::byte> want(subject.reference.block_bytes()), got(want.size());
   const Status status =
-      subject.reference.verbs.encode(subject.state(), subject.basis(), rows.data(), want.data());
+      subject.reference.verbs.encode(subject.state(), subject.context(), rows.data(), want.data());
   KVANT_CHECK(status.ok() || status.code() == StatusCode::kInvalidArgument);
   for (const auto& [target, codec] : subject.targets) {
     KVANT_CHECK(SetSimdTarget(target));
-    const Status same = codec.verbs.encode(*codec.state, subject.basis(), rows.data(), got.data());
+    const Status same = codec.verbs.encode(*codec.state, subject.context(), rows.data(), got.data());
     KVANT_CHECK(same.code() == status.code());
     if (!status.ok()) continue;
     CheckBytes(subject, rows, want, got);

@@ -32,8 +32,8 @@ Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t se
   double error = 0, power = 0;
   for (size_t start = 0; start < values.size(); start += block_values) {
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(start), block_values, rows.data());
-    KVANT_TRY(codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data()));
-    KVANT_TRY(codec.verbs.decode(*codec.state, nullptr, block.data(), decoded.data()));
+    KVANT_TRY(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()));
+    KVANT_TRY(codec.verbs.decode(*codec.state, {}, block.data(), decoded.data()));
     for (size_t i = 0; i < block_values; ++i) {
       const double difference = static_cast<double>(decoded.data()[i]) - static_cast<double>(rows.data()[i]);
       error += difference * difference;

@@ -159,9 +159,9 @@ Status EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer&
   return Status::Ok();
 }
 
-Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   std::memset(block, 0, s.layout.block_bytes());
   if (s.centred) StoreMeans(s, rows, block);
   float weights[kMaxDim];
@@ -169,9 +169,9 @@ Status Encode(const CodecState& state, const std::byte* basis, const float* rows
   return (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, block);
 }
 
-Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
+Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   KVANT_TRY(CheckBlock(s, block));
   std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
   ForEachLatent(s, map, block, [&](int t, int c, float value) {
@@ -186,10 +186,10 @@ Status Decode(const CodecState& state, const std::byte* basis, const std::byte* 
 }
 
 // Prepared query of the reference: [heads][2][dim] floats, the mapped query and the query itself.
-void PrepareQuery(const CodecState& state, const std::byte* basis, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext& context, const float* queries, int heads,
                   std::byte* prepared) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   auto* out = reinterpret_cast<float*>(prepared);
   for (int h = 0; h < heads; ++h, out += 2 * s.shape.dim, queries += s.shape.dim) {
     std::copy_n(queries, s.shape.dim, out);
@@ -198,10 +198,10 @@ void PrepareQuery(const CodecState& state, const std::byte* basis, const float* 
   }
 }
 
-void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   const auto* q = reinterpret_cast<const float*>(prepared);
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   ForEachLatent(s, map, block, [&](int t, int c, float value) {
@@ -219,10 +219,10 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
 }
 
 // Accumulator: [dim] latents, 16 floats that the reference leaves alone, and [dim] of means when centred.
-void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
+void Accumulate(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
                 int heads, float* acc) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   ForEachLatent(s, map, block, [&](int t, int c, float value) {
     for (int h = 0; h < heads; ++h) {
       acc[h * s.acc_dim + c] += weights[h * kTokensPerPage + t] * ToFloat(Scales(s, block)[t]) * value;
@@ -236,9 +236,9 @@ void Accumulate(const CodecState& state, const std::byte* basis, const std::byte
   }
 }
 
-void Finish(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) {
+void Finish(const CodecState& state, const BlockContext& context, const float* acc, int heads, float* out) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   for (int h = 0; h < heads; ++h, acc += s.acc_dim, out += s.shape.dim) {
     std::copy_n(acc, s.shape.dim, out);
     DecodeRow(s, map, out);

@@ -80,7 +80,7 @@ SegmentMap MapOf(const State& state, const std::byte* basis);
 const float* ScaleWeights(const State& state, const SegmentMap& map, float* weights);
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options);
-Status FitBasis(const CodecState& state, const float* rows, size_t tokens, std::byte* basis);
+Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis);
 Status CheckBasis(const CodecState& state, const std::byte* basis);
 
 const CodecVerbs* SimdVerbs();

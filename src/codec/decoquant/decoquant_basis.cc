@@ -132,12 +132,12 @@ const float* ScaleWeights(const State& state, const SegmentMap& map, float* weig
   return weights;
 }
 
-Status FitBasis(const CodecState& state, const float* rows, size_t tokens, std::byte* basis) {
+Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis) {
   const State& s = AsState(state);
   const BasisLayout layout = LayoutOfBasis(s);
   const auto fold = static_cast<size_t>(s.fold());
   std::memset(basis, 0, layout.bytes);
-  const std::vector<float> covariance = Covariance(s, rows, tokens);
+  const std::vector<float> covariance = Covariance(s, data.rows, data.tokens);
   for (const float value : covariance) {
     if (!std::isfinite(value))
       return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
@@ -146,7 +146,7 @@ Status FitBasis(const CodecState& state, const float* rows, size_t tokens, std::
   std::vector<float> values(fold);
   SymmetricEigen(s.fold(), covariance.data(), vectors.data(), values.data());
   QuantizeReflectors(s.fold(), vectors.data(), basis + layout.reflectors_ofs);
-  const float shrinkage = Shrinkage(fold, tokens * static_cast<size_t>(s.shape.dim) / fold);
+  const float shrinkage = Shrinkage(fold, data.tokens * static_cast<size_t>(s.shape.dim) / fold);
   values = LatentVariances(ViewReflectors(basis + layout.reflectors_ofs, s.fold()), covariance, shrinkage);
   StoreGains(s, values, reinterpret_cast<F16*>(basis + layout.gains_ofs));
   StoreWidths(s, values, reinterpret_cast<uint8_t*>(basis));

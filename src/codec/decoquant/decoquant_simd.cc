@@ -158,10 +158,10 @@ void EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer& q
   GetTrellisKernels().codes(quantizer, ticks, gains, out->codes, out->scales);
 }
 
-Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   const State& s = AsState(state);
   KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   std::memset(block, 0, s.codes_ofs);
   alignas(64) float means[kMaxStripDim];
   StoreMeans(s, rows, block, means);
@@ -204,10 +204,10 @@ Status CheckFinite(const float* values, int count, bool negative_too, const char
   return Status::Ok();
 }
 
-Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
+Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   const State& s = AsState(state);
   KVANT_DCHECK(s.shape.dim <= kMaxStripDim);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   const int dim = s.shape.dim;
   alignas(64) float scales[kTokensPerPage];
   alignas(64) float means[kMaxStripDim] = {};
@@ -264,10 +264,10 @@ int32_t CentreOffset(const State& s, const SegmentMap& map, const int8_t* column
   return static_cast<int32_t>(std::nearbyint(sum));
 }
 
-void PrepareQuery(const CodecState& state, const std::byte* basis, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext& context, const float* queries, int heads,
                   std::byte* prepared) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   const PreparedView view(s, heads, prepared);
   const auto dim = static_cast<size_t>(s.shape.dim);
   std::memcpy(view.queries, queries, dim * static_cast<size_t>(heads) * sizeof(float));
@@ -285,10 +285,10 @@ void PrepareQuery(const CodecState& state, const std::byte* basis, const float* 
     view.offset[h] = CentreOffset(s, map, view.operand + h * planes * s.shape.dim, planes);
 }
 
-void Score(const CodecState& state, const std::byte* basis, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   const PreparedView view(s, heads, const_cast<std::byte*>(prepared));
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) float scales[kTokensPerPage];
@@ -309,10 +309,10 @@ void Score(const CodecState& state, const std::byte* basis, const std::byte* blo
 
 // Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means
 // when centred.
-void Accumulate(const CodecState& state, const std::byte* basis, const std::byte* block, const float* weights,
+void Accumulate(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
                 int heads, float* acc) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) float scales[kTokensPerPage];
   fixed.from_f16(Halves(block, s.scales_ofs), kTokensPerPage, scales);
@@ -334,9 +334,9 @@ void Accumulate(const CodecState& state, const std::byte* basis, const std::byte
   }
 }
 
-void Finish(const CodecState& state, const std::byte* basis, const float* acc, int heads, float* out) {
+void Finish(const CodecState& state, const BlockContext& context, const float* acc, int heads, float* out) {
   const State& s = AsState(state);
-  const SegmentMap map = MapOf(s, basis);
+  const SegmentMap map = MapOf(s, context.basis);
   Strip strip;
   LoadStrip(acc, static_cast<size_t>(s.acc_dim), heads, s.shape.dim, strip.values);
   for (int c = 0; c < s.shape.dim; ++c) {

@@ -43,7 +43,7 @@ AlignedBuffer<float> Rows(int count, int dim, float decay, uint32_t seed) {
 struct Fitted {
   Codec codec;
   AlignedBuffer<std::byte> bytes;
-  const std::byte* basis() const { return bytes.size() > 0 ? bytes.data() : nullptr; }
+  BlockContext context() const { return {.basis = bytes.size() > 0 ? bytes.data() : nullptr}; }
   const State& state() const { return AsState(*codec.state); }
 };
 
@@ -52,7 +52,8 @@ Fitted Fit(const std::string& text, Side side, const AlignedBuffer<float>& rows,
   f.bytes = AlignedBuffer<std::byte>(f.codec.state->basis_bytes);
   if (f.bytes.size() > 0) {
     EXPECT_TRUE(
-        FitBasis(*f.codec.state, rows.data(), rows.size() / static_cast<size_t>(dim), f.bytes.data()).ok());
+        FitBasis(*f.codec.state, {.rows = rows.data(), .tokens = rows.size() / static_cast<size_t>(dim)},
+                 f.bytes.data()).ok());
     EXPECT_TRUE(CheckBasis(*f.codec.state, f.bytes.data()).ok());
   }
   return f;
@@ -72,7 +73,7 @@ TEST(DecoquantTest, HandComputedBlock) {
   }
   AlignedBuffer<std::byte> block(codec->block_bytes());
   ASSERT_EQ(block.size(), 128u + 256u);
-  ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
+  ASSERT_TRUE(codec->verbs.encode(*codec->state, {}, rows.data(), block.data()).ok());
   for (size_t t = 0; t < 64; ++t) EXPECT_EQ(reinterpret_cast<const uint16_t*>(block.data())[t], 0x3C00) << t;
   // Byte k holds codes k, k + 256, ...: four tokens of channel (k / 4) % 16, four times.
   for (size_t k = 0; k < 256; ++k) {
@@ -133,9 +134,9 @@ TEST(DecoquantTest, ScalesBeyondFp16AreRefused) {
   AlignedBuffer<float> rows(64 * 128);
   std::fill_n(rows.data() + 5 * 128, 128, 3e4f);
   AlignedBuffer<std::byte> block(codec->block_bytes());
-  EXPECT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
+  EXPECT_TRUE(codec->verbs.encode(*codec->state, {}, rows.data(), block.data()).ok());
   rows[5 * 128] = 3e6f;
-  const Status status = codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data());
+  const Status status = codec->verbs.encode(*codec->state, {}, rows.data(), block.data());
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_NE(status.message().find("of token 5 does not fit fp16"), std::string::npos) << status.message();
 }
@@ -167,8 +168,8 @@ TEST(DecoquantTest, ScoresOverLatentsAreQueryTimesDecode) {
     const Fitted f = Fit(gauge, Side::kKey, rows);
     AlignedBuffer<std::byte> block(f.codec.block_bytes());
     AlignedBuffer<float> decoded(64 * 128);
-    ASSERT_TRUE(f.codec.verbs.encode(f.state(), f.basis(), rows.data(), block.data()).ok());
-    ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.basis(), block.data(), decoded.data()).ok());
+    ASSERT_TRUE(f.codec.verbs.encode(f.state(), f.context(), rows.data(), block.data()).ok());
+    ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.context(), block.data(), decoded.data()).ok());
     std::vector<double> want(kHeads * 64, 0.0);
     for (size_t i = 0; i < want.size(); ++i) {
       for (size_t c = 0; c < 128; ++c)
@@ -177,8 +178,8 @@ TEST(DecoquantTest, ScoresOverLatentsAreQueryTimesDecode) {
     for (const CodecVerbs* verbs : {&kInfo.reference, SimdVerbs()}) {
       AlignedBuffer<std::byte> prepared(kHeads * f.state().prepared_head_bytes);
       AlignedBuffer<float> scores(kHeads * 64);
-      verbs->prepare_query(f.state(), f.basis(), queries.data(), kHeads, prepared.data());
-      verbs->score(f.state(), f.basis(), block.data(), prepared.data(), kHeads, scores.data());
+      verbs->prepare_query(f.state(), f.context(), queries.data(), kHeads, prepared.data());
+      verbs->score(f.state(), f.context(), block.data(), prepared.data(), kHeads, scores.data());
       EXPECT_LT(RelativeDistance(want, scores.data()), verbs == SimdVerbs() ? 1e-2 : 1e-5) << gauge;
     }
   }
@@ -194,8 +195,8 @@ TEST(DecoquantTest, OutputsFromLatentsAreWeightsTimesDecode) {
       const Fitted f = Fit(gauge + mean, Side::kValue, rows);
       AlignedBuffer<std::byte> block(f.codec.block_bytes());
       AlignedBuffer<float> decoded(64 * 128);
-      ASSERT_TRUE(f.codec.verbs.encode(f.state(), f.basis(), rows.data(), block.data()).ok());
-      ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.basis(), block.data(), decoded.data()).ok());
+      ASSERT_TRUE(f.codec.verbs.encode(f.state(), f.context(), rows.data(), block.data()).ok());
+      ASSERT_TRUE(f.codec.verbs.decode(f.state(), f.context(), block.data(), decoded.data()).ok());
       std::vector<double> want(kHeads * 128, 0.0);
       for (size_t i = 0; i < want.size(); ++i) {
         for (size_t t = 0; t < 64; ++t)
@@ -204,8 +205,8 @@ TEST(DecoquantTest, OutputsFromLatentsAreWeightsTimesDecode) {
       for (const CodecVerbs* verbs : {&kInfo.reference, SimdVerbs()}) {
         AlignedBuffer<float> acc(kHeads * static_cast<size_t>(f.state().acc_dim));
         AlignedBuffer<float> out(kHeads * 128);
-        verbs->accumulate(f.state(), f.basis(), block.data(), weights.data(), kHeads, acc.data());
-        verbs->finish(f.state(), f.basis(), acc.data(), kHeads, out.data());
+        verbs->accumulate(f.state(), f.context(), block.data(), weights.data(), kHeads, acc.data());
+        verbs->finish(f.state(), f.context(), acc.data(), kHeads, out.data());
         EXPECT_LT(RelativeDistance(want, out.data()), verbs == SimdVerbs() ? 1e-3 : 1e-5) << gauge << mean;
       }
     }
@@ -220,8 +221,8 @@ TEST(DecoquantTest, ScalesAreUnbiased) {
     const auto codec = MakeFor(std::string("bits=2,mean=off,scale=") + scale, Side::kKey);
     AlignedBuffer<std::byte> block(codec->block_bytes());
     AlignedBuffer<float> decoded(rows.size());
-    ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
-    ASSERT_TRUE(codec->verbs.decode(*codec->state, nullptr, block.data(), decoded.data()).ok());
+    ASSERT_TRUE(codec->verbs.encode(*codec->state, {}, rows.data(), block.data()).ok());
+    ASSERT_TRUE(codec->verbs.decode(*codec->state, {}, block.data(), decoded.data()).ok());
     const double dot = std::inner_product(rows.data(), rows.data() + rows.size(), decoded.data(), 0.0);
     const double norm = std::inner_product(rows.data(), rows.data() + rows.size(), rows.data(), 0.0);
     EXPECT_NEAR(dot / norm, scale == std::string("ls") ? 1.0 - 0.1175 : 1.0, 0.01) << scale;
@@ -233,7 +234,7 @@ TEST(DecoquantTest, ScalesAreUnbiased) {
 TEST(DecoquantTest, WidthsFollowTheVariances) {
   const AlignedBuffer<float> rows = Rows(2048, 128, 5.0f, 6);
   const Fitted f = Fit("gauge=klt,bits=2.5", Side::kValue, rows);
-  const SegmentMap map = MapOf(f.state(), f.basis());
+  const SegmentMap map = MapOf(f.state(), f.context().basis);
   EXPECT_EQ(std::accumulate(map.bits, map.bits + 8, 0), 20);
   EXPECT_TRUE(std::is_sorted(map.bits, map.bits + 8, std::greater<>()));
   EXPECT_GE(map.bits[0], 4);
@@ -249,7 +250,7 @@ TEST(DecoquantTest, DegenerateRowsStillGiveABasis) {
     for (size_t t = 0; t < 1024; ++t) rows[t * 128 + 3] = static_cast<float>(t % 7);
     const Fitted f = Fit(gauge, Side::kKey, rows);
     AlignedBuffer<std::byte> block(f.codec.block_bytes());
-    EXPECT_TRUE(f.codec.verbs.encode(f.state(), f.basis(), rows.data(), block.data()).ok()) << gauge;
+    EXPECT_TRUE(f.codec.verbs.encode(f.state(), f.context(), rows.data(), block.data()).ok()) << gauge;
   }
 }
 

@@ -172,14 +172,14 @@ Matrix RoundTrip(const Matrix& rows, Side side, const std::string& options_text,
   const CodecState& s = **state;
   AlignedBuffer<std::byte> basis(s.basis_bytes);
   if (s.basis_bytes > 0) {
-    EXPECT_TRUE(FitBasis(s, rows.row(0), kTokens, basis.data()).ok());
+    EXPECT_TRUE(FitBasis(s, {.rows = rows.row(0), .tokens = kTokens}, basis.data()).ok());
   }
-  const std::byte* maybe_basis = s.basis_bytes > 0 ? basis.data() : nullptr;
+  const BlockContext context = {.basis = s.basis_bytes > 0 ? basis.data() : nullptr};
   AlignedBuffer<std::byte> block(s.layout.block_bytes());
   Matrix decoded(rows.width);
   for (int t = 0; t < kTokens; t += kTokensPerPage) {
-    EXPECT_TRUE(verbs.encode(s, maybe_basis, rows.row(t), block.data()).ok());
-    EXPECT_TRUE(verbs.decode(s, maybe_basis, block.data(), decoded.row(t)).ok());
+    EXPECT_TRUE(verbs.encode(s, context, rows.row(t), block.data()).ok());
+    EXPECT_TRUE(verbs.decode(s, context, block.data(), decoded.row(t)).ok());
   }
   return decoded;
 }

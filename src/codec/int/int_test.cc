@@ -37,7 +37,7 @@ TEST(Int, HandComputedBlock) {
     }
   }
   AlignedBuffer<std::byte> block(codec->block_bytes());
-  ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
+  ASSERT_TRUE(codec->verbs.encode(*codec->state, {}, rows.data(), block.data()).ok());
   const auto* bytes = reinterpret_cast<const uint8_t*>(block.data());
   // Tile 0: code = c. Byte 4 t + i holds channel i in the low field (quad 0), channel 8 + i in the high (quad
   // 2); the next 256 bytes channels 4 + i and 12 + i.
@@ -98,8 +98,8 @@ TEST(Int, EightBitsAreExactForIntegers) {
   AlignedBuffer<float> rows(64 * 256), decoded(64 * 256);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i * 37 % 256) - 100.0f;
   AlignedBuffer<std::byte> block(codec->block_bytes());
-  ASSERT_TRUE(codec->verbs.encode(*codec->state, nullptr, rows.data(), block.data()).ok());
-  ASSERT_TRUE(codec->verbs.decode(*codec->state, nullptr, block.data(), decoded.data()).ok());
+  ASSERT_TRUE(codec->verbs.encode(*codec->state, {}, rows.data(), block.data()).ok());
+  ASSERT_TRUE(codec->verbs.decode(*codec->state, {}, block.data(), decoded.data()).ok());
   EXPECT_THAT(decoded.span(), testing::ElementsAreArray(rows.span()));
 }
 

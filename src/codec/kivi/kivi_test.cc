@@ -32,13 +32,13 @@ AlignedBuffer<float> Fp16Normal(int dim, unsigned seed) {
 
 AlignedBuffer<std::byte> Encode(const Codec& codec, const AlignedBuffer<float>& rows) {
   AlignedBuffer<std::byte> block(codec.block_bytes());
-  EXPECT_TRUE(codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data()).ok());
+  EXPECT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
   return block;
 }
 
 AlignedBuffer<float> Decode(const Codec& codec, const AlignedBuffer<std::byte>& block) {
   AlignedBuffer<float> rows(static_cast<size_t>(64 * codec.shape().dim));
-  EXPECT_TRUE(codec.verbs.decode(*codec.state, nullptr, block.data(), rows.data()).ok());
+  EXPECT_TRUE(codec.verbs.decode(*codec.state, {}, block.data(), rows.data()).ok());
   return rows;
 }
 

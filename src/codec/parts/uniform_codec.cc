@@ -25,31 +25,31 @@ void ClearPadding(const CodecState& state, std::byte* block) {
 
 namespace uniform_reference {
 
-Status Encode(const CodecState& state, const std::byte*, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block) {
   ClearPadding(state, block);
   return ReferenceEncodeGroups(Groups(state), rows, block);
 }
 
-Status Decode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
+Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows) {
   return ReferenceDecodeGroups(Groups(state), block, rows);
 }
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                   std::byte* prepared) {
   std::copy_n(queries, heads * state.shape.dim, reinterpret_cast<float*>(prepared));
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   ReferenceScoreGroups(Groups(state), block, reinterpret_cast<const float*>(prepared), heads, scores);
 }
 
-void Accumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
                 int heads, float* acc) {
   ReferenceAccumulateGroups(Groups(state), block, weights, heads, acc);
 }
 
-void Finish(const CodecState& state, const std::byte*, const float* acc, int heads, float* out) {
+void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out) {
   std::copy_n(acc, heads * state.acc_dim, out);
 }
 
@@ -79,26 +79,26 @@ constexpr AxisVerbs kByAxis[] = {
 
 const AxisVerbs& OfAxis(const UniformGroups& g) { return kByAxis[static_cast<int>(g.axis)]; }
 
-Status FastEncode(const CodecState& state, const std::byte*, const float* rows, std::byte* block) {
+Status FastEncode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block) {
   ClearPadding(state, block);
   return OfAxis(Groups(state)).encode(Groups(state), rows, block);
 }
 
-Status FastDecode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
+Status FastDecode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows) {
   return OfAxis(Groups(state)).decode(Groups(state), block, rows);
 }
 
-void FastPrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+void FastPrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                       std::byte* prepared) {
   OfAxis(Groups(state)).prepare_query(Groups(state), queries, heads, prepared);
 }
 
-void FastScore(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void FastScore(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
                int heads, float* scores) {
   OfAxis(Groups(state)).score(Groups(state), block, prepared, heads, scores);
 }
 
-void FastAccumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
+void FastAccumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
                     int heads, float* acc) {
   OfAxis(Groups(state)).accumulate(Groups(state), block, weights, heads, acc);
 }

@@ -20,15 +20,15 @@ Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, Gr
 
 namespace uniform_reference {
 
-Status Encode(const CodecState& state, const std::byte*, const float* rows, std::byte* block);
-Status Decode(const CodecState& state, const std::byte*, const std::byte* block, float* rows);
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block);
+Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows);
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                   std::byte* prepared);
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
            int heads, float* scores);
-void Accumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
                 int heads, float* acc);
-void Finish(const CodecState& state, const std::byte*, const float* acc, int heads, float* out);
+void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out);
 
 }  // namespace uniform_reference
 

@@ -51,10 +51,10 @@ struct Fixture {
   }
   const UniformGroups& groups() const { return static_cast<const UniformState&>(*state).groups; }
   Status Encode(const CodecVerbs& verbs, const AlignedBuffer<float>& rows) {
-    return verbs.encode(*state, nullptr, rows.data(), block.data());
+    return verbs.encode(*state, {}, rows.data(), block.data());
   }
   Status Decode(const CodecVerbs& verbs, AlignedBuffer<float>& rows) {
-    return verbs.decode(*state, nullptr, block.data(), rows.data());
+    return verbs.decode(*state, {}, block.data(), rows.data());
   }
   std::unique_ptr<CodecState> state;
   AlignedBuffer<std::byte> block;
@@ -223,8 +223,8 @@ TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
         AlignedBuffer<float> want(static_cast<size_t>(heads * kTokensPerPage)), got(want.size());
         ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
         ReferenceScoreGroups(f.groups(), f.block.data(), queries.data(), heads, want.data());
-        UniformFastVerbs().prepare_query(*f.state, nullptr, queries.data(), heads, prepared.data());
-        UniformFastVerbs().score(*f.state, nullptr, f.block.data(), prepared.data(), heads, got.data());
+        UniformFastVerbs().prepare_query(*f.state, {}, queries.data(), heads, prepared.data());
+        UniformFastVerbs().score(*f.state, {}, f.block.data(), prepared.data(), heads, got.data());
         const double bound = QueryPlanes(config.bits) == 1 ? kMaxCoarseScoreError : 1e-3;
         ASSERT_LT(RelativeError(got.span(), want.span()), bound) << target << ' ' << Name(config);
       }
@@ -246,7 +246,7 @@ TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
         std::memcpy(got.data(), want.data(), want.size() * sizeof(float));
         ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
         ReferenceAccumulateGroups(f.groups(), f.block.data(), weights.data(), heads, want.data());
-        UniformFastVerbs().accumulate(*f.state, nullptr, f.block.data(), weights.data(), heads, got.data());
+        UniformFastVerbs().accumulate(*f.state, {}, f.block.data(), weights.data(), heads, got.data());
         const double bound = QueryPlanes(config.bits) == 1 ? kMaxCoarseScoreError : 1e-3;
         ASSERT_LT(RelativeError(got.span(), want.span()), bound) << target << ' ' << Name(config);
       }
@@ -261,7 +261,7 @@ TEST(UniformGroups, ZeroWeightsAddNothing) {
     const AlignedBuffer<float> weights(2 * kTokensPerPage);
     AlignedBuffer<float> acc(2 * 128);
     ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
-    UniformFastVerbs().accumulate(*f.state, nullptr, f.block.data(), weights.data(), 2, acc.data());
+    UniformFastVerbs().accumulate(*f.state, {}, f.block.data(), weights.data(), 2, acc.data());
     EXPECT_THAT(acc.span(), testing::Each(0.0f));
   }
 }

@@ -139,9 +139,9 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
   return Status::Ok();
 }
 
-Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   if (state.shape.side == Side::kKey) return EncodeKeys(AsKeys(state), rows, block);
-  return uniform_reference::Encode(state, basis, rows, block);
+  return uniform_reference::Encode(state, context, rows, block);
 }
 
 // ---- decode
@@ -174,14 +174,14 @@ Status DecodeKeys(const KeyState& s, const std::byte* block, float* rows) {
   return Status::Ok();
 }
 
-Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
+Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   if (state.shape.side == Side::kKey) return DecodeKeys(AsKeys(state), block, rows);
-  return uniform_reference::Decode(state, basis, block, rows);
+  return uniform_reference::Decode(state, context, block, rows);
 }
 
 // ---- prepare_query, score
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                   std::byte* prepared) {
   std::memcpy(prepared, queries, sizeof(float) * static_cast<size_t>(heads * state.shape.dim));
 }
@@ -204,7 +204,7 @@ void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* split
   }
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   const KeyState& s = AsKeys(state);
   const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};

@@ -76,9 +76,9 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
   return Status::Ok();
 }
 
-Status Encode(const CodecState& state, const std::byte* basis, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   if (state.shape.side == Side::kKey) return EncodeKeys(AsKeys(state), rows, block);
-  return UniformFastVerbs().encode(state, basis, rows, block);
+  return UniformFastVerbs().encode(state, context, rows, block);
 }
 
 // ---- decode
@@ -171,8 +171,8 @@ void DecodeOutliers(const KeyState& s, const std::byte* block, float* rows) {
   }
 }
 
-Status Decode(const CodecState& state, const std::byte* basis, const std::byte* block, float* rows) {
-  if (state.shape.side == Side::kValue) return UniformFastVerbs().decode(state, basis, block, rows);
+Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
+  if (state.shape.side == Side::kValue) return UniformFastVerbs().decode(state, context, block, rows);
   const KeyState& s = AsKeys(state);
   KVANT_TRY(CheckKeyBlock(s, block));
   DecodeInliers(s, block, rows);
@@ -223,7 +223,7 @@ void PrepareIntegers(const KeyState& s, const float* queries, int heads, const I
   }
 }
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                   std::byte* prepared) {
   const KeyState& s = AsKeys(state);
   if (s.num_parts == 1) return PrepareIntegers(s, queries, heads, PreparedIntegers(prepared));
@@ -302,7 +302,7 @@ void ScoreWithOutliers(const KeyState& s, const std::byte* block, const float* p
   }
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   const KeyState& s = AsKeys(state);
   if (s.num_parts > 1)

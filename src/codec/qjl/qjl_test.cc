@@ -35,14 +35,14 @@ Codec Around(std::unique_ptr<CodecState> state, const CodecVerbs& verbs) {
 
 AlignedBuffer<std::byte> Encode(const Codec& codec, const Floats& rows) {
   AlignedBuffer<std::byte> block(codec.block_bytes());
-  const Status status = codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data());
+  const Status status = codec.verbs.encode(*codec.state, {}, rows.data(), block.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return block;
 }
 
 Floats Decode(const Codec& codec, const AlignedBuffer<std::byte>& block) {
   Floats rows(static_cast<size_t>(kTokensPerPage * codec.shape().dim), NAN);
-  const Status status = codec.verbs.decode(*codec.state, nullptr, block.data(), rows.data());
+  const Status status = codec.verbs.decode(*codec.state, {}, block.data(), rows.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return rows;
 }
@@ -51,8 +51,8 @@ Floats Score(const Codec& codec, const AlignedBuffer<std::byte>& block, const Fl
   const int heads = static_cast<int>(queries.size()) / codec.shape().dim;
   AlignedBuffer<std::byte> prepared(codec.state->prepared_head_bytes * static_cast<size_t>(heads));
   AlignedBuffer<float> scores(static_cast<size_t>(heads) * kTokensPerPage);
-  codec.verbs.prepare_query(*codec.state, nullptr, queries.data(), heads, prepared.data());
-  codec.verbs.score(*codec.state, nullptr, block.data(), prepared.data(), heads, scores.data());
+  codec.verbs.prepare_query(*codec.state, {}, queries.data(), heads, prepared.data());
+  codec.verbs.score(*codec.state, {}, block.data(), prepared.data(), heads, scores.data());
   return {scores.data(), scores.data() + scores.size()};
 }
 
@@ -343,7 +343,7 @@ TEST_P(QjlEdges, RefusesNormsBeyondHalfPrecision) {
   for (const float value : {10000.0f, 1e30f}) {
     AlignedBuffer<std::byte> block(codec_.block_bytes());
     const Floats rows(64 * 64, value);
-    const Status status = codec_.verbs.encode(*codec_.state, nullptr, rows.data(), block.data());
+    const Status status = codec_.verbs.encode(*codec_.state, {}, rows.data(), block.data());
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
     EXPECT_THAT(status.message(), HasSubstr("does not fit fp16"));
   }
@@ -357,7 +357,7 @@ TEST_P(QjlEdges, RefusesCorruptBlocks) {
     std::copy_n(block.data(), block.size(), broken.data());
     broken[ofs] = static_cast<std::byte>(byte);
     Floats rows(64 * 64);
-    return codec_.verbs.decode(*codec_.state, nullptr, broken.data(), rows.data());
+    return codec_.verbs.decode(*codec_.state, {}, broken.data(), rows.data());
   };
   EXPECT_EQ(with(s.parts[0].norms_byte_ofs + 7, 0x7C).code(), StatusCode::kCorruption);  // infinity or NaN
   EXPECT_EQ(with(s.parts[1].norms_byte_ofs + 1, 0xC0).code(), StatusCode::kCorruption);  // negative

@@ -27,7 +27,7 @@ float Value(const State& s, const std::byte* block, int token, int channel) {
 
 // ---- verbs
 
-Status Encode(const CodecState& state, const std::byte*, const float* rows, std::byte* block) {
+Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block) {
   const State& s = AsState(state);
   auto* out = reinterpret_cast<uint16_t*>(block);
   for (int t = 0; t < s.shape.tokens; ++t) {
@@ -43,7 +43,7 @@ Status Encode(const CodecState& state, const std::byte*, const float* rows, std:
   return Status::Ok();
 }
 
-Status Decode(const CodecState& state, const std::byte*, const std::byte* block, float* rows) {
+Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows) {
   const State& s = AsState(state);
   for (int t = 0; t < s.shape.tokens; ++t) {
     for (int c = 0; c < s.shape.dim; ++c) {
@@ -58,13 +58,13 @@ Status Decode(const CodecState& state, const std::byte*, const std::byte* block,
   return Status::Ok();
 }
 
-void PrepareQuery(const CodecState& state, const std::byte*, const float* queries, int heads,
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
                   std::byte* prepared) {
   auto* out = reinterpret_cast<float*>(prepared);
   for (int i = 0; i < heads * state.shape.dim; ++i) out[i] = queries[i];
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
            int heads, float* scores) {
   const State& s = AsState(state);
   const auto* q = reinterpret_cast<const float*>(prepared);
@@ -77,7 +77,7 @@ void Score(const CodecState& state, const std::byte*, const std::byte* block, co
   }
 }
 
-void Accumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights,
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
                 int heads, float* acc) {
   const State& s = AsState(state);
   for (int h = 0; h < heads; ++h) {
@@ -88,7 +88,7 @@ void Accumulate(const CodecState& state, const std::byte*, const std::byte* bloc
   }
 }
 
-void Finish(const CodecState& state, const std::byte*, const float* acc, int heads, float* out) {
+void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out) {
   for (int i = 0; i < heads * state.shape.dim; ++i) out[i] = acc[i];
 }
 

@@ -88,7 +88,7 @@ void AllHeads(const uint16_t* rows, int width, int n, int heads, const float* op
   }
 }
 
-void Score(const CodecState& state, const std::byte*, const std::byte* block, const std::byte* prepared, int heads,
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
            float* scores) {
   const auto& s = static_cast<const State&>(state);
   const auto work = s.type == Type::kF16 ? AllHeads<Type::kF16, false> : AllHeads<Type::kBF16, false>;
@@ -96,7 +96,7 @@ void Score(const CodecState& state, const std::byte*, const std::byte* block, co
        reinterpret_cast<const float*>(prepared), static_cast<size_t>(s.shape.dim), scores, kTokensPerPage);
 }
 
-void Accumulate(const CodecState& state, const std::byte*, const std::byte* block, const float* weights, int heads,
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
                 float* acc) {
   const auto& s = static_cast<const State&>(state);
   const auto work = s.type == Type::kF16 ? AllHeads<Type::kF16, true> : AllHeads<Type::kBF16, true>;

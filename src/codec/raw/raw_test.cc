@@ -24,7 +24,7 @@ Codec Make(std::string_view type, Side side, int tokens = kTokensPerPage) {
 
 AlignedBuffer<std::byte> Encoded(const Codec& codec, const AlignedBuffer<float>& rows) {
   AlignedBuffer<std::byte> block(codec.block_bytes());
-  const Status status = codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data());
+  const Status status = codec.verbs.encode(*codec.state, {}, rows.data(), block.data());
   EXPECT_TRUE(status.ok()) << status.message();
   return block;
 }
@@ -97,11 +97,11 @@ TEST(Raw, RefusesWhatDoesNotFit) {
     AlignedBuffer<std::byte> block(codec.block_bytes());
     AlignedBuffer<float> rows = ZeroRows(), decoded = ZeroRows();
     rows[5] = -largest;
-    EXPECT_TRUE(codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data()).ok()) << type;
-    EXPECT_TRUE(codec.verbs.decode(*codec.state, nullptr, block.data(), decoded.data()).ok()) << type;
+    EXPECT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok()) << type;
+    EXPECT_TRUE(codec.verbs.decode(*codec.state, {}, block.data(), decoded.data()).ok()) << type;
     EXPECT_EQ(decoded[5], -largest);
     rows[5] = std::nextafter(-largest, -std::numeric_limits<float>::infinity());
-    const Status status = codec.verbs.encode(*codec.state, nullptr, rows.data(), block.data());
+    const Status status = codec.verbs.encode(*codec.state, {}, rows.data(), block.data());
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << type;
     EXPECT_THAT(status.message(), HasSubstr("is beyond"));
   }
@@ -119,7 +119,7 @@ TEST(Raw, WordsThatNoEncoderWritesAreCorrupt) {
     AlignedBuffer<std::byte> block = Encoded(codec, ZeroRows());
     reinterpret_cast<uint16_t*>(block.data())[64 * 16 - 1] = word;
     AlignedBuffer<float> rows = ZeroRows();
-    const Status status = codec.verbs.decode(*codec.state, nullptr, block.data(), rows.data());
+    const Status status = codec.verbs.decode(*codec.state, {}, block.data(), rows.data());
     EXPECT_EQ(status.code(), StatusCode::kCorruption) << type << " " << word;
     EXPECT_THAT(status.message(), HasSubstr("token 63"));
   }
@@ -136,8 +136,8 @@ TEST(Raw, BlocksOfSinksAreShorter) {
   AlignedBuffer<std::byte> prepared(codec.state->prepared_head_bytes);
   AlignedBuffer<float> scores(kTokensPerPage);
   scores[16] = -7.0f;
-  codec.verbs.prepare_query(*codec.state, nullptr, query, 1, prepared.data());
-  codec.verbs.score(*codec.state, nullptr, block.data(), prepared.data(), 1, scores.data());
+  codec.verbs.prepare_query(*codec.state, {}, query, 1, prepared.data());
+  codec.verbs.score(*codec.state, {}, block.data(), prepared.data(), 1, scores.data());
   EXPECT_EQ(scores[15], 7.5f);
   EXPECT_EQ(scores[16], -7.0f);  // not written
 }
