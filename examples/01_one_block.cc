@@ -41,12 +41,11 @@ Status Run(std::string_view codec_text, double* score_error) {
     norm += std::pow(rows[i], 2);
   }
   std::printf("%s: %zu bytes = %.2f bits per value, relative error %.4f\n", scheme->key.ToString().c_str(),
-              codec->block_bytes(),
-              8.0 * static_cast<double>(codec->block_bytes()) / static_cast<double>(rows.size()),
+              codec->block_bytes(), 8.0 * static_cast<double>(codec->block_bytes()) / static_cast<double>(rows.size()),
               std::sqrt(error / norm));
   for (const Stream& stream : state.layout.streams()) {
-    std::printf("  %-10.*s %6zu bytes at %zu\n", static_cast<int>(stream.name.size()), stream.name.data(),
-                stream.bytes, stream.byte_ofs);
+    std::printf("  %-10.*s %6zu bytes at %zu\n", static_cast<int>(stream.name.size()), stream.name.data(), stream.bytes,
+                stream.byte_ofs);
   }
 
   AlignedBuffer<std::byte> prepared(state.prepared_head_bytes);

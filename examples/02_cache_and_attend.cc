@@ -90,8 +90,7 @@ double RelativeError(const Rows& got, const Rows& wanted) {
 Status Run(std::string_view scheme_text, double* error) {
   const Result<Scheme> scheme = Scheme::Parse(scheme_text);
   if (!scheme.ok()) return scheme.status();
-  auto cache =
-      KvCache::Create({.scheme = *scheme, .layers = {{.kv_heads = kKvHeads, .k_dim = kDim, .v_dim = kDim}}});
+  auto cache = KvCache::Create({.scheme = *scheme, .layers = {{.kv_heads = kKvHeads, .k_dim = kDim, .v_dim = kDim}}});
   if (!cache.ok()) return cache.status();
 
   const Rows keys = RandomRows(kTokens * kRowValues, 1);
@@ -105,8 +104,7 @@ Status Run(std::string_view scheme_text, double* error) {
   for (int kind = 0; kind < kNumStreamKinds; ++kind) {
     const std::string_view name = StreamKindName(static_cast<StreamKind>(kind));
     if (footprint.by_kind[kind] == 0) continue;
-    std::printf("  %-10.*s %7zu bytes\n", static_cast<int>(name.size()), name.data(),
-                footprint.by_kind[kind]);
+    std::printf("  %-10.*s %7zu bytes\n", static_cast<int>(name.size()), name.data(), footprint.by_kind[kind]);
   }
   const Rows queries = RandomRows(kQueryValues, 3);
   *error = RelativeError(CachedAttention(**cache, queries), ExactAttention(queries, keys, values));

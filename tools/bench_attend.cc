@@ -60,7 +60,8 @@ Status Fill(KvStore& store, ThreadTeam& threads, int64_t tokens, const RowPool& 
     for (int64_t t = 0; t < count; ++t) {
       index[static_cast<size_t>(t)] = first + t;
       for (int h = 0; h < heads; ++h) {
-        std::copy_n(pool.Row(PoolIndex(first + t, h)), dim, &rows[static_cast<size_t>(t) * width + static_cast<size_t>(h * dim)]);
+        std::copy_n(pool.Row(PoolIndex(first + t, h)), dim,
+                    &rows[static_cast<size_t>(t) * width + static_cast<size_t>(h * dim)]);
       }
     }
     Status status;
@@ -115,9 +116,18 @@ class Subject {
     for (size_t i = 0; i < queries_.size(); ++i) queries_[i] = normal(rng);
     const size_t dim = static_cast<size_t>(o.dim);
     const size_t width = queries_.size();
-    args_ = {.keys = {}, .values = {}, .kv_heads = o.kv_heads, .q_heads = o.kv_heads * o.heads_per_kv, .k_dim = o.dim, .v_dim = o.dim,
-             .queries = queries_.data(), .query_row_stride = width, .query_head_stride = dim,
-             .out = out_.data(), .out_row_stride = width, .out_head_stride = dim,
+    args_ = {.keys = {},
+             .values = {},
+             .kv_heads = o.kv_heads,
+             .q_heads = o.kv_heads * o.heads_per_kv,
+             .k_dim = o.dim,
+             .v_dim = o.dim,
+             .queries = queries_.data(),
+             .query_row_stride = width,
+             .query_head_stride = dim,
+             .out = out_.data(),
+             .out_row_stride = width,
+             .out_head_stride = dim,
              .scale = 1.0f / std::sqrt(static_cast<float>(o.dim))};
   }
 
@@ -161,11 +171,12 @@ double ReadBandwidth(ThreadTeam& threads, size_t bytes, int repeats) {
   double best = 1e9;
   for (int i = 0; i < repeats; ++i) {
     best = std::min(best, Milliseconds([&] {
-      threads.Run([&](const Team& team) {
-        const auto [first, last] = team.Share(buffer.size());
-        sums[static_cast<size_t>(team.rank())] += std::accumulate(buffer.data() + first, buffer.data() + last, uint64_t{0});
-      });
-    }));
+                      threads.Run([&](const Team& team) {
+                        const auto [first, last] = team.Share(buffer.size());
+                        sums[static_cast<size_t>(team.rank())] +=
+                            std::accumulate(buffer.data() + first, buffer.data() + last, uint64_t{0});
+                      });
+                    }));
   }
   const bool used = sums[0] != 1;  // the sums must not be optimised away
   return used ? static_cast<double>(bytes) / best * 1e-6 : 0.0;

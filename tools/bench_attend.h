@@ -21,10 +21,10 @@ struct BenchAttendOptions {
 
 struct BenchAttendRow {
   std::string scheme;
-  double bytes_per_token = 0;   ///< K and V of one token and KV head, everything in the pages counted
-  double error = 0;             ///< relative RMS error against double-precision attention over the decoded cache
+  double bytes_per_token = 0;  ///< K and V of one token and KV head, everything in the pages counted
+  double error = 0;            ///< relative RMS error against double-precision attention over the decoded cache
   double median_ms = 0, p10_ms = 0, p90_ms = 0;
-  double ns_per_token = 0;      ///< per token and KV head
+  double ns_per_token = 0;  ///< per token and KV head
   double gb_per_s = 0;
   bool is_16_bit = false;
 };

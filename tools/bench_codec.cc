@@ -62,18 +62,15 @@ Status AddSide(const CodecChoice& choice, Side side, int heads, int dim, Table* 
   cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.encode(s, context, rows.data(), block.data()); })));
   cells.push_back(cell(Nanoseconds([&] { (void)codec.verbs.decode(s, context, block.data(), decoded.data()); })));
   if (side == Side::kKey) {
-    cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.prepare_query(s, context, queries.data(), heads, prepared.data());
-    })));
-    cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.score(s, context, block.data(), prepared.data(), heads, scores.data());
-    })));
+    cells.push_back(
+        cell(Nanoseconds([&] { codec.verbs.prepare_query(s, context, queries.data(), heads, prepared.data()); })));
+    cells.push_back(
+        cell(Nanoseconds([&] { codec.verbs.score(s, context, block.data(), prepared.data(), heads, scores.data()); })));
   } else {
     std::fill_n(scores.data(), scores.size(), 0.01f);
     cells.push_back(cell(Nanoseconds([&] { codec.verbs.finish(s, context, acc.data(), heads, out.data()); })));
-    cells.push_back(cell(Nanoseconds([&] {
-      codec.verbs.accumulate(s, context, block.data(), scores.data(), heads, acc.data());
-    })));
+    cells.push_back(
+        cell(Nanoseconds([&] { codec.verbs.accumulate(s, context, block.data(), scores.data(), heads, acc.data()); })));
   }
   table->AddRow(std::move(cells));
   return Status::Ok();
@@ -82,7 +79,11 @@ Status AddSide(const CodecChoice& choice, Side side, int heads, int dim, Table* 
 }  // namespace
 
 Result<std::string> BenchCodecTable(const std::vector<std::string>& schemes, int heads, int dim) {
-  Table table({{"codec"}, {"side"}, {"encode", true}, {"decode", true}, {"query or finish", true},
+  Table table({{"codec"},
+               {"side"},
+               {"encode", true},
+               {"decode", true},
+               {"query or finish", true},
                {"score or accumulate", true}});
   for (const std::string& text : schemes) {
     const Result<Scheme> scheme = Scheme::Parse(text);

@@ -13,9 +13,20 @@
 namespace kvant {
 namespace {
 
-const std::vector<std::string> kDefaultSchemes = {
-    "raw:bf16", "int:8",  "int:4", "int:3", "int:2", "kivi:4", "kivi:2", "decoquant:4", "decoquant:3",
-    "decoquant:2", "decoquant:4,gauge=klt", "decoquant:3,gauge=klt", "decoquant:2,gauge=klt", "k=qjl v=qjl"};
+const std::vector<std::string> kDefaultSchemes = {"raw:bf16",
+                                                  "int:8",
+                                                  "int:4",
+                                                  "int:3",
+                                                  "int:2",
+                                                  "kivi:4",
+                                                  "kivi:2",
+                                                  "decoquant:4",
+                                                  "decoquant:3",
+                                                  "decoquant:2",
+                                                  "decoquant:4,gauge=klt",
+                                                  "decoquant:3,gauge=klt",
+                                                  "decoquant:2,gauge=klt",
+                                                  "k=qjl v=qjl"};
 
 struct Options {
   BenchAttendOptions attend;
@@ -34,34 +45,51 @@ double Best16Bit(const BenchAttendReport& report) {
 }
 
 void PrintAttend(const BenchAttendOptions& o, const BenchAttendReport& report) {
-  Table table({{"scheme"}, {"B/token", true}, {"error", true}, {"ms", true}, {"p10-p90", true}, {"ns/token", true},
-               {"GB/s", true}, {"of read", true}, {"x best 16-bit", true}});
+  Table table({{"scheme"},
+               {"B/token", true},
+               {"error", true},
+               {"ms", true},
+               {"p10-p90", true},
+               {"ns/token", true},
+               {"GB/s", true},
+               {"of read", true},
+               {"x best 16-bit", true}});
   const double best = Best16Bit(report);
   for (const BenchAttendRow& r : report.rows) {
-    table.AddRow({r.scheme, StrFormat("%.1f", r.bytes_per_token), StrFormat("%.1e", r.error),
-                  StrFormat("%.2f", r.median_ms), StrFormat("%.2f-%.2f", r.p10_ms, r.p90_ms),
-                  StrFormat("%.2f", r.ns_per_token), StrFormat("%.1f", r.gb_per_s),
-                  StrFormat("%.0f %%", 100.0 * r.gb_per_s / report.read_gb_per_s),
-                  StrFormat("%.2f", best / r.median_ms)});
+    table.AddRow(
+        {r.scheme, StrFormat("%.1f", r.bytes_per_token), StrFormat("%.1e", r.error), StrFormat("%.2f", r.median_ms),
+         StrFormat("%.2f-%.2f", r.p10_ms, r.p90_ms), StrFormat("%.2f", r.ns_per_token), StrFormat("%.1f", r.gb_per_s),
+         StrFormat("%.0f %%", 100.0 * r.gb_per_s / report.read_gb_per_s), StrFormat("%.2f", best / r.median_ms)});
   }
   std::printf("%s\n", table.ToText().c_str());
-  std::printf("Decode attention, %d x %lld tokens, %d query heads per KV head, head size %d, %d threads, %s; read "
-              "bandwidth %.1f GB/s. A token is one token of one KV head, K and V.\n",
-              o.kv_heads, static_cast<long long>(report.tokens), o.heads_per_kv, o.dim, o.threads,
-              report.simd_target.c_str(), report.read_gb_per_s);
+  std::printf(
+      "Decode attention, %d x %lld tokens, %d query heads per KV head, head size %d, %d threads, %s; read "
+      "bandwidth %.1f GB/s. A token is one token of one KV head, K and V.\n",
+      o.kv_heads, static_cast<long long>(report.tokens), o.heads_per_kv, o.dim, o.threads, report.simd_target.c_str(),
+      report.read_gb_per_s);
 }
 
 Status WriteJson(const std::string& path, const BenchAttendOptions& o, const BenchAttendReport& report) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const BenchAttendRow& r : report.rows) {
-    rows.push_back({{"scheme", r.scheme}, {"bytes_per_token", r.bytes_per_token}, {"error", r.error},
-                    {"median_ms", r.median_ms}, {"p10_ms", r.p10_ms}, {"p90_ms", r.p90_ms},
-                    {"ns_per_token", r.ns_per_token}, {"gb_per_s", r.gb_per_s}, {"is_16_bit", r.is_16_bit}});
+    rows.push_back({{"scheme", r.scheme},
+                    {"bytes_per_token", r.bytes_per_token},
+                    {"error", r.error},
+                    {"median_ms", r.median_ms},
+                    {"p10_ms", r.p10_ms},
+                    {"p90_ms", r.p90_ms},
+                    {"ns_per_token", r.ns_per_token},
+                    {"gb_per_s", r.gb_per_s},
+                    {"is_16_bit", r.is_16_bit}});
   }
-  const nlohmann::ordered_json json = {
-      {"simd_target", report.simd_target}, {"tokens", report.tokens}, {"kv_heads", o.kv_heads},
-      {"heads_per_kv", o.heads_per_kv}, {"dim", o.dim}, {"threads", o.threads},
-      {"read_gb_per_s", report.read_gb_per_s}, {"rows", rows}};
+  const nlohmann::ordered_json json = {{"simd_target", report.simd_target},
+                                       {"tokens", report.tokens},
+                                       {"kv_heads", o.kv_heads},
+                                       {"heads_per_kv", o.heads_per_kv},
+                                       {"dim", o.dim},
+                                       {"threads", o.threads},
+                                       {"read_gb_per_s", report.read_gb_per_s},
+                                       {"rows", rows}};
   Result<OutputFile> file = OutputFile::Open(path);
   if (!file.ok()) return file.status();
   return file->Write(json.dump(2) + "\n");

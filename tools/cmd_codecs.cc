@@ -14,15 +14,12 @@ constexpr int kDim = 128;
 constexpr int kBlocks = 32;
 constexpr uint64_t kSeed = 1;
 
-std::string SideNames(const CodecInfo& info) {
-  return info.keys && info.values ? "K, V" : info.keys ? "K" : "V";
-}
+std::string SideNames(const CodecInfo& info) { return info.keys && info.values ? "K, V" : info.keys ? "K" : "V"; }
 
 Table CodecTable() {
   Table table({{"codec"}, {"sides"}, {"method"}, {"paper"}});
   for (const CodecInfo* info : AllCodecs()) {
-    table.AddRow(
-        {std::string(info->name), SideNames(*info), std::string(info->summary), std::string(info->paper)});
+    table.AddRow({std::string(info->name), SideNames(*info), std::string(info->summary), std::string(info->paper)});
   }
   return table;
 }
@@ -31,8 +28,8 @@ Table OptionTable() {
   Table table({{"codec"}, {"option"}, {"default"}, {"accepted"}, {"meaning"}});
   for (const CodecInfo* info : AllCodecs()) {
     for (const OptionInfo& o : info->options) {
-      table.AddRow({std::string(info->name), std::string(o.name), std::string(o.default_value),
-                    std::string(o.accepted), std::string(o.summary)});
+      table.AddRow({std::string(info->name), std::string(o.name), std::string(o.default_value), std::string(o.accepted),
+                    std::string(o.summary)});
     }
   }
   return table;

@@ -28,10 +28,9 @@ void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
   command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")->required();
   command
-      .add_option(
-          "--cache", o.caches,
-          "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
-          "types (llama:q8_0); may be repeated. f16 always runs")
+      .add_option("--cache", o.caches,
+                  "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
+                  "types (llama:q8_0); may be repeated. f16 always runs")
       ->allow_extra_args(false)
       ->capture_default_str();
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
@@ -66,9 +65,8 @@ Result<Report> Measure(Options& o, const std::string& text) {
     for (std::string& cache : SplitCaches(list)) o.evaluate.caches.push_back(std::move(cache));
   }
   Progress progress;
-  return Evaluate(o.evaluate, text, Runner::Open, [&](std::string_view stage, int64_t done, int64_t total) {
-    progress.Show(stage, done, total);
-  });
+  return Evaluate(o.evaluate, text, Runner::Open,
+                  [&](std::string_view stage, int64_t done, int64_t total) { progress.Show(stage, done, total); });
 }
 
 Status Run(Options& o) {
@@ -90,8 +88,7 @@ Status Run(Options& o) {
 
 Verb AddEvalVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("eval", "Compare caches with fp16 on a text: quality, memory, speed");
+  CLI::App* command = app.add_subcommand("eval", "Compare caches with fp16 on a text: quality, memory, speed");
   AddOptions(*command, *options);
   return {command, [options] { return Run(*options); }};
 }

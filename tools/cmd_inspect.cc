@@ -42,8 +42,7 @@ bool SameShape(const LayerShape& a, const LayerShape& b) {
 
 // One row per run of equal layers.
 std::string LayerTable(const ModelInfo& model) {
-  Table table(
-      {{"layers"}, {"KV heads", true}, {"K size", true}, {"V size", true}, {"fp16 bytes per token", true}});
+  Table table({{"layers"}, {"KV heads", true}, {"K size", true}, {"V size", true}, {"fp16 bytes per token", true}});
   const auto& layers = model.layers;
   for (size_t first = 0, next = 0; first < layers.size(); first = next) {
     while (next < layers.size() && SameShape(layers[first], layers[next])) ++next;
@@ -64,8 +63,7 @@ class CostTable {
   void AddHostType(const HostType& type) {
     const double per_token = static_cast<double>(ValuesPerToken(model_)) * type.bits / 8;
     const auto fits = static_cast<int64_t>(static_cast<double>(memory_bytes_) / per_token);
-    AddRow(type.name, per_token, per_token * model_.context_train,
-           std::min<int64_t>(fits, model_.context_train));
+    AddRow(type.name, per_token, per_token * model_.context_train, std::min<int64_t>(fits, model_.context_train));
   }
   Status AddScheme(const std::string& name) {
     const Result<Scheme> scheme = Scheme::Parse(name);
@@ -113,11 +111,10 @@ Status Run(const Options& o) {
   for (const std::string& list : o.caches) {
     for (const std::string& cache : SplitCaches(list)) KVANT_TRY(costs.AddScheme(cache));
   }
-  std::printf(
-      "%s: %s, %.1f M parameters, %.1f MB, vocabulary %d, context %d, %d query heads; supported\n\n%s\n%s\n",
-      o.model.c_str(), model->architecture.c_str(), static_cast<double>(model->parameters) / 1e6,
-      static_cast<double>(model->file_bytes) / 1e6, model->vocab_size, model->context_train, model->q_heads,
-      LayerTable(*model).c_str(), costs.ToText().c_str());
+  std::printf("%s: %s, %.1f M parameters, %.1f MB, vocabulary %d, context %d, %d query heads; supported\n\n%s\n%s\n",
+              o.model.c_str(), model->architecture.c_str(), static_cast<double>(model->parameters) / 1e6,
+              static_cast<double>(model->file_bytes) / 1e6, model->vocab_size, model->context_train, model->q_heads,
+              LayerTable(*model).c_str(), costs.ToText().c_str());
   std::printf("Bits: of sealed pages. MB: with sinks, recent window and open pages, at most.\n");
   return Status::Ok();
 }
@@ -128,10 +125,8 @@ Verb AddInspectVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model's cache costs with each preset");
   command->add_option("MODEL", options->model, "GGUF file of the model")->required();
-  command->add_option("--cache", options->caches, "Further schemes, with commas between them")
-      ->allow_extra_args(false);
-  command
-      ->add_option("--memory", options->memory, "Show the largest context for this much memory (8GiB, 500MB)")
+  command->add_option("--cache", options->caches, "Further schemes, with commas between them")->allow_extra_args(false);
+  command->add_option("--memory", options->memory, "Show the largest context for this much memory (8GiB, 500MB)")
       ->transform(MemorySize());
   return {command, [options] { return Run(*options); }};
 }

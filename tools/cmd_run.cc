@@ -39,19 +39,13 @@ struct Speed {
 };
 
 using Clock = std::chrono::steady_clock;
-double Seconds(Clock::time_point since) {
-  return std::chrono::duration<double>(Clock::now() - since).count();
-}
+double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
 
 void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
-  auto* prompt =
-      command.add_option("-p,--prompt", o.prompt, "The prompt; without it and --file: the standard input");
-  command.add_option("--file", o.file, "Read the prompt from this file; '-' is the standard input")
-      ->excludes(prompt);
-  command
-      .add_option("--cache", o.cache,
-                  "Preset (kv4), scheme (\"k=int:4 v=int:2\") or llama.cpp type (llama:q8_0)")
+  auto* prompt = command.add_option("-p,--prompt", o.prompt, "The prompt; without it and --file: the standard input");
+  command.add_option("--file", o.file, "Read the prompt from this file; '-' is the standard input")->excludes(prompt);
+  command.add_option("--cache", o.cache, "Preset (kv4), scheme (\"k=int:4 v=int:2\") or llama.cpp type (llama:q8_0)")
       ->capture_default_str();
   command.add_option("-n,--predict", o.predict, "Most tokens to generate")
       ->check(CLI::Range(1, 1 << 24))
@@ -81,8 +75,8 @@ Status CheckFit(size_t prompt_tokens, const Options& o) {
   const size_t needed = prompt_tokens + static_cast<size_t>(o.predict);
   if (needed <= static_cast<size_t>(o.context)) return Status::Ok();
   return Status::InvalidArgument(
-      StrFormat("--context %d is too small for %zu prompt tokens and --predict %d; accepted: at least %zu",
-                o.context, prompt_tokens, o.predict, needed));
+      StrFormat("--context %d is too small for %zu prompt tokens and --predict %d; accepted: at least %zu", o.context,
+                prompt_tokens, o.predict, needed));
 }
 
 Status Prefill(Runner& runner, std::span<const int> tokens, Speed* speed) {
@@ -116,13 +110,12 @@ Status Generate(Runner& runner, const Options& o, Speed* speed) {
 }
 
 void PrintSummary(const Options& o, const CacheUse& use, const Speed& speed) {
-  std::fprintf(
-      stderr,
-      "kvant: cache %s holds %.2f MB (fp16: %.2f MB), %.2f bits per value; prefill %.0f tok/s, decode %.1f "
-      "tok/s\n",
-      o.cache.c_str(), static_cast<double>(use.memory_bytes) / 1e6, static_cast<double>(use.fp16_bytes) / 1e6,
-      use.footprint.bits_per_value(), speed.prefill_tokens / speed.prefill_s,
-      speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0);
+  std::fprintf(stderr,
+               "kvant: cache %s holds %.2f MB (fp16: %.2f MB), %.2f bits per value; prefill %.0f tok/s, decode %.1f "
+               "tok/s\n",
+               o.cache.c_str(), static_cast<double>(use.memory_bytes) / 1e6, static_cast<double>(use.fp16_bytes) / 1e6,
+               use.footprint.bits_per_value(), speed.prefill_tokens / speed.prefill_s,
+               speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0);
 }
 
 Status Run(const CLI::App& command, const Options& o) {

@@ -30,8 +30,7 @@ std::string Accepted(const std::vector<Verb>& verbs) {
 }
 
 bool IsVerb(const std::vector<Verb>& verbs, std::string_view name) {
-  return std::any_of(verbs.begin(), verbs.end(),
-                     [&](const Verb& verb) { return verb.command->get_name() == name; });
+  return std::any_of(verbs.begin(), verbs.end(), [&](const Verb& verb) { return verb.command->get_name() == name; });
 }
 
 int Run(const Verb& verb) {
@@ -39,8 +38,7 @@ int Run(const Verb& verb) {
   if (!status.ok()) {
     return Fail(status.message(), status.code() == StatusCode::kInvalidArgument ? kUsage : kFailed);
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout))
-    return Fail("writing to the standard output failed", kFailed);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) return Fail("writing to the standard output failed", kFailed);
   return 0;
 }
 
@@ -61,12 +59,10 @@ int Main(int argc, char** argv) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
     const auto parsed = app.get_subcommands();
-    const std::string help =
-        parsed.empty() ? Accepted(verbs) : "see kvant " + parsed.front()->get_name() + " --help";
+    const std::string help = parsed.empty() ? Accepted(verbs) : "see kvant " + parsed.front()->get_name() + " --help";
     return Fail(std::string(error.what()) + "; " + help, kUsage);
   }
-  const auto chosen =
-      std::find_if(verbs.begin(), verbs.end(), [](const Verb& v) { return v.command->parsed(); });
+  const auto chosen = std::find_if(verbs.begin(), verbs.end(), [](const Verb& v) { return v.command->parsed(); });
   return Run(*chosen);
 }
 

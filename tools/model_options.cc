@@ -19,8 +19,7 @@ void AddModelOptions(CLI::App& command, ModelOptions& options) {
       ->check(CLI::Range(1, kMaxThreads))
       ->capture_default_str();
   command
-      .add_option("--memory-limit", options.memory_limit,
-                  "Most bytes the cache may hold (512MiB, 8GB); 0: no limit")
+      .add_option("--memory-limit", options.memory_limit, "Most bytes the cache may hold (512MiB, 8GB); 0: no limit")
       ->transform(MemorySize());
 }
 

@@ -24,8 +24,7 @@ void Progress::Show(std::string_view stage, int64_t done, int64_t total) {
   const size_t filled = static_cast<size_t>(kBarWidth * std::clamp<int64_t>(done, 0, total) / total);
   const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
   std::fprintf(stderr, "\r\033[K[%s] %lld/%lld %.*s", bar.c_str(), static_cast<long long>(done),
-               static_cast<long long>(total), static_cast<int>(std::min<size_t>(stage.size(), 30)),
-               stage.data());
+               static_cast<long long>(total), static_cast<int>(std::min<size_t>(stage.size(), 30)), stage.data());
   std::fflush(stderr);
 }
 

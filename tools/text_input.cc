@@ -20,8 +20,7 @@ using File = std::unique_ptr<std::FILE, CloseFile>;
 
 Result<File> OpenText(const std::string& path, const std::string& name) {
   if (path == "-") return File(stdin);
-  if (std::filesystem::is_directory(path))
-    return Status::IoError(name + ": is a folder; accepted: a text file");
+  if (std::filesystem::is_directory(path)) return Status::IoError(name + ": is a folder; accepted: a text file");
   File file(std::fopen(path.c_str(), "rb"));
   if (file) return file;
   const std::string message = name + ": " + std::strerror(errno);
@@ -37,8 +36,7 @@ Status CheckText(const std::string& text, const std::string& name) {
   const auto invalid = utf8::find_invalid(text.begin(), text.end());
   if (invalid == text.end()) return Status::Ok();
   return Status::Corruption(StrFormat("%s: not UTF-8 text: byte 0x%02X at offset %td; accepted: UTF-8 text",
-                                      name.c_str(), static_cast<unsigned char>(*invalid),
-                                      invalid - text.begin()));
+                                      name.c_str(), static_cast<unsigned char>(*invalid), invalid - text.begin()));
 }
 
 Result<std::string> ReadText(const std::string& path) {

@@ -10,7 +10,8 @@ namespace kvant {
 namespace {
 
 std::string FileWith(const std::string& content) {
-  const std::string path = testing::TempDir() + "kvant_text_" + std::to_string(getpid()) + ".txt";  // tests run side by side
+  const std::string path =
+      testing::TempDir() + "kvant_text_" + std::to_string(getpid()) + ".txt";  // tests run side by side
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }

@@ -24,8 +24,8 @@ struct CodecChoice {
 struct Scheme {
   CodecChoice key;
   CodecChoice value;
-  int sink_tokens = 4;     ///< first rows of a sequence that stay exact, 0..64
-  int recent_tokens = 0;   ///< newest rows that are not sealed yet, beside the open page; 0..65536
+  int sink_tokens = 4;    ///< first rows of a sequence that stay exact, 0..64
+  int recent_tokens = 0;  ///< newest rows that are not sealed yet, beside the open page; 0..65536
 
   /// Errors: InvalidArgument naming the word and what is accepted. Codec names and option names are checked; values
   /// are when a cache is made for a model.
@@ -35,8 +35,8 @@ struct Scheme {
 
 /// A named scheme for people who do not want to choose.
 struct Preset {
-  std::string_view name;     ///< "kv4"
-  std::string_view scheme;   ///< its text
+  std::string_view name;    ///< "kv4"
+  std::string_view scheme;  ///< its text
   std::string_view summary;
 };
 const std::vector<Preset>& Presets();

@@ -83,7 +83,7 @@ inline std::string StrFormat(const char* text) { return text; }
 }  // namespace kvant
 
 /// Returns from the enclosing function when `expr` is not ok.
-#define KVANT_TRY(expr)                                    \
-  do {                                                     \
+#define KVANT_TRY(expr)                                                                    \
+  do {                                                                                     \
     if (::kvant::Status kvant_status_ = (expr); !kvant_status_.ok()) return kvant_status_; \
   } while (0)

@@ -178,7 +178,8 @@ class Item {
       CopyLive(scores_, live, weights_);
       weights = weights_;
     }
-    value_codec_->verbs.accumulate(*value_codec_->state, values.context(kv_head_), values.block(kv_head_), weights, heads_, acc_);
+    value_codec_->verbs.accumulate(*value_codec_->state, values.context(kv_head_), values.block(kv_head_), weights,
+                                   heads_, acc_);
   }
 
   // Adds what was accumulated in the current run's basis to the output.
@@ -199,11 +200,11 @@ class Item {
   const int query_;
   const int64_t first_row_;
   const int64_t last_row_;
-  float* const queries_;        // [heads, k_dim], times the softmax scale
-  std::byte* const prepared_;   // for key_run_
-  float* const scores_;         // [heads, 64]: scores, then weights, of the current rows
-  float* const weights_;        // [heads, 64]: scratch for blocks that hold only some of the rows
-  float* const acc_;            // [heads, acc_dim] in the basis of the current value run
+  float* const queries_;       // [heads, k_dim], times the softmax scale
+  std::byte* const prepared_;  // for key_run_
+  float* const scores_;        // [heads, 64]: scores, then weights, of the current rows
+  float* const weights_;       // [heads, 64]: scratch for blocks that hold only some of the rows
+  float* const acc_;           // [heads, acc_dim] in the basis of the current value run
   const PartialState state_;
   PageBias bias_;
   int64_t key_run_ = -1;
@@ -224,8 +225,8 @@ void MergeParts(const AttendArgs& args, const AttendPlan& plan, int team_size, s
     for (int p = 0; p < plan.parts; ++p) {
       max = std::max(max, StateAt(plan, team_size, first + static_cast<size_t>(p), workspace).max[h]);
     }
-    float* out = args.out + static_cast<size_t>(query) * args.out_row_stride +
-                 static_cast<size_t>(head) * args.out_head_stride;
+    float* out =
+        args.out + static_cast<size_t>(query) * args.out_row_stride + static_cast<size_t>(head) * args.out_head_stride;
     std::fill_n(out, v_dim, 0.0f);
     if (max == kHidden) continue;
     float sum = args.maybe_sinks ? std::exp(args.maybe_sinks[head] - max) : 0.0f;

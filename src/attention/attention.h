@@ -30,11 +30,11 @@ struct AttendArgs {
   size_t out_row_stride = 0;
   size_t out_head_stride = 0;
 
-  float scale = 1.0f;     ///< scores = scale * q . k
-  float softcap = 0.0f;   ///< 0: none; else scores = softcap * tanh(scores / softcap)
+  float scale = 1.0f;         ///< scores = scale * q . k
+  float softcap = 0.0f;       ///< 0: none; else scores = softcap * tanh(scores / softcap)
   const F16* mask = nullptr;  ///< additive, [num_queries, mask_columns]; -inf hides a row; null: all visible
   size_t mask_row_stride = 0;
-  int64_t mask_columns = 0;   ///< rows >= mask_columns are hidden
+  int64_t mask_columns = 0;             ///< rows >= mask_columns are hidden
   const float* maybe_slopes = nullptr;  ///< ALiBi [q_heads]: the mask is multiplied by it
   const float* maybe_sinks = nullptr;   ///< [q_heads]: logit of an extra column without a value (attention sinks)
 };

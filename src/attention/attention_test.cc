@@ -53,8 +53,10 @@ class Attention {
     cache_ = *std::move(cache);
     for (int64_t first = 0; first < p.tokens; first += 200) {  // chunks that do not end with pages
       const int64_t count = std::min<int64_t>(200, p.tokens - first);
-      const auto k = Normal(static_cast<size_t>(count * p.shape.kv_heads * p.shape.k_dim), 1 + static_cast<uint32_t>(first));
-      const auto v = Normal(static_cast<size_t>(count * p.shape.kv_heads * p.shape.v_dim), 2 + static_cast<uint32_t>(first));
+      const auto k =
+          Normal(static_cast<size_t>(count * p.shape.kv_heads * p.shape.k_dim), 1 + static_cast<uint32_t>(first));
+      const auto v =
+          Normal(static_cast<size_t>(count * p.shape.kv_heads * p.shape.v_dim), 2 + static_cast<uint32_t>(first));
       EXPECT_TRUE(cache_->Append(0, 0, count, k.data(), v.data()).ok());
       EXPECT_TRUE(cache_->Seal(0).ok());
     }
@@ -136,9 +138,10 @@ std::vector<F16> CausalMask(int num_queries, int64_t tokens) {
 TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const char* scheme : {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4",
-                               "decoquant:4", "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl",
-                               "k=int:4 v=decoquant:2", "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17"}) {
+    for (const char* scheme :
+         {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4", "decoquant:4",
+          "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl", "k=int:4 v=decoquant:2",
+          "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17"}) {
       ExpectMatches({.scheme = scheme});
     }
     for (const char* scheme : {"int:2", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256"}) {
@@ -209,7 +212,8 @@ TEST(AttentionTest, TeamsOfAnySizeAgree) {
   Problem p = {.tokens = 3000};
   Attention run(p);
   const std::vector<float> one = run.Fused(1);
-  for (const int threads : {2, 3, 5}) EXPECT_LE(RelativeError(run.Fused(threads), one), 2e-5) << threads;  // weights have 14 bits
+  for (const int threads : {2, 3, 5})
+    EXPECT_LE(RelativeError(run.Fused(threads), one), 2e-5) << threads;  // weights have 14 bits
   EXPECT_EQ(run.Fused(3), run.Fused(3));
 }
 

@@ -50,8 +50,9 @@ AttendPlan Plan(const AttendArgs& args, int team_size) {
   plan.prepared_ofs = reserve(heads * Largest(args.keys, [](const CodecState& s) { return s.prepared_head_bytes; }));
   plan.scores_ofs = reserve(heads * kTokensPerPage * sizeof(float));
   plan.weights_ofs = reserve(heads * kTokensPerPage * sizeof(float));
-  plan.acc_ofs = reserve(heads * sizeof(float) * std::max(Largest(args.values, [](const CodecState& s) { return s.acc_dim; }),
-                                                          static_cast<size_t>(args.v_dim)));
+  plan.acc_ofs = reserve(
+      heads * sizeof(float) *
+      std::max(Largest(args.values, [](const CodecState& s) { return s.acc_dim; }), static_cast<size_t>(args.v_dim)));
   plan.thread_bytes = end;
   plan.state_bytes = AlignUp(heads * (2 + static_cast<size_t>(args.v_dim)) * sizeof(float));
   return plan;

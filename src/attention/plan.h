@@ -11,8 +11,8 @@ namespace kvant {
 /// Item i = (query row, KV head, part of the rows); parts of a head are merged at the end. The cut depends on the
 /// arguments and the team's size only, so results are reproducible for a given number of threads.
 struct AttendPlan {
-  int heads = 0;   ///< query heads per KV head
-  int parts = 0;   ///< parts of the rows
+  int heads = 0;              ///< query heads per KV head
+  int parts = 0;              ///< parts of the rows
   int64_t rows_per_part = 0;  ///< a multiple of kTokensPerPage
   size_t num_items = 0;
 

@@ -75,8 +75,8 @@ void AttendHead(const AttendArgs& args, int query, int head, const DecodedRows& 
     if (r >= v.live.size() || !v.live[r]) continue;
     for (size_t c = 0; c < out.size(); ++c) out[c] += p * v.values[r * out.size() + c];
   }
-  float* result = args.out + static_cast<size_t>(query) * args.out_row_stride +
-                  static_cast<size_t>(head) * args.out_head_stride;
+  float* result =
+      args.out + static_cast<size_t>(query) * args.out_row_stride + static_cast<size_t>(head) * args.out_head_stride;
   for (size_t c = 0; c < out.size(); ++c) result[c] = sum > 0.0 ? static_cast<float>(out[c] / sum) : 0.0f;
 }
 

@@ -19,8 +19,7 @@ inline CheckHandler& GlobalCheckHandler() {
 
 }  // namespace kvant
 
-#define KVANT_CHECK(cond) \
-  ((cond) ? static_cast<void>(0) : ::kvant::GlobalCheckHandler()(__FILE__, __LINE__, #cond))
+#define KVANT_CHECK(cond) ((cond) ? static_cast<void>(0) : ::kvant::GlobalCheckHandler()(__FILE__, __LINE__, #cond))
 
 #ifdef NDEBUG
 #define KVANT_DCHECK(cond) static_cast<void>(sizeof(cond))

@@ -122,9 +122,8 @@ void BasisFitter::FitShare(const Team& team, TeamStatus& status) {
         *format_->sealed.state, {.rows = rows_.data() + i * values_per_basis, .tokens = rows_per_basis},
         basis_->slot.data() + i * format_->basis_stride_bytes());
     if (fitted.ok()) continue;
-    status.Record(static_cast<int64_t>(i),
-                  {fitted.code(),
-                   StrFormat("%s, head %zu: %s", format_->Where().c_str(), i, fitted.message().c_str())});
+    status.Record(static_cast<int64_t>(i), {fitted.code(), StrFormat("%s, head %zu: %s", format_->Where().c_str(), i,
+                                                                     fitted.message().c_str())});
   }
 }
 

@@ -38,8 +38,8 @@ struct KvCache::Impl {
   Status AddStore(int layer, Side side) {
     Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &pool);
     if (!store.ok()) {
-      return {store.status().code(), StrFormat("layer %d %s: %s", layer, side == Side::kKey ? "K" : "V",
-                                               store.status().message().c_str())};
+      return {store.status().code(),
+              StrFormat("layer %d %s: %s", layer, side == Side::kKey ? "K" : "V", store.status().message().c_str())};
     }
     (side == Side::kKey ? keys : values).push_back(std::move(*store));
     return Status::Ok();
@@ -76,22 +76,18 @@ KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(laye
 KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
 
 Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v) {
-  if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences ||
-      count < 0) {
+  if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
     return Status::InvalidArgument(
         StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
                   "and %d sequences",
                   static_cast<long long>(count), layer, sequence, num_layers(), impl_->config.num_sequences));
   }
   const LayerShape& shape = impl_->config.layers[static_cast<size_t>(layer)];
-  const auto stride_bytes = [&](int dim) {
-    return sizeof(float) * static_cast<size_t>(shape.kv_heads * dim);
-  };
+  const auto stride_bytes = [&](int dim) { return sizeof(float) * static_cast<size_t>(shape.kv_heads * dim); };
   const int64_t first = keys(layer).num_rows(sequence);
   std::vector<int64_t> rows(static_cast<size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
-  KVANT_TRY(
-      keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
+  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
   Status status =
       values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length

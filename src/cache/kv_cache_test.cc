@@ -36,8 +36,7 @@ Status Append(KvCache& cache, int sequence, int layer, int64_t first, int64_t en
 
 float ReadOne(KvStore& store, int sequence, int64_t row) {
   std::vector<F16> values(kHeads * static_cast<size_t>(store.config().codec.shape().dim));
-  EXPECT_TRUE(
-      store.Read(Team(), sequence, row, 1, {.data = values.data(), .row_stride = values.size()}).ok());
+  EXPECT_TRUE(store.Read(Team(), sequence, row, 1, {.data = values.data(), .row_stride = values.size()}).ok());
   return ToFloat(values[0]);
 }
 
@@ -84,8 +83,7 @@ TEST(KvCache, KeysAndValuesStayOfOneLength) {
 }
 
 TEST(KvCache, AForkThatFailsLeavesNoHalfCopy) {
-  constexpr size_t kOnePageEach =
-      64 * kHeads * (kDim + kValueDim) * 2;  // one layer, one open page of K and V
+  constexpr size_t kOnePageEach = 64 * kHeads * (kDim + kValueDim) * 2;  // one layer, one open page of K and V
   const auto cache = MakeCache(SmallConfig("raw", kLayers * kOnePageEach + kOnePageEach));
   for (int layer = 0; layer < kLayers; ++layer) ASSERT_TRUE(Append(*cache, 0, layer, 0, 10).ok());
   EXPECT_EQ(cache->Fork(0, 1).code(), StatusCode::kOutOfMemory);

@@ -22,8 +22,8 @@ struct KvStore::Impl {
 
   Status CheckSequence(int sequence) const {
     if (sequence >= 0 && sequence < config.num_sequences) return Status::Ok();
-    return Status::InvalidArgument(StrFormat("%s: sequence %d does not exist; accepted: 0..%d",
-                                             format.Where().c_str(), sequence, config.num_sequences - 1));
+    return Status::InvalidArgument(StrFormat("%s: sequence %d does not exist; accepted: 0..%d", format.Where().c_str(),
+                                             sequence, config.num_sequences - 1));
   }
   Sequence& At(int sequence) {
     KVANT_DCHECK(sequence >= 0 && sequence < config.num_sequences);
@@ -52,8 +52,7 @@ const KvStoreConfig& KvStore::config() const { return impl_->config; }
 
 // ---- by a team
 
-Status KvStore::Write(const Team& team, int sequence, std::span<const int64_t> rows,
-                      const RowSource& source) {
+Status KvStore::Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source) {
   KVANT_TRY(impl_->CheckSequence(sequence));
   return impl_->writer.Write(team, impl_->At(sequence), rows, source);
 }
@@ -63,8 +62,7 @@ Status KvStore::Seal(const Team& team, int sequence) {
   return impl_->sealer.Seal(team, impl_->At(sequence));
 }
 
-Status KvStore::Read(const Team& team, int sequence, int64_t first, int64_t count,
-                     const RowTarget& target) const {
+Status KvStore::Read(const Team& team, int sequence, int64_t first, int64_t count, const RowTarget& target) const {
   KVANT_TRY(impl_->CheckSequence(sequence));
   return impl_->reader.Read(team, impl_->At(sequence), first, count, target);
 }
@@ -88,8 +86,8 @@ Status KvStore::Fork(int from, int to) {
 Status KvStore::Truncate(int sequence, int64_t num_rows) {
   KVANT_TRY(impl_->CheckSequence(sequence));
   if (num_rows < 0) {
-    return Status::InvalidArgument(StrFormat(
-        "%s: cannot truncate to %lld rows", impl_->format.Where().c_str(), static_cast<long long>(num_rows)));
+    return Status::InvalidArgument(
+        StrFormat("%s: cannot truncate to %lld rows", impl_->format.Where().c_str(), static_cast<long long>(num_rows)));
   }
   impl_->At(sequence).Truncate(num_rows);
   return Status::Ok();

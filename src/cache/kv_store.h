@@ -39,7 +39,7 @@ struct RowTarget {
 
 /// Pages that share a codec and a basis, in row order.
 struct PageRun {
-  const Codec* codec;                  ///< how to read the pages; the raw codec for open pages and sinks
+  const Codec* codec;                       ///< how to read the pages; the raw codec for open pages and sinks
   std::span<const std::byte* const> bases;  ///< [kv_heads] or empty: no basis
   std::span<const PageView> pages;
 };
@@ -50,7 +50,9 @@ struct Footprint {
   size_t rows = 0;                       ///< rows held (written and not freed), summed over sequences
   size_t values = 0;                     ///< rows * kv_heads * dim
   size_t total() const;
-  double bits_per_value() const { return values ? 8.0 * static_cast<double>(total()) / static_cast<double>(values) : 0; }
+  double bits_per_value() const {
+    return values ? 8.0 * static_cast<double>(total()) / static_cast<double>(values) : 0;
+  }
   Footprint& operator+=(const Footprint& other);
 };
 
@@ -58,7 +60,7 @@ struct KvStoreConfig {
   int layer = 0;
   int kv_heads = 0;
   int num_sequences = 1;
-  Codec codec;           ///< for sealed pages; codec.shape() gives side and dim
+  Codec codec;  ///< for sealed pages; codec.shape() gives side and dim
   int sink_tokens = 0;
   int recent_tokens = 0;
 };

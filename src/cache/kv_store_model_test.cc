@@ -135,8 +135,7 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
     });
     for (int64_t i = 0; i < count; ++i) {
       std::vector<float> row;
-      for (size_t c = 0; c < kRowValues; ++c)
-        row.push_back(ToFloat(read[static_cast<size_t>(i) * kRowValues + c]));
+      for (size_t c = 0; c < kRowValues; ++c) row.push_back(ToFloat(read[static_cast<size_t>(i) * kRowValues + c]));
       ASSERT_EQ(row, model.Row(first + i)) << "row " << first + i;
     }
   }
@@ -185,17 +184,15 @@ TEST_P(ModelTest, MatchesAPlainTable) {
 }
 
 std::string Name(const ::testing::TestParamInfo<ModelOptions>& info) {
-  return std::string(info.param.side == Side::kKey ? "K" : "V") + "_sink" +
-         std::to_string(info.param.sink_tokens) + "_recent" + std::to_string(info.param.recent_tokens) +
-         "_team" + std::to_string(info.param.team_size);
+  return std::string(info.param.side == Side::kKey ? "K" : "V") + "_sink" + std::to_string(info.param.sink_tokens) +
+         "_recent" + std::to_string(info.param.recent_tokens) + "_team" + std::to_string(info.param.team_size);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    KvStore, ModelTest,
-    ::testing::Values(ModelOptions{Side::kKey, 0, 0, 1}, ModelOptions{Side::kKey, 5, 100, 1},
-                      ModelOptions{Side::kKey, 4, 64, 3}, ModelOptions{Side::kValue, 17, 0, 3},
-                      ModelOptions{Side::kValue, 64, 1, 3}, ModelOptions{Side::kValue, 0, 300, 1}),
-    Name);
+INSTANTIATE_TEST_SUITE_P(KvStore, ModelTest,
+                         ::testing::Values(ModelOptions{Side::kKey, 0, 0, 1}, ModelOptions{Side::kKey, 5, 100, 1},
+                                           ModelOptions{Side::kKey, 4, 64, 3}, ModelOptions{Side::kValue, 17, 0, 3},
+                                           ModelOptions{Side::kValue, 64, 1, 3}, ModelOptions{Side::kValue, 0, 300, 1}),
+                         Name);
 
 }  // namespace
 }  // namespace kvant::test

@@ -27,8 +27,7 @@ TEST(KvStoreTeam, AllMembersGetTheFirstErrorOfTheBatch) {
   std::vector<float> values = TestRows(Range(0, 600));
   for (const size_t row : {590u, 310u, 333u}) values[row * kRowValues] = NAN;
   for (int round = 0; round < 20; ++round) {
-    ExpectAll(Statuses(threads,
-                       [&](const Team& team) { return store.WriteValues(0, Range(0, 600), values, team); }),
+    ExpectAll(Statuses(threads, [&](const Team& team) { return store.WriteValues(0, Range(0, 600), values, team); }),
               StatusCode::kInvalidArgument, "row 310: ");
   }
   EXPECT_EQ(store->num_rows(0), 0);
@@ -39,9 +38,8 @@ TEST(KvStoreTeam, AllMembersGetOutOfMemory) {
   ThreadTeam threads(3);
   TestStore store({.limit_bytes = 10000});
   const std::vector<float> values = TestRows(Range(0, 600));
-  ExpectAll(
-      Statuses(threads, [&](const Team& team) { return store.WriteValues(0, Range(0, 600), values, team); }),
-      StatusCode::kOutOfMemory, "limit of 10000");
+  ExpectAll(Statuses(threads, [&](const Team& team) { return store.WriteValues(0, Range(0, 600), values, team); }),
+            StatusCode::kOutOfMemory, "limit of 10000");
   EXPECT_EQ(store.pool.used_bytes(), 0u);
 }
 
@@ -51,14 +49,13 @@ TEST(KvStoreTeam, AllMembersGetTheFirstPageThatCannotBeSealed) {
   std::vector<float> values = TestRows(Range(0, 640));
   for (const size_t row : {600u, 130u}) values[row * kRowValues] = 2 * kGridMax;
   Statuses(threads, [&](const Team& team) { return store.WriteValues(0, Range(0, 640), values, team); });
-  ExpectAll(Statuses(threads, [&](const Team& team) { return store->Seal(team, 0); }),
-            StatusCode::kInvalidArgument, "head 0, rows 128..191: grid: value too large");
+  ExpectAll(Statuses(threads, [&](const Team& team) { return store->Seal(team, 0); }), StatusCode::kInvalidArgument,
+            "head 0, rows 128..191: grid: value too large");
 }
 
 TEST(KvStoreTeam, FitsTheSameBasisAsOneThread) {
   ThreadTeam threads(3);
-  const StoreOptions options = {.sink_tokens = 4,
-                                .codec = {.basis_min_tokens = 300, .basis_refit_tokens = 300}};
+  const StoreOptions options = {.sink_tokens = 4, .codec = {.basis_min_tokens = 300, .basis_refit_tokens = 300}};
   TestStore alone(options);
   TestStore together(options);
   for (int64_t first = 0; first < 1000; first += 200) {
@@ -66,8 +63,7 @@ TEST(KvStoreTeam, FitsTheSameBasisAsOneThread) {
     const std::vector<float> values = TestRows(Range(first, first + 200));
     ExpectAll(Statuses(threads,
                        [&](const Team& team) {
-                         const Status status =
-                             together.WriteValues(0, Range(first, first + 200), values, team);
+                         const Status status = together.WriteValues(0, Range(first, first + 200), values, team);
                          return status.ok() ? together->Seal(team, 0) : status;
                        }),
               StatusCode::kOk, "");

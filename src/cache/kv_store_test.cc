@@ -46,13 +46,11 @@ TEST_P(BothSides, RowsInAnyOrderAndWithAStride) {
   std::vector<F16> source;
   for (const float value : TestRows(rows)) source.push_back(ToF16(value));
   std::vector<F16> spread(rows.size() * (kRowValues + 8), F16{0x7E00});  // NaN between the rows
-  for (size_t i = 0; i < source.size(); ++i)
-    spread[i / kRowValues * (kRowValues + 8) + i % kRowValues] = source[i];
-  ASSERT_TRUE(
-      store
-          ->Write(Team(), 0, rows,
-                  {.data = spread.data(), .row_stride_bytes = (kRowValues + 8) * sizeof(F16), .is_f16 = true})
-          .ok());
+  for (size_t i = 0; i < source.size(); ++i) spread[i / kRowValues * (kRowValues + 8) + i % kRowValues] = source[i];
+  ASSERT_TRUE(store
+                  ->Write(Team(), 0, rows,
+                          {.data = spread.data(), .row_stride_bytes = (kRowValues + 8) * sizeof(F16), .is_f16 = true})
+                  .ok());
   for (const int64_t row : rows) EXPECT_EQ(store.Read(0, row, 1), TestRows({row}));
   EXPECT_THAT(store.Read(0, 65, 60), Each(0.0f));  // never written
   EXPECT_THAT(store.Read(0, 1000, 3), Each(0.0f));
@@ -136,8 +134,7 @@ TEST(KvStore, SinksAreCodedAsTheMeanOfTheOthers) {
   ASSERT_TRUE(store->Seal(Team(), 0).ok());
   const PageRun& coded = store->View(0)[1];
   AlignedBuffer<float> rows(64 * kDim);
-  ASSERT_TRUE(
-      coded.codec->verbs.decode(*coded.codec->state, {}, coded.pages[0].blocks, rows.data()).ok());
+  ASSERT_TRUE(coded.codec->verbs.decode(*coded.codec->state, {}, coded.pages[0].blocks, rows.data()).ok());
   EXPECT_THAT(rows.span(), Each(8.0f));
   EXPECT_EQ(store.ReadValue(0, 3, 1, 0), 60000.0f);
 }
@@ -248,8 +245,7 @@ TEST(KvStore, RefusesF16ThatIsNotFinite) {
   TestStore store;
   std::vector<F16> row(kRowValues);
   row[3] = F16{0xFC00};
-  const Status status =
-      store->Write(Team(), 0, std::vector<int64_t>{9}, {.data = row.data(), .is_f16 = true});
+  const Status status = store->Write(Team(), 0, std::vector<int64_t>{9}, {.data = row.data(), .is_f16 = true});
   EXPECT_THAT(status.message(), HasSubstr("layer 3 K, head 0, row 9: value -inf in channel 3 is not finite"));
 }
 
@@ -319,12 +315,10 @@ TEST(KvStore, FootprintIsWhatThePoolHandedOut) {
   EXPECT_EQ(footprint.by_kind[static_cast<int>(StreamKind::kScales)],
             2u * kHeads * 64);  // 16 bytes and padding
   EXPECT_EQ(footprint.by_kind[static_cast<int>(StreamKind::kBases)], kHeads * 64u);
-  EXPECT_EQ(footprint.by_kind[static_cast<int>(StreamKind::kExact)],
-            kOpenPageBytes + kHeads * 16 * kDim * 2u);
+  EXPECT_EQ(footprint.by_kind[static_cast<int>(StreamKind::kExact)], kOpenPageBytes + kHeads * 16 * kDim * 2u);
   EXPECT_EQ(footprint.rows, 150u);
   EXPECT_EQ(footprint.values, 150 * kRowValues);
-  EXPECT_DOUBLE_EQ(footprint.bits_per_value(),
-                   8.0 * static_cast<double>(footprint.total()) / (150.0 * kRowValues));
+  EXPECT_DOUBLE_EQ(footprint.bits_per_value(), 8.0 * static_cast<double>(footprint.total()) / (150.0 * kRowValues));
 }
 
 }  // namespace

@@ -64,8 +64,8 @@ void PagePool::Free(std::byte* slot, size_t bytes) {
 
 Status PagePool::OutOfMemory(const std::string& who) const {
   if (limit_bytes_ == 0) return Status::OutOfMemory(who + ": the machine has no memory left");
-  return Status::OutOfMemory(StrFormat("%s: the cache holds %zu bytes and reached its memory limit of %zu",
-                                       who.c_str(), used_bytes(), limit_bytes_));
+  return Status::OutOfMemory(StrFormat("%s: the cache holds %zu bytes and reached its memory limit of %zu", who.c_str(),
+                                       used_bytes(), limit_bytes_));
 }
 
 size_t PagePool::used_bytes() const {

@@ -18,21 +18,18 @@ Status OutOfScratch(const StoreFormat& format) {
   return Status::OutOfMemory(format.Where() + ": the machine has no memory left");
 }
 
-Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head,
-                RowScratch& scratch) {
+Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head, RowScratch& scratch) {
   const Page* p = sequence.FindPage(page);
   KVANT_DCHECK(p != nullptr);
   if (p->open) {
-    return format.open.verbs.decode(*format.open.state, {}, BlockOf(format.open, p->open.data(), head),
-                                    scratch.rows());
+    return format.open.verbs.decode(*format.open.state, {}, BlockOf(format.open, p->open.data(), head), scratch.rows());
   }
   if (const Status status = LoadSealed(format, *p->sealed, head, scratch.rows()); !status.ok()) {
     return AtPage(format, page, head, status);
   }
   if (page != 0 || sequence.maybe_sinks() == nullptr) return Status::Ok();
-  KVANT_TRY(format.sinks.verbs.decode(*format.sinks.state, {},
-                                      BlockOf(format.sinks, sequence.maybe_sinks()->data(), head),
-                                      scratch.other_rows()));
+  KVANT_TRY(format.sinks.verbs.decode(
+      *format.sinks.state, {}, BlockOf(format.sinks, sequence.maybe_sinks()->data(), head), scratch.other_rows()));
   std::copy_n(scratch.other_rows(), format.sink_tokens * format.dim(), scratch.rows());
   return Status::Ok();
 }
@@ -44,8 +41,8 @@ Status StoreRows(const StoreFormat& format, float* rows, std::byte* block) {
 
 Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status) {
   const long long first_row = static_cast<long long>(page) * kTokensPerPage;
-  return {status.code(), StrFormat("%s, head %d, rows %lld..%lld: %s", format.Where().c_str(), head,
-                                   first_row, first_row + kTokensPerPage - 1, status.message().c_str())};
+  return {status.code(), StrFormat("%s, head %d, rows %lld..%lld: %s", format.Where().c_str(), head, first_row,
+                                   first_row + kTokensPerPage - 1, status.message().c_str())};
 }
 
 }  // namespace kvant

@@ -30,8 +30,7 @@ Status OutOfScratch(const StoreFormat& format);
 
 /// Decodes `page` of `head` into scratch.rows(); rows that are not live get any finite value.
 /// REQUIRES: the page is not empty. Errors: Corruption, from the codec.
-Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head,
-                RowScratch& scratch);
+Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t page, int head, RowScratch& scratch);
 
 /// Fills an open block with rows [kTokensPerPage, dim]; clamps to what fp16 holds, which a codec may
 /// overshoot.

@@ -80,9 +80,9 @@ Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, Row
   if (seal.maybe_sinks != nullptr) {
     SetSinksApart(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head, scratch.rows());
   }
-  const Status status = format_->sealed.verbs.encode(
-      *format_->sealed.state, ContextOf(*seal.sealed, head), scratch.rows(),
-      BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
+  const Status status =
+      format_->sealed.verbs.encode(*format_->sealed.state, ContextOf(*seal.sealed, head), scratch.rows(),
+                                   BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
   return status.ok() ? status : AtPage(*format_, seal.page, head, status);
 }
 
@@ -100,8 +100,7 @@ void PageSealer::SetSinksApart(const std::byte* open_block, PageSeal& seal, int 
   for (int c = 0; c < dim; ++c) {
     float sum = 0.0f;
     for (int t = num_sinks; t < kTokensPerPage; ++t) sum += rows[t * dim + c];
-    for (int t = 0; t < num_sinks; ++t)
-      rows[t * dim + c] = sum / static_cast<float>(kTokensPerPage - num_sinks);
+    for (int t = 0; t < num_sinks; ++t) rows[t * dim + c] = sum / static_cast<float>(kTokensPerPage - num_sinks);
   }
 }
 

@@ -21,8 +21,7 @@ namespace kvant {
 /// Shared by the members of the team that seals.
 class PageSealer {
  public:
-  PageSealer(const StoreFormat* format, PagePool* pool)
-      : format_(format), pool_(pool), fitter_(format, pool) {}
+  PageSealer(const StoreFormat* format, PagePool* pool) : format_(format), pool_(pool), fitter_(format, pool) {}
 
   /// As KvStore::Seal. After an error the pages that could not be sealed are open as before.
   Status Seal(const Team& team, Sequence& sequence);

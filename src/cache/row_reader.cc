@@ -38,8 +38,7 @@ Status RowReader::ReadPage(const Sequence& sequence, int64_t page, int head, int
   const size_t dim = static_cast<size_t>(format_->dim());
   const int64_t page_row = page * kTokensPerPage;
   for (int64_t row = std::max(first, page_row); row < std::min(end, page_row + kTokensPerPage); ++row) {
-    F16* out =
-        target.data + static_cast<size_t>(row - first) * target.row_stride + static_cast<size_t>(head) * dim;
+    F16* out = target.data + static_cast<size_t>(row - first) * target.row_stride + static_cast<size_t>(head) * dim;
     const size_t t = static_cast<size_t>(row - page_row);
     if (p == nullptr || (p->live >> t & 1) == 0) {
       std::fill_n(out, dim, F16{});

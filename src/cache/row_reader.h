@@ -19,12 +19,11 @@ class RowReader {
   explicit RowReader(const StoreFormat* format) : format_(format) {}
 
   /// As KvStore::Read.
-  Status Read(const Team& team, const Sequence& sequence, int64_t first, int64_t count,
-              const RowTarget& target);
+  Status Read(const Team& team, const Sequence& sequence, int64_t first, int64_t count, const RowTarget& target);
 
  private:
-  Status ReadPage(const Sequence& sequence, int64_t page, int head, int64_t first, int64_t end,
-                  const RowTarget& target, RowScratch& scratch) const;
+  Status ReadPage(const Sequence& sequence, int64_t page, int head, int64_t first, int64_t end, const RowTarget& target,
+                  RowScratch& scratch) const;
 
   const StoreFormat* format_;
   TeamStatus status_;

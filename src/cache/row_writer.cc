@@ -40,8 +40,8 @@ std::optional<size_t> FindBad(const T* values, size_t count) {
   auto largest = Magnitude(T{});
   for (size_t i = 0; i < count; ++i) largest = std::max(largest, Magnitude(values[i]));
   if (largest < Limit(T{})) return std::nullopt;
-  return static_cast<size_t>(
-      std::find_if(values, values + count, [](T v) { return Magnitude(v) >= Limit(v); }) - values);
+  return static_cast<size_t>(std::find_if(values, values + count, [](T v) { return Magnitude(v) >= Limit(v); }) -
+                             values);
 }
 
 template <typename T>
@@ -58,8 +58,7 @@ Status CheckValues(const StoreFormat& format, int64_t row, const T* values) {
 
 }  // namespace
 
-Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows,
-                        const RowSource& source) {
+Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source) {
   const Batch batch = {sequence, rows, source};
   const bool alone = rows.size() * format_->row_values() <= kAloneValues;
   team.Sync();
@@ -96,9 +95,8 @@ void RowWriter::WriteWith(const Team& team, const Batch& batch) {
 Status RowWriter::CheckRow(const Batch& batch, size_t i) const {
   const int64_t row = batch.rows[i];
   if (row < 0 || row >= kMaxRows) {
-    return Status::InvalidArgument(StrFormat("%s: row %lld does not exist; accepted: 0..%lld",
-                                             format_->Where().c_str(), static_cast<long long>(row),
-                                             static_cast<long long>(kMaxRows - 1)));
+    return Status::InvalidArgument(StrFormat("%s: row %lld does not exist; accepted: 0..%lld", format_->Where().c_str(),
+                                             static_cast<long long>(row), static_cast<long long>(kMaxRows - 1)));
   }
   const std::byte* values = RowStart(batch.source, i);
   return batch.source.is_f16 ? CheckValues(*format_, row, reinterpret_cast<const F16*>(values))
@@ -142,8 +140,7 @@ void RowWriter::GroupByPage(const Batch& batch) {
   writes_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
     const int64_t row = batch.rows[order_[i]];
-    if (writes_.empty() || writes_.back().page != PageOfRow(row))
-      writes_.push_back({PageOfRow(row), i, i, 0, {}});
+    if (writes_.empty() || writes_.back().page != PageOfRow(row)) writes_.push_back({PageOfRow(row), i, i, 0, {}});
     writes_.back().last = i + 1;
     writes_.back().written |= uint64_t{1} << (row % kTokensPerPage);
   }
@@ -156,8 +153,7 @@ void RowWriter::OpenShare(const Team& team, const Batch& batch) {
   const auto [first, last] = team.Share(writes_.size() * heads);
   for (size_t item = first; item < last; ++item) {
     PageWrite& write = writes_[item / heads];
-    if (write.slot)
-      status_.Record(static_cast<int64_t>(item), OpenBlock(batch, write, static_cast<int>(item % heads)));
+    if (write.slot) status_.Record(static_cast<int64_t>(item), OpenBlock(batch, write, static_cast<int>(item % heads)));
   }
 }
 
@@ -205,8 +201,7 @@ void RowWriter::CopyRows(const Batch& batch, const PageWrite& write, int head, s
 }
 
 void RowWriter::Commit(const Batch& batch) {
-  for (PageWrite& write : writes_)
-    batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
+  for (PageWrite& write : writes_) batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
   if (opens_pages_) batch.sequence.RebuildView();
   writes_.clear();
 }

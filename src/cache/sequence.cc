@@ -93,8 +93,7 @@ void Sequence::Truncate(int64_t num_rows) {
     p = Page();
   }
   while (!pages_.empty() && pages_.back().is_empty()) pages_.pop_back();
-  num_rows_ =
-      pages_.empty() ? 0 : (std::ssize(pages_) - 1) * kTokensPerPage + std::bit_width(pages_.back().live);
+  num_rows_ = pages_.empty() ? 0 : (std::ssize(pages_) - 1) * kTokensPerPage + std::bit_width(pages_.back().live);
   segment_.end_row = std::min(segment_.end_row, num_rows_);
   // What follows so short a start is most likely another text, which deserves its own basis.
   if (rows_held_ < format_->sealed.state->basis_min_tokens) basis_.reset();

@@ -92,8 +92,7 @@ class Sequence {
   /// view).
   void CommitWrite(int64_t page, PoolSlot slot, uint64_t written);
   /// `page` is sealed; `sinks` for page 0 of a sequence with sinks. Rebuild the view.
-  void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed,
-                  std::shared_ptr<const PoolSlot> sinks);
+  void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed, std::shared_ptr<const PoolSlot> sinks);
   /// Starts a new segment.
   void CommitBasis(std::shared_ptr<const Basis> basis);
   /// Forgets rows >= num_rows; what is left of a sealed page stays sealed. Rebuilds the view.

@@ -29,8 +29,7 @@ Result<StoreFormat> StoreFormat::Make(const KvStoreConfig& config) {
   KVANT_TRY(CheckRange("sink", config.sink_tokens, 0, kTokensPerPage));
   KVANT_TRY(CheckRange("recent", config.recent_tokens, 0, 1 << 16));
   KVANT_TRY(CheckRange("tokens of a sealed block", shape.tokens, kTokensPerPage, kTokensPerPage));
-  const int sink_block_tokens =
-      (std::max(config.sink_tokens, 1) + kSinkGranule - 1) / kSinkGranule * kSinkGranule;
+  const int sink_block_tokens = (std::max(config.sink_tokens, 1) + kSinkGranule - 1) / kSinkGranule * kSinkGranule;
   return StoreFormat{.layer = config.layer,
                      .kv_heads = config.kv_heads,
                      .sink_tokens = config.sink_tokens,

@@ -66,8 +66,7 @@ struct TestStore {
 
   Status WriteValues(int sequence, const std::vector<int64_t>& rows, const std::vector<float>& values,
                      const Team& team = Team()) {
-    return store->Write(team, sequence, rows,
-                        {.data = values.data(), .row_stride_bytes = kRowValues * sizeof(float)});
+    return store->Write(team, sequence, rows, {.data = values.data(), .row_stride_bytes = kRowValues * sizeof(float)});
   }
   Status Write(int sequence, const std::vector<int64_t>& rows, int salt = 0) {
     return WriteValues(sequence, rows, TestRows(rows, salt));
@@ -82,8 +81,7 @@ struct TestStore {
   /// [count][kRowValues] through KvStore::Read.
   std::vector<float> Read(int sequence, int64_t first, int64_t count, const Team& team = Team()) const {
     std::vector<F16> rows(static_cast<size_t>(count) * kRowValues, F16{0xFFFF});
-    const Status status =
-        store->Read(team, sequence, first, count, {.data = rows.data(), .row_stride = kRowValues});
+    const Status status = store->Read(team, sequence, first, count, {.data = rows.data(), .row_stride = kRowValues});
     EXPECT_TRUE(status.ok()) << status.message();
     std::vector<float> values;
     for (const F16 value : rows) values.push_back(ToFloat(value));
@@ -112,9 +110,9 @@ inline std::vector<SeenRow> ReadView(const KvStore& store, int sequence) {
     AlignedBuffer<float> rows(kHeads * tokens * kDim);
     for (const PageView& page : run.pages) {
       for (size_t head = 0; head < kHeads; ++head) {
-        const Status status = run.codec->verbs.decode(
-            *run.codec->state, {.basis = run.bases.empty() ? nullptr : run.bases[head]},
-            page.blocks + head * run.codec->block_bytes(), rows.data() + head * tokens * kDim);
+        const Status status =
+            run.codec->verbs.decode(*run.codec->state, {.basis = run.bases.empty() ? nullptr : run.bases[head]},
+                                    page.blocks + head * run.codec->block_bytes(), rows.data() + head * tokens * kDim);
         EXPECT_TRUE(status.ok()) << status.message();
       }
       for (size_t t = 0; t < 64; ++t) {

@@ -31,12 +31,9 @@ inline float Origin(const std::byte* maybe_basis) {
   return maybe_basis == nullptr ? 0.0f : reinterpret_cast<const GridBasis*>(maybe_basis)->origin;
 }
 
-inline size_t NumValues(const CodecState& state) {
-  return static_cast<size_t>(state.shape.tokens * state.shape.dim);
-}
+inline size_t NumValues(const CodecState& state) { return static_cast<size_t>(state.shape.tokens * state.shape.dim); }
 
-inline Status GridEncode(const CodecState& state, const BlockContext& context, const float* rows,
-                         std::byte* block) {
+inline Status GridEncode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   std::memset(block, 0, state.layout.block_bytes());
   auto* out = reinterpret_cast<float*>(block);
   for (size_t i = 0; i < NumValues(state); ++i) {
@@ -55,8 +52,7 @@ inline Status GridFit(const CodecState& state, const FitData& data, std::byte* b
   double sum = 0;
   const size_t values = data.tokens * static_cast<size_t>(state.shape.dim);
   for (size_t i = 0; i < values; ++i) sum += static_cast<double>(data.rows[i]);
-  const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)),
-                            static_cast<float>(data.tokens)};
+  const GridBasis fitted = {static_cast<float>(sum / static_cast<double>(values)), static_cast<float>(data.tokens)};
   std::memcpy(basis, &fitted, sizeof(fitted));
   return Status::Ok();
 }

@@ -66,8 +66,8 @@ struct FitData {
   const float* rows = nullptr;  ///< [tokens, dim]
   size_t tokens = 0;
   /// The rest is known when a calibration fits, not when a sequence does.
-  const float* maybe_weights = nullptr;   ///< [tokens]: what an error in this row counts, mean 1
-  const double* maybe_metric = nullptr;   ///< [dim, dim], symmetric: an error e of a row costs e^T metric e
+  const float* maybe_weights = nullptr;  ///< [tokens]: what an error in this row counts, mean 1
+  const double* maybe_metric = nullptr;  ///< [dim, dim], symmetric: an error e of a row costs e^T metric e
 };
 
 /// Which block a codec is configured for.
@@ -99,9 +99,9 @@ class CodecState {
   virtual ~CodecState() = default;
 
   BlockShape shape;
-  BlockLayout layout;             ///< streams of a block of `shape`
+  BlockLayout layout;              ///< streams of a block of `shape`
   size_t prepared_head_bytes = 0;  ///< K: bytes of a prepared query per head (multiple of 64)
-  int acc_dim = 0;                ///< V: floats of an accumulator per head (multiple of 16)
+  int acc_dim = 0;                 ///< V: floats of an accumulator per head (multiple of 16)
 
   /// A *basis* is data fitted to the rows of one KV head: online to a segment (DecoQuant's small tensor), or once
   /// for the model by a calibration (codebooks). 0: the codec has none.
@@ -128,15 +128,16 @@ struct CodecVerbs {
                 int heads, float* scores) = nullptr;
   void (*accumulate)(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
                      int heads, float* acc) = nullptr;
-  void (*finish)(const CodecState& state, const BlockContext& context, const float* acc, int heads, float* out) = nullptr;
+  void (*finish)(const CodecState& state, const BlockContext& context, const float* acc, int heads,
+                 float* out) = nullptr;
 };
 
 /// What conformance expects of one configuration; bounds are two-sided, a result too good is a bug as well.
 struct Expectation {
   std::string_view options;  ///< as in scheme text, for example "bits=2,group=32"; empty: the defaults
   Side side;
-  double bits_per_value;     ///< block_bytes * 8 / (64 * 128), everything in the block counted, at dim 128
-  double min_error;          ///< relative Frobenius error ||decode - rows|| / ||rows|| on N(0,1) rows at dim 128
+  double bits_per_value;  ///< block_bytes * 8 / (64 * 128), everything in the block counted, at dim 128
+  double min_error;       ///< relative Frobenius error ||decode - rows|| / ||rows|| on N(0,1) rows at dim 128
   double max_error;
 };
 
@@ -165,7 +166,7 @@ struct CodecInfo {
   void (*store_row)(const BlockShape& shape, std::byte* block, int token, const F16* row) = nullptr;
   void (*load_row)(const BlockShape& shape, const std::byte* block, int token, F16* row) = nullptr;
 
-  CodecVerbs reference;             ///< complete for the sides it serves; the definition
+  CodecVerbs reference;                   ///< complete for the sides it serves; the definition
   const CodecVerbs* (*simd)() = nullptr;  ///< for the best target of this machine; null: none
 };
 

@@ -67,7 +67,8 @@ struct Subject {
 };
 
 // Configures an expectation's codec; `fit` gives it a basis where it has one.
-Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit, Implementation implementation) {
+Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit,
+                            Implementation implementation) {
   const Result<CodecOptions> options = ParseCodecOptions(info, e.options);
   if (!options.ok()) return options.status();
   Result<Codec> codec = MakeCodec(info.name, *options, {.side = e.side, .dim = dim}, implementation);
@@ -249,8 +250,8 @@ TEST_P(ConformanceTest, AccumulateIsWeightsTimesDecode) {
         for (int h = 0; h < heads; ++h) {
           for (int t = 0; t < kTokensPerPage; ++t) {
             for (int c = 0; c < dim; ++c) {
-              want[static_cast<size_t>(h * dim + c)] += weights[static_cast<size_t>(h * kTokensPerPage + t)] *
-                                                        decoded[static_cast<size_t>(t * dim + c)];
+              want[static_cast<size_t>(h * dim + c)] +=
+                  weights[static_cast<size_t>(h * kTokensPerPage + t)] * decoded[static_cast<size_t>(t * dim + c)];
             }
           }
         }

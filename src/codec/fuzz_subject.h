@@ -77,8 +77,7 @@ struct FuzzSubject {
 };
 
 // Nothing where the codec refuses the head size.
-inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const Expectation& e, int dim,
-                                                  bool fit) {
+inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit) {
   const auto options = ParseCodecOptions(info, e.options);
   const BlockShape shape = {.side = e.side, .dim = dim};
   Result<Codec> reference = MakeCodec(info.name, *options, shape, Implementation::kReference);
@@ -93,7 +92,8 @@ inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const E
     const AlignedBuffer<float> sample = FuzzRows(pages, dim);
     const size_t tokens = static_cast<size_t>(pages * kTokensPerPage);
     subject.basis_bytes = AlignedBuffer<std::byte>(subject.state().basis_bytes);
-    KVANT_CHECK(info.fit_basis(subject.state(), {.rows = sample.data(), .tokens = tokens}, subject.basis_bytes.data()).ok());
+    KVANT_CHECK(
+        info.fit_basis(subject.state(), {.rows = sample.data(), .tokens = tokens}, subject.basis_bytes.data()).ok());
   }
   return subject;
 }
@@ -120,8 +120,8 @@ inline bool AllFinite(std::span<const float> values) {
 }
 
 /// Scores [heads, 64] of a block for queries [heads, dim], or outputs [heads, dim] for weights [heads, 64].
-inline AlignedBuffer<float> FuzzRead(const Codec& codec, const BlockContext& context, const std::byte* block,
-                                     int heads, const float* operand) {
+inline AlignedBuffer<float> FuzzRead(const Codec& codec, const BlockContext& context, const std::byte* block, int heads,
+                                     const float* operand) {
   const CodecState& state = *codec.state;
   const size_t count = static_cast<size_t>(heads);
   if (state.shape.side == Side::kKey) {

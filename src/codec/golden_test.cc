@@ -68,8 +68,7 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
     const CodecInfo* info = FindCodec(GetParam().codec());
     const auto options = ParseCodecOptions(*info, GetParam().options == "-" ? "" : GetParam().options);
     const Side side = GetParam().side == "k" ? Side::kKey : Side::kValue;
-    Result<Codec> codec =
-        MakeCodec(info->name, *options, {.side = side, .dim = GetParam().dim}, implementation);
+    Result<Codec> codec = MakeCodec(info->name, *options, {.side = side, .dim = GetParam().dim}, implementation);
     EXPECT_TRUE(codec.ok()) << codec.status().message();
     return *std::move(codec);
   }

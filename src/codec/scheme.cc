@@ -50,8 +50,7 @@ std::string PresetNames() {
 
 std::string OptionNames(const CodecInfo& info) {
   std::string names;
-  for (const OptionInfo& option : info.options)
-    names += (names.empty() ? "" : ", ") + std::string(option.name);
+  for (const OptionInfo& option : info.options) names += (names.empty() ? "" : ", ") + std::string(option.name);
   return names.empty() ? "none" : names;
 }
 
@@ -126,8 +125,7 @@ Status ReadAssignment(std::string_view word, Draft& draft) {
   if (name == "k") return SetOnce("k=", ParseCodec(text), draft.key);
   if (name == "v") return SetOnce("v=", ParseCodec(text), draft.value);
   if (name == "sink") return SetOnce("sink=", ParseTokens(word, text, kMaxSinkTokens), draft.sink_tokens);
-  if (name == "recent")
-    return SetOnce("recent=", ParseTokens(word, text, kMaxRecentTokens), draft.recent_tokens);
+  if (name == "recent") return SetOnce("recent=", ParseTokens(word, text, kMaxRecentTokens), draft.recent_tokens);
   return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=");
 }
 
@@ -151,8 +149,8 @@ Status ReadAssignments(std::span<const std::string_view> words, Draft& draft) {
 Status ReadBase(std::string_view word, Draft& base) {
   if (const Preset* preset = FindPreset(word)) return ReadAssignments(SplitWords(preset->scheme), base);
   if (FindCodec(word.substr(0, word.find(':'))) == nullptr) {
-    return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=, a preset (" +
-                  PresetNames() + ") or a codec (" + CodecNames() + ")");
+    return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=, a preset (" + PresetNames() +
+                  ") or a codec (" + CodecNames() + ")");
   }
   Result<CodecChoice> codec = ParseCodec(word);
   if (!codec.ok()) return codec.status();
@@ -208,8 +206,7 @@ std::string Scheme::ToString() const {
 const std::vector<Preset>& Presets() {
   static const std::vector<Preset> presets = {
       {"kv8", "k=int:8 v=int:8", "8 bits: as good as fp16"},
-      {"kv4", "k=decoquant:bits=4,gauge=hadamard v=decoquant:bits=4,gauge=hadamard",
-       "4 bits: the usual choice"},
+      {"kv4", "k=decoquant:bits=4,gauge=hadamard v=decoquant:bits=4,gauge=hadamard", "4 bits: the usual choice"},
       {"kv3", "k=decoquant:bits=3,gauge=hadamard v=decoquant:bits=3,gauge=hadamard", "3 bits: long contexts"},
       {"kv2", "k=decoquant:bits=2,gauge=hadamard v=decoquant:bits=2,gauge=hadamard", "2 bits: the smallest"},
   };

@@ -60,8 +60,7 @@ TEST(Scheme, RecentDefaultsToWhatTheMethodsPrescribe) {
 }
 
 TEST(Scheme, TextRoundTrip) {
-  for (const std::string text :
-       {"raw", "k=raw:bf16 v=raw sink=64 recent=65536", "raw:type= sink=0", "raw:type=a=b"}) {
+  for (const std::string text : {"raw", "k=raw:bf16 v=raw sink=64 recent=65536", "raw:type= sink=0", "raw:type=a=b"}) {
     const Scheme scheme = MustParse(text);
     EXPECT_EQ(MustParse(scheme.ToString()).ToString(), scheme.ToString());
   }
@@ -72,9 +71,8 @@ TEST(Scheme, PresetsParseAndCanBeOverridden) {
   for (const Preset& preset : Presets()) {
     const Scheme scheme = MustParse(preset.name);
     EXPECT_EQ(scheme.ToString(), MustParse(preset.scheme).ToString());
-    EXPECT_EQ(
-        MustParse(std::string(preset.name) + " v=raw recent=64").ToString(),
-        "k=" + scheme.key.ToString() + " v=raw sink=" + std::to_string(scheme.sink_tokens) + " recent=64");
+    EXPECT_EQ(MustParse(std::string(preset.name) + " v=raw recent=64").ToString(),
+              "k=" + scheme.key.ToString() + " v=raw sink=" + std::to_string(scheme.sink_tokens) + " recent=64");
   }
 }
 
@@ -100,8 +98,7 @@ TEST(Scheme, TokenCountsAreBounded) {
   EXPECT_EQ(MustParse("raw sink=64").sink_tokens, 64);
   EXPECT_EQ(MustParse("raw recent=65536").recent_tokens, 65536);
   for (const char* word : {"sink=65", "sink=-1", "sink=", "sink=4x", "sink=1e1"}) {
-    EXPECT_THAT(Refusal(std::string("raw ") + word), testing::AllOf(HasSubstr(word), HasSubstr("0..64")))
-        << word;
+    EXPECT_THAT(Refusal(std::string("raw ") + word), testing::AllOf(HasSubstr(word), HasSubstr("0..64"))) << word;
   }
   EXPECT_THAT(Refusal("raw recent=65537"), HasSubstr("0..65536"));
   EXPECT_THAT(Refusal("raw recent=99999999999999999999"), HasSubstr("0..65536"));

@@ -13,8 +13,7 @@ double Norm(const float* x, size_t n) {
 
 double Distance(const AlignedBuffer<float>& a, const AlignedBuffer<float>& b) {
   double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+  for (size_t i = 0; i < a.size(); ++i) sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
   return std::sqrt(sum);
 }
 
@@ -33,14 +32,13 @@ AlignedBuffer<float> InputRows(const FuzzSubject& subject, FuzzInput& input) {
 
 AlignedBuffer<float> Decoded(const FuzzSubject& subject, const AlignedBuffer<std::byte>& block) {
   AlignedBuffer<float> rows(subject.num_values());
-  const Status status =
-      subject.reference.verbs.decode(subject.state(), subject.context(), block.data(), rows.data());
+  const Status status = subject.reference.verbs.decode(subject.state(), subject.context(), block.data(), rows.data());
   KVANT_CHECK(status.ok());
   return rows;
 }
 
-void CheckBytes(const FuzzSubject& subject, const AlignedBuffer<float>& rows,
-                const AlignedBuffer<std::byte>& want, const AlignedBuffer<std::byte>& got) {
+void CheckBytes(const FuzzSubject& subject, const AlignedBuffer<float>& rows, const AlignedBuffer<std::byte>& want,
+                const AlignedBuffer<std::byte>& got) {
   if (std::equal(want.span().begin(), want.span().end(), got.span().begin())) return;
   KVANT_CHECK(subject.info().max_code_mismatch > 0.0);
   const double error = Distance(Decoded(subject, want), rows);
@@ -62,8 +60,8 @@ void CheckRead(const FuzzSubject& subject, const Codec& codec, const AlignedBuff
   const auto want = FuzzRead(subject.reference, subject.context(), block.data(), 1, operand.data());
   const auto got = FuzzRead(codec, subject.context(), block.data(), 1, operand.data());
   const bool coarse = subject.keys() && subject.min_error > kCoarseCodec;
-  const double bound = (coarse ? kMaxCoarseScoreError : kMaxVerbError) *
-                       LargestResult(subject, Decoded(subject, block), operand.data());
+  const double bound =
+      (coarse ? kMaxCoarseScoreError : kMaxVerbError) * LargestResult(subject, Decoded(subject, block), operand.data());
   for (size_t i = 0; i < want.size(); ++i) {
     KVANT_CHECK(std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])) <= bound + 1e-6);
   }
@@ -71,8 +69,7 @@ void CheckRead(const FuzzSubject& subject, const Codec& codec, const AlignedBuff
 
 void CheckTargets(const FuzzSubject& subject, const AlignedBuffer<float>& rows) {
   AlignedBuffer<std::byte> want(subject.reference.block_bytes()), got(want.size());
-  const Status status =
-      subject.reference.verbs.encode(subject.state(), subject.context(), rows.data(), want.data());
+  const Status status = subject.reference.verbs.encode(subject.state(), subject.context(), rows.data(), want.data());
   KVANT_CHECK(status.ok() || status.code() == StatusCode::kInvalidArgument);
   for (const auto& [target, codec] : subject.targets) {
     KVANT_CHECK(SetSimdTarget(target));

@@ -29,16 +29,15 @@ size_t MeasuredPeak(const Scheme& scheme, int64_t tokens) {
 }
 
 TEST(CacheCostTest, AgreesWithARealCache) {
-  for (const char* text : {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100",
-                           "decoquant:4,gauge=klt,fit=128,refit=256"}) {
+  for (const char* text :
+       {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100", "decoquant:4,gauge=klt,fit=128,refit=256"}) {
     const auto scheme = Scheme::Parse(text);
     ASSERT_TRUE(scheme.ok()) << scheme.status().message();
     const auto cost = CacheCost::Of(*scheme, kLayers);
     ASSERT_TRUE(cost.ok()) << cost.status().message();
     for (int64_t tokens : {1, 64, 200, 513}) {
       const double measured = static_cast<double>(MeasuredPeak(*scheme, tokens));
-      EXPECT_NEAR(static_cast<double>(cost->PeakBytes(tokens)) / measured, 1.0, 0.01)
-          << text << " at " << tokens;
+      EXPECT_NEAR(static_cast<double>(cost->PeakBytes(tokens)) / measured, 1.0, 0.01) << text << " at " << tokens;
     }
   }
 }

@@ -24,8 +24,7 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
 }
 
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed) {
-  const size_t block_values =
-      static_cast<size_t>(codec.shape().tokens) * static_cast<size_t>(codec.shape().dim);
+  const size_t block_values = static_cast<size_t>(codec.shape().tokens) * static_cast<size_t>(codec.shape().dim);
   AlignedBuffer<float> rows(block_values), decoded(block_values);
   AlignedBuffer<std::byte> block(codec.block_bytes());
   const std::vector<float> values = NormalValues(block_values * static_cast<size_t>(blocks), seed);

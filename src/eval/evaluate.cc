@@ -13,9 +13,7 @@ namespace kvant {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double Seconds(Clock::time_point since) {
-  return std::chrono::duration<double>(Clock::now() - since).count();
-}
+double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
 
 constexpr const char* kReference = "f16";
 bool IsReference(const std::string& cache) { return cache == kReference || cache == "llama:f16"; }
@@ -38,18 +36,13 @@ Status CheckOptions(const EvaluateOptions& o) {
 class Evaluation {
  public:
   Evaluation(const EvaluateOptions& options, const OpenRunner& open, const EvaluateProgress& progress)
-      : options_(options),
-        open_(open),
-        progress_(progress),
-        needles_(MakeNeedles(options.needles, options.seed)) {}
+      : options_(options), open_(open), progress_(progress), needles_(MakeNeedles(options.needles, options.seed)) {}
 
   Status Prepare(std::string_view text);
   Result<ReportRow> Run(const std::string& cache);
 
  private:
-  int ContextTokens() const {
-    return options_.tokens + std::max(kNeedleReserveTokens, options_.decode_tokens);
-  }
+  int ContextTokens() const { return options_.tokens + std::max(kNeedleReserveTokens, options_.decode_tokens); }
   Result<std::unique_ptr<Runner>> Open(const std::string& cache, int context) const;
   Status CheckCaches() const;
   Status Prefill(Runner& runner, ReportRow* row) const;
@@ -90,12 +83,12 @@ Status Evaluation::Prepare(std::string_view text) {
   if (!runner.ok()) return runner.status();
   const ModelInfo& model = (*runner)->info();
   if (ContextTokens() > model.context_train) {
-    return Status::InvalidArgument(
-        StrFormat("tokens %d is not accepted: the model's context is %d; accepted: up to %d", options_.tokens,
-                  model.context_train, model.context_train - (ContextTokens() - options_.tokens)));
+    return Status::InvalidArgument(StrFormat("tokens %d is not accepted: the model's context is %d; accepted: up to %d",
+                                             options_.tokens, model.context_train,
+                                             model.context_train - (ContextTokens() - options_.tokens)));
   }
-  Result<std::vector<int>> tokens = HideNeedles(**runner, text, options_.text_name, needles_,
-                                                EvenDepths(options_.needles), options_.tokens);
+  Result<std::vector<int>> tokens =
+      HideNeedles(**runner, text, options_.text_name, needles_, EvenDepths(options_.needles), options_.tokens);
   if (!tokens.ok()) return tokens.status();
   tokens_ = std::move(*tokens);
   Result<LogitFile> file = LogitFile::Create(model.vocab_size);
@@ -106,8 +99,8 @@ Status Evaluation::Prepare(std::string_view text) {
 }
 
 Status Evaluation::Feed(Runner& runner, int pos, int count, bool all_logits) const {
-  KVANT_TRY(runner.Decode(std::span(tokens_).subspan(static_cast<size_t>(pos), static_cast<size_t>(count)),
-                          all_logits));
+  KVANT_TRY(
+      runner.Decode(std::span(tokens_).subspan(static_cast<size_t>(pos), static_cast<size_t>(count)), all_logits));
   progress_(stage_, pos + count, options_.tokens);
   return Status::Ok();
 }

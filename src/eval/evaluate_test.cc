@@ -12,11 +12,7 @@ namespace {
 const EvaluateProgress kSilent = [](std::string_view, int64_t, int64_t) {};
 
 EvaluateOptions Options() {
-  return {.model_path = "fakes/model.gguf",
-          .caches = {"noise", "blind"},
-          .tokens = 1024,
-          .batch = 100,
-          .needles = 3};
+  return {.model_path = "fakes/model.gguf", .caches = {"noise", "blind"}, .tokens = 1024, .batch = 100, .needles = 3};
 }
 
 std::string Text() { return std::string(2000, 'x'); }

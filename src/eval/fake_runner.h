@@ -21,8 +21,7 @@ class FakeRunner : public Runner {
 
   static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options) {
     if (options.cache != "f16" && options.cache != "noise" && options.cache != "blind") {
-      return Status::InvalidArgument("cache: '" + options.cache +
-                                     "' is unknown; accepted: f16, noise, blind");
+      return Status::InvalidArgument("cache: '" + options.cache + "' is unknown; accepted: f16, noise, blind");
     }
     return std::unique_ptr<Runner>(new FakeRunner(options));
   }
@@ -62,12 +61,8 @@ class FakeRunner : public Runner {
     held_.resize(static_cast<size_t>(num_tokens));
     return Status::Ok();
   }
-  Result<std::vector<std::byte>> SaveState() override {
-    return Status::NotSupported("the fake has no state");
-  }
-  Status LoadState(std::span<const std::byte>) override {
-    return Status::NotSupported("the fake has no state");
-  }
+  Result<std::vector<std::byte>> SaveState() override { return Status::NotSupported("the fake has no state"); }
+  Status LoadState(std::span<const std::byte>) override { return Status::NotSupported("the fake has no state"); }
 
   CacheUse cache_use() const override {
     CacheUse use;

@@ -44,9 +44,7 @@ Result<LogitFile> LogitFile::Create(int vocab_size) {
 }
 
 LogitFile::LogitFile(LogitFile&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)),
-      row_bytes_(other.row_bytes_),
-      num_rows_(other.num_rows_) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)), row_bytes_(other.row_bytes_), num_rows_(other.num_rows_) {}
 
 LogitFile::~LogitFile() {
   if (descriptor_ >= 0) close(descriptor_);

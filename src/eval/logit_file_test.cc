@@ -12,8 +12,7 @@ namespace {
 TEST(LogitFileTest, RowsComeBackInAnyOrder) {
   auto file = LogitFile::Create(3);
   ASSERT_TRUE(file.ok()) << file.status().message();
-  for (float row = 0; row < 5; ++row)
-    ASSERT_TRUE(file->Append(std::vector<float>{row, row + 0.5f, -row}).ok());
+  for (float row = 0; row < 5; ++row) ASSERT_TRUE(file->Append(std::vector<float>{row, row + 0.5f, -row}).ok());
   EXPECT_EQ(file->num_rows(), 5);
   std::vector<float> logits(3);
   for (int64_t i : {4, 0, 2}) {

@@ -98,8 +98,7 @@ std::vector<double> EvenDepths(int count) {
 }
 
 Result<std::vector<int>> HideNeedles(const Runner& runner, std::string_view text, std::string_view text_name,
-                                     std::span<const Needle> needles, std::span<const double> depths,
-                                     int total) {
+                                     std::span<const Needle> needles, std::span<const double> depths, int total) {
   KVANT_CHECK(needles.size() == depths.size());
   const std::vector<int> body = runner.Tokenize(text, true);
   std::vector<std::vector<int>> hidden;
@@ -109,14 +108,14 @@ Result<std::vector<int>> HideNeedles(const Runner& runner, std::string_view text
     hidden_tokens += hidden.back().size();
   }
   if (hidden_tokens * 2 > static_cast<size_t>(total)) {
-    return Status::InvalidArgument(StrFormat("%zu needles take %zu of %d tokens; accepted: at most half",
-                                             needles.size(), hidden_tokens, total));
+    return Status::InvalidArgument(
+        StrFormat("%zu needles take %zu of %d tokens; accepted: at most half", needles.size(), hidden_tokens, total));
   }
   const size_t body_tokens = static_cast<size_t>(total) - hidden_tokens;
   if (body.size() < body_tokens) {
-    return Status::InvalidArgument(
-        StrFormat("%s: %zu tokens are too few for %d; accepted: up to %zu, or a longer text",
-                  std::string(text_name).c_str(), body.size(), total, body.size() + hidden_tokens));
+    return Status::InvalidArgument(StrFormat("%s: %zu tokens are too few for %d; accepted: up to %zu, or a longer text",
+                                             std::string(text_name).c_str(), body.size(), total,
+                                             body.size() + hidden_tokens));
   }
   std::vector<int> tokens;
   size_t taken = 0;

@@ -30,8 +30,7 @@ std::vector<double> EvenDepths(int count);
 /// Errors: InvalidArgument when the text is shorter than that (with both numbers) or the needles fill more
 /// than half.
 Result<std::vector<int>> HideNeedles(const Runner& runner, std::string_view text, std::string_view text_name,
-                                     std::span<const Needle> needles, std::span<const double> depths,
-                                     int total);
+                                     std::span<const Needle> needles, std::span<const double> depths, int total);
 
 /// Context that asking a needle may take beside the text.
 constexpr int kNeedleReserveTokens = 64;

@@ -53,8 +53,7 @@ TEST(HideNeedlesTest, InsertsAtTheDepthsAndCutsToTheTotal) {
   EXPECT_EQ(tokens->size(), 100u);
   EXPECT_EQ(tokens->front(), FakeRunner::kBos);
   // 22 of the 100 tokens are needles; half of the other 78 stand before the second one, BOS among them.
-  EXPECT_EQ(TextOf(*runner, *tokens),
-            " AAA 11111." + std::string(38, 'x') + " BBB 22222." + std::string(39, 'x'));
+  EXPECT_EQ(TextOf(*runner, *tokens), " AAA 11111." + std::string(38, 'x') + " BBB 22222." + std::string(39, 'x'));
 }
 
 TEST(HideNeedlesTest, RefusesWhatDoesNotFit) {

@@ -12,14 +12,11 @@ constexpr const char* kNothing = "-";
 
 std::string Number(const char* format, double value) { return StrFormat(format, value); }
 
-std::string OrNothing(const char* format, double value) {
-  return value > 0 ? Number(format, value) : kNothing;
-}
+std::string OrNothing(const char* format, double value) { return value > 0 ? Number(format, value) : kNothing; }
 
 double KindBits(const Footprint& footprint, int kind) {
-  return footprint.values
-             ? 8.0 * static_cast<double>(footprint.by_kind[kind]) / static_cast<double>(footprint.values)
-             : 0;
+  return footprint.values ? 8.0 * static_cast<double>(footprint.by_kind[kind]) / static_cast<double>(footprint.values)
+                          : 0;
 }
 
 // "codes 4.00 + scales 0.50 + exact 0.12": what the effective bits are made of.
@@ -28,8 +25,7 @@ std::string Breakdown(const Footprint& footprint) {
   for (int kind = 0; kind < kNumStreamKinds; ++kind) {
     if (footprint.by_kind[kind] == 0) continue;
     text += text.empty() ? "" : " + ";
-    text += std::string(StreamKindName(static_cast<StreamKind>(kind))) +
-            Number(" %.3f", KindBits(footprint, kind));
+    text += std::string(StreamKindName(static_cast<StreamKind>(kind))) + Number(" %.3f", KindBits(footprint, kind));
   }
   return text;
 }
@@ -53,8 +49,8 @@ Table QualityTable(const Report& report) {
   for (const ReportRow& row : report.rows) {
     const DivergenceSummary& d = row.divergence;
     table.AddRow({row.cache, Number("%.2f", row.use.footprint.bits_per_value()), Number("%.5f", d.kl),
-                  Number("%.5f", d.kl_stderr), Number("%.4f", d.top1), Number("%.3f", d.ppl),
-                  Needles(report, row), Number("%.1f", static_cast<double>(row.use.memory_bytes) / kMb),
+                  Number("%.5f", d.kl_stderr), Number("%.4f", d.top1), Number("%.3f", d.ppl), Needles(report, row),
+                  Number("%.1f", static_cast<double>(row.use.memory_bytes) / kMb),
                   Number("%.1f", static_cast<double>(row.process_bytes) / kMb),
                   Number("%.0f", row.prefill_tokens_per_s), OrNothing("%.2f", row.decode_ms)});
   }
@@ -71,9 +67,8 @@ Table BitsTable(const Report& report) {
 }
 
 std::string Title(const Report& report) {
-  return StrFormat("%s on %s: %d tokens, %d scored, %d needles, %d threads", report.model.c_str(),
-                   report.text.c_str(), report.tokens, report.tokens - report.skip - 1, report.needles,
-                   report.threads);
+  return StrFormat("%s on %s: %d tokens, %d scored, %d needles, %d threads", report.model.c_str(), report.text.c_str(),
+                   report.tokens, report.tokens - report.skip - 1, report.needles, report.threads);
 }
 
 constexpr const char* kLegend =
@@ -125,13 +120,13 @@ constexpr const char* kStyle =
 }  // namespace
 
 std::string ReportToText(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToText() + "\n" + BitsTable(report).ToText() + "\n" +
-         kLegend + "\n";
+  return Title(report) + "\n\n" + QualityTable(report).ToText() + "\n" + BitsTable(report).ToText() + "\n" + kLegend +
+         "\n";
 }
 
 std::string ReportToMarkdown(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToMarkdown() + "\n" + BitsTable(report).ToMarkdown() +
-         "\n" + kLegend + "\n";
+  return Title(report) + "\n\n" + QualityTable(report).ToMarkdown() + "\n" + BitsTable(report).ToMarkdown() + "\n" +
+         kLegend + "\n";
 }
 
 std::string ReportToJson(const Report& report) {
@@ -153,8 +148,8 @@ std::string ReportToJson(const Report& report) {
 std::string ReportToHtml(const Report& report) {
   const std::string title = EscapeHtml(Title(report));
   return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>" + title +
-         "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>kvant eval</h1>\n<p>" + title +
-         "</p>\n" + QualityTable(report).ToHtml() + BitsTable(report).ToHtml() + "<p>" + EscapeHtml(kLegend) +
+         "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>kvant eval</h1>\n<p>" + title + "</p>\n" +
+         QualityTable(report).ToHtml() + BitsTable(report).ToHtml() + "<p>" + EscapeHtml(kLegend) +
          "</p>\n</body>\n</html>\n";
 }
 

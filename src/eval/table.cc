@@ -9,8 +9,7 @@ namespace {
 
 // Characters of UTF-8 text: every byte but continuation bytes.
 size_t Width(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
 std::string Pad(const std::string& cell, size_t width, bool right) {

@@ -15,8 +15,8 @@ struct SoftmaxKernels {
   /// (null: 1); a bias of -inf hides a token. Returns true when some max[h] rose; rescale[h] is then the factor for
   /// what head h accumulated before (sum is already rescaled), 1 for heads that stayed. Start with max = -inf,
   /// sum = 0; the factor of the first rise is 0.
-  bool (*page)(float* scores, int heads, float softcap, const float* bias, const float* slopes, float* max,
-               float* sum, float* rescale);
+  bool (*page)(float* scores, int heads, float softcap, const float* bias, const float* slopes, float* max, float* sum,
+               float* rescale);
   /// values[i] *= factor, i < n.
   void (*scale)(float* values, size_t n, float factor);
   /// out[i] += factor * values[i], i < n.

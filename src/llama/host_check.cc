@@ -15,8 +15,8 @@ Status CheckHost(const GgmlBuild& host, const GgmlBuild& ours) {
   const bool known = host.commit != "unknown" && !host.commit.empty();
   if (known && host.version == ours.version && host.commit == ours.commit) return Status::Ok();
   const auto name = [](const GgmlBuild& b) { return std::string(b.version) + " (" + std::string(b.commit) + ")"; };
-  return Status::NotSupported("the host uses ggml " + name(host) + ", this plug-in is built for ggml " +
-                              name(ours) + "; build it against the host's llama.cpp source "
+  return Status::NotSupported("the host uses ggml " + name(host) + ", this plug-in is built for ggml " + name(ours) +
+                              "; build it against the host's llama.cpp source "
                               "(-DKVANT_LLAMA_SOURCE_DIR=...)");
 }
 

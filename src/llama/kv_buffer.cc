@@ -37,14 +37,16 @@ const KvTensor* KvBuffer::Find(const void* address) const {
 Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) {
   if (tensor.heads == heads && tensor.dim == dim) return Status::Ok();
   if (heads < 1 || heads * dim != tensor.row_values) {
-    return Status::NotSupported(StrFormat("layer %d: %lld heads of %lld values do not make up a cache row of "
-                                          "%lld values", tensor.name.layer, static_cast<long long>(heads),
-                                          static_cast<long long>(dim), static_cast<long long>(tensor.row_values)));
+    return Status::NotSupported(
+        StrFormat("layer %d: %lld heads of %lld values do not make up a cache row of "
+                  "%lld values",
+                  tensor.name.layer, static_cast<long long>(heads), static_cast<long long>(dim),
+                  static_cast<long long>(tensor.row_values)));
   }
   const CodecChoice& choice = tensor.name.side == Side::kKey ? settings_.scheme.key : settings_.scheme.value;
-  const Result<Codec> codec = MakeCodec(choice.name, choice.options,
-                                        {.side = tensor.name.side, .dim = static_cast<int>(dim),
-                                         .layer = tensor.name.layer, .num_layers = num_layers()});
+  const Result<Codec> codec = MakeCodec(
+      choice.name, choice.options,
+      {.side = tensor.name.side, .dim = static_cast<int>(dim), .layer = tensor.name.layer, .num_layers = num_layers()});
   if (!codec.ok()) return codec.status();
   KvTensor& known = tensors_[static_cast<size_t>(&tensor - tensors_.data())];
   known.heads = static_cast<int>(heads);
@@ -60,16 +62,15 @@ int KvBuffer::num_layers() const {
 
 Status KvBuffer::EnsureCache() {
   if (cache_) return Status::Ok();
-  CacheConfig config{.scheme = settings_.scheme, .layers = {}, .num_sequences = 1,
-                     .memory_limit_bytes = settings_.memory_limit_bytes};
+  CacheConfig config{
+      .scheme = settings_.scheme, .layers = {}, .num_sequences = 1, .memory_limit_bytes = settings_.memory_limit_bytes};
   for (KvTensor& key : tensors_) {
-    const auto value = std::ranges::find_if(tensors_, [&](const KvTensor& t) {
-      return t.name.layer == key.name.layer && t.name.side == Side::kValue;
-    });
+    const auto value = std::ranges::find_if(
+        tensors_, [&](const KvTensor& t) { return t.name.layer == key.name.layer && t.name.side == Side::kValue; });
     if (key.name.side != Side::kKey || key.heads == 0 || value == tensors_.end() || value->heads == 0) continue;
     if (key.heads != value->heads) {
-      return Status::NotSupported(StrFormat("layer %d has %d heads for K and %d for V", key.name.layer,
-                                            key.heads, value->heads));
+      return Status::NotSupported(
+          StrFormat("layer %d has %d heads for K and %d for V", key.name.layer, key.heads, value->heads));
     }
     key.index = value->index = static_cast<int>(config.layers.size());
     config.layers.push_back({.kv_heads = key.heads, .k_dim = key.dim, .v_dim = value->dim});

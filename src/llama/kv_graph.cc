@@ -169,9 +169,8 @@ void KvGraph::AddShift(const ShiftOp& op) {
     const int64_t rows = store.num_rows(stream);
     if (rows == 0) continue;
     const RowTarget scratch{scratch_.key_rows(), static_cast<size_t>(op.keys->row_values)};
-    AddStep(*op.node, [&store, stream, rows, scratch](const Team& team) {
-      return store.Read(team, stream, 0, rows, scratch);
-    });
+    AddStep(*op.node,
+            [&store, stream, rows, scratch](const Team& team) { return store.Read(team, stream, 0, rows, scratch); });
     ggml_tensor* rotate = Copy(*op.node);
     rotate->data = reinterpret_cast<std::byte*>(scratch.data) + op.byte_in_row;
     rotate->view_src = nullptr;

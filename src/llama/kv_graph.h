@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
-#include "base/mapped_memory.h"
 #include "base/float16.h"
+#include "base/mapped_memory.h"
 #include "base/team.h"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"

@@ -68,23 +68,23 @@ TEST_P(KvGraphAttention, MatchesGgml) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Cases, KvGraphAttention,
-    testing::Values(AttentionCase{"token", {}, {}}, AttentionCase{"rows", {}, {.queries = 8}},
-                    AttentionCase{"prefill", {}, {.queries = 9}}, AttentionCase{"prefill_tiled", {}, {.queries = 80}},
-                    AttentionCase{"all_cells", {}, {.queries = 2, .visible = 512}},
-                    AttentionCase{"one_head", {.q_heads = 1, .kv_heads = 1}, {}},
-                    AttentionCase{"shared_by_16", {.q_heads = 16, .kv_heads = 1}, {}},
-                    AttentionCase{"wide", {.k_dim = 256, .v_dim = 64}, {.queries = 3}},
-                    AttentionCase{"streams", {.streams = 3}, {.queries = 2}},
-                    AttentionCase{"streams_prefill", {.streams = 3}, {.queries = 20}},
-                    AttentionCase{"softcap", {}, {.softcap = 3}},
-                    AttentionCase{"softcap_prefill", {}, {.queries = 20, .softcap = 3}},
-                    AttentionCase{"alibi", {.q_heads = 6}, {.queries = 2, .max_bias = 8}},
-                    AttentionCase{"alibi_prefill", {.q_heads = 6}, {.queries = 20, .max_bias = 8}},
-                    AttentionCase{"sinks", {}, {.queries = 2, .sinks = true}},
-                    AttentionCase{"sinks_prefill", {}, {.queries = 20, .sinks = true}}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cases, KvGraphAttention,
+                         testing::Values(AttentionCase{"token", {}, {}}, AttentionCase{"rows", {}, {.queries = 8}},
+                                         AttentionCase{"prefill", {}, {.queries = 9}},
+                                         AttentionCase{"prefill_tiled", {}, {.queries = 80}},
+                                         AttentionCase{"all_cells", {}, {.queries = 2, .visible = 512}},
+                                         AttentionCase{"one_head", {.q_heads = 1, .kv_heads = 1}, {}},
+                                         AttentionCase{"shared_by_16", {.q_heads = 16, .kv_heads = 1}, {}},
+                                         AttentionCase{"wide", {.k_dim = 256, .v_dim = 64}, {.queries = 3}},
+                                         AttentionCase{"streams", {.streams = 3}, {.queries = 2}},
+                                         AttentionCase{"streams_prefill", {.streams = 3}, {.queries = 20}},
+                                         AttentionCase{"softcap", {}, {.softcap = 3}},
+                                         AttentionCase{"softcap_prefill", {}, {.queries = 20, .softcap = 3}},
+                                         AttentionCase{"alibi", {.q_heads = 6}, {.queries = 2, .max_bias = 8}},
+                                         AttentionCase{"alibi_prefill", {.q_heads = 6}, {.queries = 20, .max_bias = 8}},
+                                         AttentionCase{"sinks", {}, {.queries = 2, .sinks = true}},
+                                         AttentionCase{"sinks_prefill", {}, {.queries = 20, .sinks = true}}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 // ---- writes
 
@@ -141,8 +141,8 @@ TEST(KvGraph, ShiftTurnsKeysInPlace) {
     ASSERT_EQ(layer->Write(Cells(512, 100), 2), GGML_STATUS_SUCCESS);
     ggml_context* c = layer->NewGraph();
     ggml_tensor* view = ggml_view_3d(c, layer->key(), 32, 2, 1024, 64 * 2, 128 * 2, 0);
-    layer->Add(ggml_rope_ext_inplace(c, view, layer->Input(GGML_TYPE_I32, {1024}, shift.data()), nullptr, 32, 0, 0, 1e4f,
-                                     1.0f, 0.0f, 1.0f, 32.0f, 1.0f));
+    layer->Add(ggml_rope_ext_inplace(c, view, layer->Input(GGML_TYPE_I32, {1024}, shift.data()), nullptr, 32, 0, 0,
+                                     1e4f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f));
     ASSERT_TRUE(layer->Plan());
     ASSERT_EQ(layer->Compute(), GGML_STATUS_SUCCESS);
     std::vector<ggml_fp16_t>& out = keys[layer == &ggml];

@@ -107,8 +107,10 @@ Result<bool> ClaimOp(const ggml_tensor& op) {
     case CacheOp::kNone: {
       const ggml_tensor* foreign = FindForeignCache(op);
       if (foreign == nullptr) return false;
-      return Status::NotSupported(StrFormat("%s lies outside KVANT0: offload all layers and the KV cache to it "
-                                            "(n_gpu_layers = -1, offload_kqv on)", foreign->name));
+      return Status::NotSupported(
+          StrFormat("%s lies outside KVANT0: offload all layers and the KV cache to it "
+                    "(n_gpu_layers = -1, offload_kqv on)",
+                    foreign->name));
     }
     case CacheOp::kView:
       return true;
@@ -128,8 +130,10 @@ Result<bool> ClaimOp(const ggml_tensor& op) {
     case CacheOp::kOther:
       break;
   }
-  return Status::NotSupported(StrFormat("the host runs %s on the KV cache, which is not supported; is flash "
-                                        "attention off?", ggml_op_name(op.op)));
+  return Status::NotSupported(
+      StrFormat("the host runs %s on the KV cache, which is not supported; is flash "
+                "attention off?",
+                ggml_op_name(op.op)));
 }
 
 }  // namespace kvant

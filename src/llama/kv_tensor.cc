@@ -32,13 +32,16 @@ bool IsCacheName(std::string_view name) { return name.starts_with("cache_"); }
 
 Status CheckCacheTensor(const ggml_tensor& tensor) {
   if (!ParseKvName(tensor.name)) {
-    return Status::NotSupported(StrFormat("the model keeps '%s', a recurrent or indexer state; only models "
-                                          "with plain attention layers are supported", tensor.name));
+    return Status::NotSupported(
+        StrFormat("the model keeps '%s', a recurrent or indexer state; only models "
+                  "with plain attention layers are supported",
+                  tensor.name));
   }
   if (tensor.type != GGML_TYPE_F16) {
-    return Status::NotSupported(StrFormat("the host asked for a %s cache ('%s'); leave the K and V cache types "
-                                          "at f16, kvant compresses by its own scheme",
-                                          ggml_type_name(tensor.type), tensor.name));
+    return Status::NotSupported(
+        StrFormat("the host asked for a %s cache ('%s'); leave the K and V cache types "
+                  "at f16, kvant compresses by its own scheme",
+                  ggml_type_name(tensor.type), tensor.name));
   }
   return Status::Ok();
 }

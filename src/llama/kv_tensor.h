@@ -34,8 +34,8 @@ struct KvTensor {
   int64_t row_values;     ///< kv_heads * head_dim
   int64_t cells;          ///< per stream
   int streams;
-  int index = -1;         ///< layer number in our cache; -1 until its head size is known
-  int heads = 0;          ///< kv heads; 0: not known yet
+  int index = -1;  ///< layer number in our cache; -1 until its head size is known
+  int heads = 0;   ///< kv heads; 0: not known yet
   int dim = 0;
 
   size_t row_bytes() const { return static_cast<size_t>(row_values) * sizeof(uint16_t); }

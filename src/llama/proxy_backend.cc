@@ -66,8 +66,8 @@ ggml_backend_t NewProxyBackend(ProxyDevice* device, const char* params) {
 
 void SetProxyThreads(ggml_backend_t backend, int num_threads) {
   Backend& self = BackendOf(backend);
-  const auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(
-      self.device->InnerFunction("ggml_backend_set_n_threads"));
+  const auto set =
+      reinterpret_cast<ggml_backend_set_n_threads_t>(self.device->InnerFunction("ggml_backend_set_n_threads"));
   set(self.inner, num_threads);
   self.graph.SetThreads(num_threads);
 }

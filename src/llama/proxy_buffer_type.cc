@@ -116,12 +116,20 @@ bool IsNotHost(ggml_backend_buffer_type_t) { return false; }
 ProxyBufferTypes::ProxyBufferTypes(ggml_backend_dev_t proxy, ggml_backend_dev_t inner, const KvSettings& settings,
                                    ErrorLog* errors)
     : inner_(ggml_backend_dev_buffer_type(inner)), settings_(settings), errors_(errors) {
-  common_ = {.iface = {.get_name = CommonName, .alloc_buffer = AllocateCommon, .get_alignment = Alignment,
-                       .get_max_size = MaxSize, .get_alloc_size = CommonAllocSize, .is_host = IsHost},
+  common_ = {.iface = {.get_name = CommonName,
+                       .alloc_buffer = AllocateCommon,
+                       .get_alignment = Alignment,
+                       .get_max_size = MaxSize,
+                       .get_alloc_size = CommonAllocSize,
+                       .is_host = IsHost},
              .device = proxy,
              .context = this};
-  cache_ = {.iface = {.get_name = CacheName, .alloc_buffer = AllocateCopy, .get_alignment = Alignment,
-                      .get_max_size = nullptr, .get_alloc_size = CacheAllocSize, .is_host = IsNotHost},
+  cache_ = {.iface = {.get_name = CacheName,
+                      .alloc_buffer = AllocateCopy,
+                      .get_alignment = Alignment,
+                      .get_max_size = nullptr,
+                      .get_alloc_size = CacheAllocSize,
+                      .is_host = IsNotHost},
             .device = proxy,
             .context = this};
 }
@@ -150,9 +158,8 @@ void ProxyBufferTypes::ForgetAnnounced() {
 Status ProxyBufferTypes::Announce(const ggml_tensor& tensor, size_t bytes) {
   KVANT_TRY(CheckCacheTensor(tensor));
   const KvName name = *ParseKvName(tensor.name);
-  const bool again = std::ranges::any_of(announced_, [&](const Announced& a) {
-    return a.name.side == name.side && a.name.layer == name.layer;
-  });
+  const bool again = std::ranges::any_of(
+      announced_, [&](const Announced& a) { return a.name.side == name.side && a.name.layer == name.layer; });
   if (again) announced_.clear();  // the host asked for sizes without an allocation and starts over
   announced_.push_back({name, AlignUp(bytes, ggml_backend_buft_get_alignment(inner_))});
   announcing_ = true;

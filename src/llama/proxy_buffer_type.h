@@ -60,7 +60,7 @@ class ProxyBufferTypes {
   ErrorLog* const errors_;
 
   mutable std::mutex mutex_;
-  std::vector<Announced> announced_;  ///< cache tensors whose size was asked since the last other tensor
+  std::vector<Announced> announced_;      ///< cache tensors whose size was asked since the last other tensor
   std::atomic<bool> announcing_ = false;  ///< announced_ is not empty
   Status refusal_;
   std::vector<KvBuffer*> caches_;

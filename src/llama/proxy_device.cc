@@ -18,8 +18,8 @@ ggml_backend_dev_t DeviceAt(ggml_backend_reg_t reg, size_t) { return DeviceOf(re
 
 ggml_backend_buffer_type_t* ExtraBufferTypes(ggml_backend_dev_t device) {
   const ProxyDevice& proxy = ProxyOf(device);
-  const auto inner = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-      proxy.InnerFunction("ggml_backend_dev_get_extra_bufts"));
+  const auto inner =
+      reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(proxy.InnerFunction("ggml_backend_dev_get_extra_bufts"));
   return inner(proxy.inner());
 }
 
@@ -115,8 +115,8 @@ constexpr ggml_backend_device_i kDeviceInterface = {
 
 Result<std::unique_ptr<ProxyDevice>> ProxyDevice::Create(ggml_backend_dev_t inner, const KvSettings& settings) {
   if (ggml_backend_dev_type(inner) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-    return Status::NotSupported(StrFormat("cannot wrap device %s; only CPU devices so far",
-                                          ggml_backend_dev_name(inner)));
+    return Status::NotSupported(
+        StrFormat("cannot wrap device %s; only CPU devices so far", ggml_backend_dev_name(inner)));
   }
   return std::unique_ptr<ProxyDevice>(new ProxyDevice(inner, settings));
 }
@@ -145,8 +145,8 @@ bool ProxyDevice::BetterRepacked(const ggml_tensor& op) const {
   if (op.op != GGML_OP_MUL_MAT && op.op != GGML_OP_MUL_MAT_ID) return false;
   const ggml_tensor* weight = op.src[0];
   if (weight->buffer == nullptr || !buffer_types_.Owns(weight->buffer->buft) || weight->buffer->size != 0) return false;
-  const auto extra_types = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-      InnerFunction("ggml_backend_dev_get_extra_bufts"));
+  const auto extra_types =
+      reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(InnerFunction("ggml_backend_dev_get_extra_bufts"));
   if (extra_types == nullptr) return false;
   for (ggml_backend_buffer_type_t* type = extra_types(inner_); type != nullptr && *type != nullptr; ++type) {
     ggml_backend_buffer empty = {.iface = {}, .buft = *type, .context = nullptr, .size = 0, .usage = {}};

@@ -33,7 +33,8 @@ TEST(ProxyDevice, LooksLikeAGpuAndForwardsTheRest) {
 
 TEST(ProxyDevice, BuffersThatAreNoCacheAreTheInnerDevices) {
   const auto proxy = Proxy();
-  GgmlPtr<ggml_backend_buffer> buffer(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(proxy->device()), 4096));
+  GgmlPtr<ggml_backend_buffer> buffer(
+      ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(proxy->device()), 4096));
   EXPECT_EQ(ggml_backend_buffer_get_type(buffer.get()), ggml_backend_dev_buffer_type(Cpu()));
 }
 
@@ -95,7 +96,8 @@ TEST_F(ProxyRefusal, AttentionWithoutFlashAttention) {
   TestLayer layer(proxy_->device(), {});
   ggml_context* c = layer.NewGraph();
   std::vector<float> q(128);
-  layer.Add(ggml_mul_mat(c, ggml_view_2d(c, layer.key(), 128, 256, 256, 0), layer.Input(GGML_TYPE_F32, {128, 1}, q.data())));
+  layer.Add(
+      ggml_mul_mat(c, ggml_view_2d(c, layer.key(), 128, 256, 256, 0), layer.Input(GGML_TYPE_F32, {128, 1}, q.data())));
   EXPECT_FALSE(layer.Plan());
   EXPECT_THAT(Message(), HasSubstr("MUL_MAT on the KV cache"));
 }
@@ -127,7 +129,8 @@ TEST_F(ProxyRefusal, ACacheOnAnotherDevice) {
   EXPECT_THAT(Message(), HasSubstr("cache_k_l0 lies outside KVANT0"));
 }
 
-class ProxyRefusalByName : public ProxyRefusal, public testing::WithParamInterface<std::pair<const char*, const char*>> {};
+class ProxyRefusalByName : public ProxyRefusal,
+                           public testing::WithParamInterface<std::pair<const char*, const char*>> {};
 
 TEST_P(ProxyRefusalByName, MemoryThatIsNoPlainCache) {
   const auto [name, message] = GetParam();
@@ -140,7 +143,8 @@ TEST_P(ProxyRefusalByName, MemoryThatIsNoPlainCache) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Names, ProxyRefusalByName,
-                         testing::Values(std::pair{"cache_k_l3", "(MLA)"}, std::pair{"cache_r_l0", "'cache_r_l0', a recurrent"},
+                         testing::Values(std::pair{"cache_k_l3", "(MLA)"},
+                                         std::pair{"cache_r_l0", "'cache_r_l0', a recurrent"},
                                          std::pair{"cache_s_l0", "a recurrent or indexer state"}));
 
 }  // namespace

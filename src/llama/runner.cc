@@ -71,8 +71,8 @@ Status CheckNumbers(const RunnerOptions& options) {
 
 Status CheckModel(const RunnerOptions& options, const CacheChoice& choice, const ModelInfo& info) {
   if (options.context > info.context_train) {
-    return Status::InvalidArgument(StrFormat("context %d: the model was trained for at most %d tokens", options.context,
-                                             info.context_train));
+    return Status::InvalidArgument(
+        StrFormat("context %d: the model was trained for at most %d tokens", options.context, info.context_train));
   }
   if (choice.scheme) return CheckScheme(*choice.scheme, info.layers);
   const size_t bytes = StockBytes(choice, info.layers, static_cast<int64_t>(options.context) * options.sequences);
@@ -85,8 +85,12 @@ class LlamaRunner : public Runner {
  public:
   LlamaRunner(const RunnerOptions& options, CacheChoice choice, ModelInfo info, std::unique_ptr<ProxyDevice> device,
               Model model)
-      : options_(options), choice_(std::move(choice)), info_(std::move(info)), device_(std::move(device)),
-        model_(std::move(model)), vocab_(llama_model_get_vocab(model_.get())) {}
+      : options_(options),
+        choice_(std::move(choice)),
+        info_(std::move(info)),
+        device_(std::move(device)),
+        model_(std::move(model)),
+        vocab_(llama_model_get_vocab(model_.get())) {}
 
   Status MakeContext();
 
@@ -144,8 +148,9 @@ Status LlamaRunner::MakeContext() {
 std::vector<int> LlamaRunner::Tokenize(std::string_view text, bool add_bos) const {
   std::vector<int> tokens(text.size() + 2);
   const auto length = static_cast<int32_t>(text.size());
-  int32_t count = llama_tokenize(vocab_, text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_bos,
-                                 /*parse_special=*/true);
+  int32_t count =
+      llama_tokenize(vocab_, text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_bos,
+                     /*parse_special=*/true);
   if (count < 0) {
     tokens.resize(static_cast<size_t>(-count));
     count = llama_tokenize(vocab_, text.data(), length, tokens.data(), -count, add_bos, /*parse_special=*/true);
@@ -171,7 +176,8 @@ Result<std::string> LlamaRunner::ApplyChatTemplate(std::string_view user_message
   const std::string content(user_message);
   const llama_chat_message message = {"user", content.c_str()};
   std::string prompt(2 * content.size() + 256, '\0');
-  int32_t length = llama_chat_apply_template(text, &message, 1, true, prompt.data(), static_cast<int32_t>(prompt.size()));
+  int32_t length =
+      llama_chat_apply_template(text, &message, 1, true, prompt.data(), static_cast<int32_t>(prompt.size()));
   if (length > static_cast<int32_t>(prompt.size())) {
     prompt.resize(static_cast<size_t>(length));
     length = llama_chat_apply_template(text, &message, 1, true, prompt.data(), length);
@@ -359,8 +365,8 @@ Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions& options) {
   if (cpu == nullptr) return Status::NotFound("libllama has no CPU backend");
   std::unique_ptr<ProxyDevice> device;
   if (choice->scheme) {
-    Result<std::unique_ptr<ProxyDevice>> made = ProxyDevice::Create(
-        cpu, {.scheme = *choice->scheme, .memory_limit_bytes = options.memory_limit_bytes});
+    Result<std::unique_ptr<ProxyDevice>> made =
+        ProxyDevice::Create(cpu, {.scheme = *choice->scheme, .memory_limit_bytes = options.memory_limit_bytes});
     if (!made.ok()) return made.status();
     device = std::move(made).value();
   }

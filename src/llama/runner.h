@@ -32,8 +32,8 @@ struct ModelInfo {
 /// counts the rows in use, all under "codes", its memory_bytes the whole.
 struct CacheUse {
   Footprint footprint;
-  size_t memory_bytes = 0;     ///< held from the system for K and V
-  size_t fp16_bytes = 0;       ///< the same rows at 16 bits
+  size_t memory_bytes = 0;  ///< held from the system for K and V
+  size_t fp16_bytes = 0;    ///< the same rows at 16 bits
 };
 
 struct RunnerOptions {
@@ -41,10 +41,10 @@ struct RunnerOptions {
   /// A kvant scheme ("kv4", "k=int:4 v=int:2"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
   /// "llama:q8_0/q4_0" (K/V).
   std::string cache = "f16";
-  int context = 4096;   ///< tokens; at most ModelInfo::context_train
-  int batch = 512;      ///< tokens per chunk of prefill (n_ubatch)
+  int context = 4096;  ///< tokens; at most ModelInfo::context_train
+  int batch = 512;     ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
-  int sequences = 1;    ///< that the context has room for, `context` tokens each; the runner feeds the first
+  int sequences = 1;              ///< that the context has room for, `context` tokens each; the runner feeds the first
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
 };
 

@@ -51,13 +51,13 @@ Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers) 
     for (const Side side : {Side::kKey, Side::kValue}) {
       const CodecChoice& choice = side == Side::kKey ? scheme.key : scheme.value;
       const int dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim;
-      const bool seen = std::any_of(layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i), [&](const LayerShape& l) {
-        return dim == (side == Side::kKey ? l.k_dim : l.v_dim);
-      });
+      const bool seen =
+          std::any_of(layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i),
+                      [&](const LayerShape& l) { return dim == (side == Side::kKey ? l.k_dim : l.v_dim); });
       if (seen) continue;
-      const Result<Codec> codec = MakeCodec(choice.name, choice.options,
-                                            {.side = side, .dim = dim, .layer = static_cast<int>(i),
-                                             .num_layers = static_cast<int>(layers.size())});
+      const Result<Codec> codec = MakeCodec(
+          choice.name, choice.options,
+          {.side = side, .dim = dim, .layer = static_cast<int>(i), .num_layers = static_cast<int>(layers.size())});
       if (!codec.ok()) return codec.status();
     }
   }

@@ -19,11 +19,16 @@ using Gguf = std::unique_ptr<gguf_context, FreeGguf>;
 
 std::optional<int64_t> Scalar(const gguf_context* file, int64_t key) {
   switch (gguf_get_kv_type(file, key)) {
-    case GGUF_TYPE_UINT32: return gguf_get_val_u32(file, key);
-    case GGUF_TYPE_INT32: return gguf_get_val_i32(file, key);
-    case GGUF_TYPE_UINT64: return static_cast<int64_t>(gguf_get_val_u64(file, key));
-    case GGUF_TYPE_UINT16: return gguf_get_val_u16(file, key);
-    default: return std::nullopt;
+    case GGUF_TYPE_UINT32:
+      return gguf_get_val_u32(file, key);
+    case GGUF_TYPE_INT32:
+      return gguf_get_val_i32(file, key);
+    case GGUF_TYPE_UINT64:
+      return static_cast<int64_t>(gguf_get_val_u64(file, key));
+    case GGUF_TYPE_UINT16:
+      return gguf_get_val_u16(file, key);
+    default:
+      return std::nullopt;
   }
 }
 

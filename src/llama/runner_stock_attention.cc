@@ -21,9 +21,8 @@ struct FreeBuffer {
 class GgmlAttention final : public StockAttention {
  public:
   Status Init(const StockAttentionShape& shape) {
-    context_.reset(ggml_init({.mem_size = ggml_tensor_overhead() * 16 + ggml_graph_overhead(),
-                              .mem_buffer = nullptr,
-                              .no_alloc = true}));
+    context_.reset(ggml_init(
+        {.mem_size = ggml_tensor_overhead() * 16 + ggml_graph_overhead(), .mem_buffer = nullptr, .no_alloc = true}));
     backend_.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
     if (!backend_) return Status::NotSupported("ggml has no CPU backend here");
     const auto set_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(

@@ -78,7 +78,8 @@ class TestLayer {
 
   /// As libllama: asks what is supported, allocates, computes. False: no memory for the graph.
   bool Plan() {
-    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) ggml_backend_supports_op(backend_.get(), ggml_graph_node(graph_, i));
+    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i)
+      ggml_backend_supports_op(backend_.get(), ggml_graph_node(graph_, i));
     allocator_.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend_.get())));
     return ggml_gallocr_alloc_graph(allocator_.get(), graph_);
   }

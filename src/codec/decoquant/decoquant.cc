@@ -14,8 +14,7 @@ namespace {
 
 // ---- the map of a segment, one row at a time
 
-void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const ReflectorView&, float*),
-                   float* row) {
+void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const ReflectorView&, float*), float* row) {
   if (map.reflectors.dim == 0) return;
   for (int c = 0; c < s.shape.dim; c += map.reflectors.dim) reflect(map.reflectors, row + c);
 }
@@ -43,17 +42,12 @@ void QueryRow(const State& s, const SegmentMap& map, float* row) {
 
 // ---- single values of a block
 
-const F16* Scales(const State& s, const std::byte* block) {
-  return reinterpret_cast<const F16*>(block + s.scales_ofs);
-}
-const F16* Means(const State& s, const std::byte* block) {
-  return reinterpret_cast<const F16*>(block + s.means_ofs);
-}
+const F16* Scales(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.scales_ofs); }
+const F16* Means(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.means_ofs); }
 
 // Latent (token, channel) of a tile, in units of the token's scale.
 float TileValue(const State& s, int bits, const std::byte* packed, int t, int c) {
-  if (!s.trellis || bits > kMaxTrellisBits)
-    return CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c));
+  if (!s.trellis || bits > kMaxTrellisBits) return CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c));
   const Codebook& book = s.books->by_bits[bits];
   const int level = TrellisLevels(bits)[TrellisWindow(s.order(), bits, packed, t, c)];
   return (static_cast<float>(level) - book.center) * book.step;
@@ -108,8 +102,7 @@ Status CheckBlock(const State& s, const std::byte* block) {
 
 // ---- verbs
 
-void LatentRow(const State& s, const SegmentMap& map, const float* rows, const std::byte* block, int t,
-               float* row) {
+void LatentRow(const State& s, const SegmentMap& map, const float* rows, const std::byte* block, int t, float* row) {
   for (int c = 0; c < s.shape.dim; ++c) {
     row[c] = rows[t * s.shape.dim + c] - (s.centred ? ToFloat(Means(s, block)[c]) : 0.0f);
   }
@@ -174,9 +167,8 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
   const SegmentMap map = MapOf(s, context.basis);
   KVANT_TRY(CheckBlock(s, block));
   std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
-  ForEachLatent(s, map, block, [&](int t, int c, float value) {
-    rows[t * s.shape.dim + c] = value * ToFloat(Scales(s, block)[t]);
-  });
+  ForEachLatent(s, map, block,
+                [&](int t, int c, float value) { rows[t * s.shape.dim + c] = value * ToFloat(Scales(s, block)[t]); });
   for (int t = 0; t < kTokensPerPage; ++t) {
     float* row = rows + t * s.shape.dim;
     DecodeRow(s, map, row);
@@ -249,14 +241,12 @@ void Finish(const CodecState& state, const BlockContext& context, const float* a
 // ---- the row of the registry
 
 constexpr OptionInfo kOptions[] = {
-    {"bits", "4", "0.5..8 in steps of 0.125",
-     "average bits of a code, rounded down to what the tiles can hold"},
+    {"bits", "4", "0.5..8 in steps of 0.125", "average bits of a code, rounded down to what the tiles can hold"},
     {"gauge", "hadamard", "hadamard, sqrt, bal, klt", "how rows are decomposed (sqrt: as published)"},
     {"code", "auto", "auto, lm, uniform, absmax, trellis",
      "codebook (auto: absmax for gauge=sqrt, else lm); trellis: best quality, slower to encode"},
     {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
-    {"scale", "unbiased", "unbiased, ls",
-     "a token's scale: no shrinkage, or the least error; not for absmax codes"},
+    {"scale", "unbiased", "unbiased, ls", "a token's scale: no shrinkage, or the least error; not for absmax codes"},
     {"fit", "1024", "64..1048576", "tokens before the first basis is fitted"},
     {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all"},
 };

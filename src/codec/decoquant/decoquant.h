@@ -43,9 +43,7 @@ struct State : CodecState {
   size_t scales_ofs = 0;
   size_t codes_ofs = 0;
 
-  TileOrder order() const {
-    return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
-  }
+  TileOrder order() const { return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
   int fold() const { return gauge == Gauge::kSqrt ? kSqrtFold : shape.dim; }
   bool fitted() const { return gauge != Gauge::kHadamard; }
 };
@@ -60,9 +58,7 @@ struct SegmentMap {
   const F16* maybe_gains;    ///< [fold]; null: 1
   bool mix;                  ///< Hadamard transform of all channels at the end
 
-  float gain(int channel, int fold) const {
-    return maybe_gains ? ToFloat(maybe_gains[channel % fold]) : 1.0f;
-  }
+  float gain(int channel, int fold) const { return maybe_gains ? ToFloat(maybe_gains[channel % fold]) : 1.0f; }
 };
 
 /// Bytes of a basis: widths [num_tiles, padded to 16], gains F16 [fold], reflectors (parts/reflectors.h).

@@ -118,8 +118,7 @@ BasisLayout LayoutOfBasis(const State& state) {
 SegmentMap MapOf(const State& state, const std::byte* basis) {
   if (basis == nullptr) return {state.default_bits, {}, nullptr, state.gauge != Gauge::kSqrt};
   const BasisLayout layout = LayoutOfBasis(state);
-  return {reinterpret_cast<const uint8_t*>(basis),
-          ViewReflectors(basis + layout.reflectors_ofs, state.fold()),
+  return {reinterpret_cast<const uint8_t*>(basis), ViewReflectors(basis + layout.reflectors_ofs, state.fold()),
           reinterpret_cast<const F16*>(basis + layout.gains_ofs), state.gauge == Gauge::kBalanced};
 }
 
@@ -139,8 +138,7 @@ Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis) 
   std::memset(basis, 0, layout.bytes);
   const std::vector<float> covariance = Covariance(s, data.rows, data.tokens);
   for (const float value : covariance) {
-    if (!std::isfinite(value))
-      return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
+    if (!std::isfinite(value)) return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
   }
   std::vector<float> vectors(fold * fold);
   std::vector<float> values(fold);

@@ -87,8 +87,7 @@ void SetLayout(State* s) {
   const auto dim = static_cast<size_t>(s->shape.dim);
   if (s->centred) s->means_ofs = s->layout.Add("means", StreamKind::kMeans, dim * sizeof(F16));
   s->scales_ofs = s->layout.Add("scales", StreamKind::kScales, kTokensPerPage * sizeof(F16));
-  s->codes_ofs =
-      s->layout.Add("codes", StreamKind::kCodes, TileBytes(1) * static_cast<size_t>(s->total_bits));
+  s->codes_ofs = s->layout.Add("codes", StreamKind::kCodes, TileBytes(1) * static_cast<size_t>(s->total_bits));
   s->prepared_head_bytes = 2 * dim * sizeof(float);
   s->acc_dim = s->shape.dim * (s->centred ? 2 : 1) + 16;
 }

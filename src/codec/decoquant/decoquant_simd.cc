@@ -57,9 +57,7 @@ void QueriesToLatents(const State& s, const SegmentMap& map, float* strip) {
 
 // ---- parts of a block
 
-const uint16_t* Halves(const std::byte* block, size_t ofs) {
-  return reinterpret_cast<const uint16_t*>(block + ofs);
-}
+const uint16_t* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const uint16_t*>(block + ofs); }
 
 // The tiles of a block as the tile kernels read them. Trellis codes are expanded to levels first: those of a
 // block fit the first-level cache, and the kernels stay as they are.
@@ -129,8 +127,7 @@ void EncodeScalar(const State& s, const SegmentMap& map, const GainQuantizer& qu
   alignas(64) float strips[2 * kMaxStripDim * kStripRows];
   const int dim = s.shape.dim;
   for (int t = 0; t < kTokensPerPage; t += 2 * kStripRows) {
-    for (int i = 0; i < 2; ++i)
-      LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
+    for (int i = 0; i < 2; ++i) LoadCentred(s, rows + (t + i * kStripRows) * dim, means, strips + i * dim * kStripRows);
     ToLatents(s, map, 2, strips);
     for (int i = 0; i < 2; ++i) {
       const int first = t + i * kStripRows;
@@ -178,8 +175,7 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
 }
 
 // Unit values of the codes of a strip's rows [16, dim], times the rows' scales.
-void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, const float* scales,
-                float* strip) {
+void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, const float* scales, float* strip) {
   for (int tile = 0; tile < s.num_tiles; ++tile) {
     float values[1 << kMaxCodeWidth];
     const int count = 1 << (s.trellis ? kMaxCodeWidth : map.bits[tile]);  // trellis levels are bytes
@@ -190,8 +186,7 @@ void LoadValues(const State& s, const SegmentMap& map, const uint8_t* codes, con
       values[code] = (static_cast<float>(level) - book.center) * book.step;
     }
     for (int c = tile * kTileChannels; c < (tile + 1) * kTileChannels; ++c) {
-      for (int r = 0; r < kStripRows; ++r)
-        strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
+      for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] = values[codes[r * s.shape.dim + c]] * scales[r];
     }
   }
 }
@@ -279,8 +274,8 @@ void PrepareQuery(const CodecState& state, const BlockContext& context, const fl
   alignas(64) float steps[kMaxStripDim];
   for (int c = 0; c < s.shape.dim; ++c) steps[c] = s.books->by_bits[map.bits[c / kTileChannels]].step;
   const int planes = Planes(s, map);
-  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, planes, steps, view.operand,
-                                        view.unit, view.offset);
+  GetFixedPointKernels().quantize_query(latents, dim, heads, s.shape.dim, planes, steps, view.operand, view.unit,
+                                        view.offset);
   for (int h = 0; h < heads; ++h)
     view.offset[h] = CentreOffset(s, map, view.operand + h * planes * s.shape.dim, planes);
 }
@@ -301,10 +296,8 @@ void Score(const CodecState& state, const BlockContext& context, const std::byte
   }
   const int planes = Planes(s, map);
   alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
-  GetTileKernels().score(Tiles(s, map, block).matrix(), view.operand, heads * planes, 0, kTokensPerPage,
-                         sums);
-  fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias,
-                      scores);
+  GetTileKernels().score(Tiles(s, map, block).matrix(), view.operand, heads * planes, 0, kTokensPerPage, sums);
+  fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
 }
 
 // Accumulator: [dim] sums of levels, [0] of 16 floats the sum of the weights with scales, and [dim] of means

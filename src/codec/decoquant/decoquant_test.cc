@@ -51,9 +51,9 @@ Fitted Fit(const std::string& text, Side side, const AlignedBuffer<float>& rows,
   Fitted f{*MakeFor(text, side, dim), {}};
   f.bytes = AlignedBuffer<std::byte>(f.codec.state->basis_bytes);
   if (f.bytes.size() > 0) {
-    EXPECT_TRUE(
-        FitBasis(*f.codec.state, {.rows = rows.data(), .tokens = rows.size() / static_cast<size_t>(dim)},
-                 f.bytes.data()).ok());
+    EXPECT_TRUE(FitBasis(*f.codec.state, {.rows = rows.data(), .tokens = rows.size() / static_cast<size_t>(dim)},
+                         f.bytes.data())
+                    .ok());
     EXPECT_TRUE(CheckBasis(*f.codec.state, f.bytes.data()).ok());
   }
   return f;
@@ -78,10 +78,7 @@ TEST(DecoquantTest, HandComputedBlock) {
   // Byte k holds codes k, k + 256, ...: four tokens of channel (k / 4) % 16, four times.
   for (size_t k = 0; k < 256; ++k) {
     const size_t channel = k / 4 % 16;
-    EXPECT_EQ(block[128 + k], channel == 0   ? std::byte{0xFF}
-                              : channel == 1 ? std::byte{0x55}
-                                             : std::byte{0xAA})
-        << k;
+    EXPECT_EQ(block[128 + k], channel == 0 ? std::byte{0xFF} : channel == 1 ? std::byte{0x55} : std::byte{0xAA}) << k;
   }
 }
 
@@ -102,8 +99,7 @@ TEST(DecoquantTest, BytesOfBlockAndBasis) {
 TEST(DecoquantTest, FractionsOfABitGoToTheFirstTiles) {
   const auto codec = MakeFor("bits=2.5", Side::kValue);
   const State& s = AsState(*codec->state);
-  EXPECT_EQ(std::vector<uint8_t>(s.default_bits, s.default_bits + 8),
-            (std::vector<uint8_t>{3, 3, 3, 3, 2, 2, 2, 2}));
+  EXPECT_EQ(std::vector<uint8_t>(s.default_bits, s.default_bits + 8), (std::vector<uint8_t>{3, 3, 3, 3, 2, 2, 2, 2}));
   EXPECT_EQ(AsState(*MakeFor("bits=2.5", Side::kValue, 80)->state).total_bits, 12);  // 12.5 rounded down
   EXPECT_EQ(AsState(*MakeFor("bits=7.875", Side::kValue)->state).total_bits, 62);    // no width of 7
 }
@@ -114,10 +110,8 @@ TEST(DecoquantTest, RefusesWhatItCannotDo) {
     return codec.ok() ? std::string("accepted") : codec.status().message();
   };
   EXPECT_EQ(message("bits=9"), "codec decoquant: bits=9 is not accepted; accepted: 0.5..8 in steps of 0.125");
-  EXPECT_EQ(message("bits=4.1"),
-            "codec decoquant: bits=4.1 is not accepted; accepted: 0.5..8 in steps of 0.125");
-  EXPECT_EQ(message("gauge=svd"),
-            "codec decoquant: gauge=svd is not accepted; accepted: hadamard, sqrt, bal, klt");
+  EXPECT_EQ(message("bits=4.1"), "codec decoquant: bits=4.1 is not accepted; accepted: 0.5..8 in steps of 0.125");
+  EXPECT_EQ(message("gauge=svd"), "codec decoquant: gauge=svd is not accepted; accepted: hadamard, sqrt, bal, klt");
   EXPECT_EQ(message("gauge=sqrt,bits=2.5"),
             "codec decoquant: bits=2.5 is not accepted with absmax codes, which take 2, 3, 4, 6 or 8; "
             "accepted: 0.5..8 in "

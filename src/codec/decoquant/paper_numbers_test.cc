@@ -90,8 +90,7 @@ class Synthetic {
       float* row = rows.row(t);
       for (int c = 0; c < kDim; ++c) row[c] = 0.35f * Normal();
       for (int k = 0; k < kFactors; ++k) {
-        for (int c = 0; c < kDim; ++c)
-          row[c] += factors.row(t)[k] * directions[static_cast<size_t>(k * kDim + c)];
+        for (int c = 0; c < kDim; ++c) row[c] += factors.row(t)[k] * directions[static_cast<size_t>(k * kDim + c)];
       }
     }
     for (int c = 0; c < kDim; ++c) ScaleColumn(c, std::exp(0.35f * Normal()), &rows);
@@ -192,8 +191,7 @@ double ErrorAllHeads(const Matrix& rows, Side side, const std::string& options) 
 
 double ErrorByHead(const Matrix& rows, Side side, const std::string& options) {
   Matrix decoded(rows.width);
-  for (int h = 0; h < kHeads; ++h)
-    SetHead(RoundTrip(HeadOf(rows, h), side, options, *SimdVerbs()), h, &decoded);
+  for (int h = 0; h < kHeads; ++h) SetHead(RoundTrip(HeadOf(rows, h), side, options, *SimdVerbs()), h, &decoded);
   return RelativeError(rows, decoded);
 }
 

@@ -49,8 +49,7 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   const Result<int> axis_option = reader.GetChoice("axis", kAxes);
   if (!axis_option.ok()) return axis_option.status();
   const GroupAxis axis = Axis(*axis_option, shape.side);
-  const Result<int> group =
-      axis == GroupAxis::kChannel ? ChannelAxisGroup(reader) : TokenAxisGroup(reader, shape.dim);
+  const Result<int> group = axis == GroupAxis::kChannel ? ChannelAxisGroup(reader) : TokenAxisGroup(reader, shape.dim);
   if (!group.ok()) return group.status();
   return MakeUniformState(shape, axis, *bits, *group);
 }

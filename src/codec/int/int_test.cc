@@ -84,8 +84,7 @@ TEST(Int, RefusesWhatItCannotDo) {
   };
   EXPECT_EQ(message("bits=5", Side::kKey, 128), "codec int: bits=5 is not accepted; accepted: 2, 3, 4, 8");
   EXPECT_THAT(message("axis=row", Side::kKey, 128), HasSubstr("accepted: auto, token, channel"));
-  EXPECT_THAT(message("group=48", Side::kKey, 128),
-              HasSubstr("group=48 is not accepted; accepted: auto, 32, 64"));
+  EXPECT_THAT(message("group=48", Side::kKey, 128), HasSubstr("group=48 is not accepted; accepted: auto, 32, 64"));
   EXPECT_THAT(message("group=128", Side::kKey, 128), HasSubstr("since a page has 64 tokens"));
   EXPECT_THAT(message("group=head", Side::kKey, 128), HasSubstr("since a page has 64 tokens"));
   EXPECT_THAT(message("group=32", Side::kValue, 80), HasSubstr("since it does not divide the head size 80"));

@@ -9,8 +9,7 @@ constexpr int kGroups[] = {32, 64};
 
 constexpr OptionInfo kOptions[] = {
     {"bits", "2", "2, 4", "bits of a code"},
-    {"group", "32", "32, 64",
-     "tokens of a channel (keys) or channels of a token (values) that share a scale"},
+    {"group", "32", "32, 64", "tokens of a channel (keys) or channels of a token (values) that share a scale"},
 };
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
@@ -22,9 +21,8 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   if (!group.ok()) return group.status();
   const GroupAxis axis = shape.side == Side::kKey ? GroupAxis::kChannel : GroupAxis::kToken;
   if (!ValidGroup(axis, shape.dim, kGroups[0])) {
-    return Status::NotSupported(
-        StrFormat("codec kivi: values need a head size that is a multiple of %d, not %d; int takes any",
-                  kGroups[0], shape.dim));
+    return Status::NotSupported(StrFormat(
+        "codec kivi: values need a head size that is a multiple of %d, not %d; int takes any", kGroups[0], shape.dim));
   }
   if (!ValidGroup(axis, shape.dim, *group)) {
     return reader.Refuse("group", StrFormat("since it does not divide the head size %d", shape.dim));
@@ -47,8 +45,7 @@ constexpr Expectation kExpectations[] = {
 
 const CodecInfo kInfo = {
     .name = "kivi",
-    .summary =
-        "keys per channel, values per token, 2 or 4-bit codes between the extremes of each group of 32",
+    .summary = "keys per channel, values per token, 2 or 4-bit codes between the extremes of each group of 32",
     .paper = "Liu et al., KIVI, arXiv:2402.02750",
     .recent_tokens = kRecentTokens,
     .options = kOptions,

@@ -133,8 +133,7 @@ TEST(Kivi, ExtremesOfAGroupAreKept) {
     for (size_t c = 0; c < 64; ++c) rows[t * 64 + c] = t % 2 ? 1.0f + static_cast<float>(c) : -2.0f;
   }
   const AlignedBuffer<float> decoded = Decode(codec, Encode(codec, rows));
-  for (size_t i = 0; i < rows.size(); ++i)
-    ASSERT_NEAR(decoded[i], rows[i], std::abs(rows[i] + 2.0f) / 2048) << i;
+  for (size_t i = 0; i < rows.size(); ++i) ASSERT_NEAR(decoded[i], rows[i], std::abs(rows[i] + 2.0f) / 2048) << i;
 }
 
 TEST(Kivi, KeyGroupsDoNotMixTokens) {
@@ -149,15 +148,10 @@ TEST(Kivi, KeyGroupsDoNotMixTokens) {
 }
 
 TEST(Kivi, RefusesWhatItCannotDo) {
-  const auto status = [](std::string_view options, Side side, int dim) {
-    return Make(options, side, dim).status();
-  };
-  EXPECT_EQ(status("bits=3", Side::kKey, 128).message(),
-            "codec kivi: bits=3 is not accepted; accepted: 2, 4");
-  EXPECT_EQ(status("group=128", Side::kKey, 128).message(),
-            "codec kivi: group=128 is not accepted; accepted: 32, 64");
-  EXPECT_THAT(status("group=64", Side::kValue, 96).message(),
-              HasSubstr("since it does not divide the head size 96"));
+  const auto status = [](std::string_view options, Side side, int dim) { return Make(options, side, dim).status(); };
+  EXPECT_EQ(status("bits=3", Side::kKey, 128).message(), "codec kivi: bits=3 is not accepted; accepted: 2, 4");
+  EXPECT_EQ(status("group=128", Side::kKey, 128).message(), "codec kivi: group=128 is not accepted; accepted: 32, 64");
+  EXPECT_THAT(status("group=64", Side::kValue, 96).message(), HasSubstr("since it does not divide the head size 96"));
   EXPECT_TRUE(Make("group=64", Side::kKey, 80).ok());
   EXPECT_EQ(status("", Side::kValue, 80).code(), StatusCode::kNotSupported);
   EXPECT_THAT(status("", Side::kValue, 80).message(), HasSubstr("multiple of 32, not 80"));

@@ -73,8 +73,7 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 
 // q . row = sum of (q * scale) (code - center) + q . (min + center * scale): codes about 0 keep the rounding of an 8-bit
 // query from adding up over the channels.
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
   alignas(64) int8_t columns[kMaxHeads * kMaxQueryPlanes * kMaxGroupDim];
@@ -84,13 +83,12 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   const int center = g.center();
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     GroupOfTokens params(g, block, t);
-    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale,
-                         columns, unit, offset_sum);
+    fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale, columns,
+                         unit, offset_sum);
     for (int c = 0; c < g.dim; ++c) params.min[c] += static_cast<float>(center) * params.scale[c];
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
     GetTileKernels().score(Matrix(g, block), columns, heads * g.query_planes(), t, t + g.group, sums);
-    fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, center, nullptr, bias,
-                        scores);
+    fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, center, nullptr, bias, scores);
   }
 }
 
@@ -102,11 +100,9 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     const GroupOfTokens params(g, block, t);
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
-    const int planes =
-        GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
+    const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
-    GetTileKernels().accumulate(Matrix(g, block), columns, heads, planes, unit, partial,
-                                static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block), columns, heads, planes, unit, partial, static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,
                                        acc + h * g.dim);

@@ -103,8 +103,7 @@ void FillLevels(CodebookSet* set) {
       const float value =
           book.magnitudes[code >= 1 << (bits - 1) ? code - (1 << (bits - 1)) : (1 << (bits - 1)) - 1 - code];
       const float signed_value = code >= 1 << (bits - 1) ? value : -value;
-      set->levels.by_bits[bits][code] =
-          static_cast<uint8_t>(std::nearbyint(book.center + signed_value / book.step));
+      set->levels.by_bits[bits][code] = static_cast<uint8_t>(std::nearbyint(book.center + signed_value / book.step));
     }
   }
   set->use_levels = true;
@@ -152,9 +151,8 @@ const CodebookSet& UniformCodebooks() {
 }
 
 const CodebookSet& SymmetricCodebooks() {
-  static const CodebookSet kSet = MakeSet([](int bits) {
-    return Codebook{.bits = bits, .step = 1.0f, .center = static_cast<float>(1 << (bits - 1))};
-  });
+  static const CodebookSet kSet = MakeSet(
+      [](int bits) { return Codebook{.bits = bits, .step = 1.0f, .center = static_cast<float>(1 << (bits - 1))}; });
   return kSet;
 }
 

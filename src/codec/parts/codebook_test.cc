@@ -22,8 +22,7 @@ TEST(CodebookTest, LloydMaxMatchesTheTables) {
     double thresholds[8];
     const double distortion = SolveLloydMax(bits, magnitudes, thresholds);
     EXPECT_NEAR(distortion, kDistortion[bits - 1], 5e-3 * kDistortion[bits - 1]);
-    for (int i = 0; i < 1 << (bits - 1); ++i)
-      EXPECT_NEAR(magnitudes[i], kMagnitudes[bits - 1][i], 6e-6) << bits;
+    for (int i = 0; i < 1 << (bits - 1); ++i) EXPECT_NEAR(magnitudes[i], kMagnitudes[bits - 1][i], 6e-6) << bits;
   }
 }
 
@@ -45,8 +44,7 @@ TEST(CodebookTest, UniformStepsMatchTheTables) {
     double step;
     double distortion;
   } kTable[] = {
-      {1, 1.5958, 0.3634},  {2, 0.9957, 0.1188},   {3, 0.5860, 0.03744},
-      {4, 0.3352, 0.01154}, {6, 0.1041, 0.001040},
+      {1, 1.5958, 0.3634}, {2, 0.9957, 0.1188}, {3, 0.5860, 0.03744}, {4, 0.3352, 0.01154}, {6, 0.1041, 0.001040},
   };
   for (const auto& row : kTable) {
     const Codebook& book = UniformCodebooks().by_bits[row.bits];
@@ -89,8 +87,7 @@ TEST(CodebookTest, NearestCodeIsNearest) {
 TEST(CodebookTest, SymmetricCodesHaveAZero) {
   for (const int bits : {2, 3, 4, 8}) {
     EXPECT_EQ(CodeValue(SymmetricCodebooks(), bits, 1 << (bits - 1)), 0.0f);
-    EXPECT_EQ(CodeValue(SymmetricCodebooks(), bits, (1 << bits) - 1),
-              static_cast<float>((1 << (bits - 1)) - 1));
+    EXPECT_EQ(CodeValue(SymmetricCodebooks(), bits, (1 << bits) - 1), static_cast<float>((1 << (bits - 1)) - 1));
   }
 }
 

@@ -22,8 +22,7 @@ TEST(CovarianceTest, EqualsTheProduct) {
         const Matrix rows = Matrix::NullaryExpr(count, dim, [&] { return normal(rng); });
         Matrix c = Matrix::Zero(dim, dim);
         GetCovarianceKernels().add(rows.data(), static_cast<size_t>(count) / 2, dim, c.data());
-        GetCovarianceKernels().add(rows.row(count / 2).data(), static_cast<size_t>(count - count / 2), dim,
-                                   c.data());
+        GetCovarianceKernels().add(rows.row(count / 2).data(), static_cast<size_t>(count - count / 2), dim, c.data());
         MirrorUpper(dim, 0.5f, c.data());
         const Matrix want = 0.5f * rows.transpose() * rows;
         EXPECT_LT((c - want).norm(), 1e-5f * want.norm()) << target << " " << dim << " x " << count;

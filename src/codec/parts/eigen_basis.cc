@@ -35,8 +35,7 @@ class BitTable {
     for (size_t sum = 0; sum < columns_; ++sum) {
       for (const int bits : kCodeWidths) {
         if (sum < static_cast<size_t>(bits)) break;
-        const double cost =
-            cost_[sum - static_cast<size_t>(bits)] + variance * books.by_bits[bits].distortion;
+        const double cost = cost_[sum - static_cast<size_t>(bits)] + variance * books.by_bits[bits].distortion;
         if (cost >= next[sum]) continue;
         next[sum] = cost;
         width_[tile * columns_ + sum] = static_cast<uint8_t>(bits);

@@ -27,8 +27,7 @@ TEST(EigenBasisTest, DiagonalisesWithFallingValues) {
 
 double Cost(std::span<const double> variances, const std::vector<uint8_t>& bits) {
   double cost = 0.0;
-  for (size_t i = 0; i < variances.size(); ++i)
-    cost += variances[i] * LloydMaxCodebooks().by_bits[bits[i]].distortion;
+  for (size_t i = 0; i < variances.size(); ++i) cost += variances[i] * LloydMaxCodebooks().by_bits[bits[i]].distortion;
   return cost;
 }
 

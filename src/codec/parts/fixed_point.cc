@@ -11,8 +11,8 @@ namespace {
 constexpr int kQueryMax[3] = {0, 127, 127 * 128};
 constexpr int kWeightMax = 127 * 128 + 127;
 
-void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes,
-                   const float* channel_scale, int8_t* out, float* unit, int32_t* offset_sum) {
+void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes, const float* channel_scale,
+                   int8_t* out, float* unit, int32_t* offset_sum) {
   for (int h = 0; h < heads; ++h) {
     const float* q = queries + static_cast<size_t>(h) * stride;
     const auto value = [&](int c) { return channel_scale ? q[c] * channel_scale[c] : q[c]; };
@@ -51,8 +51,7 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
   }
 }
 
-int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                    float* sum) {
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit, float* sum) {
   const int planes = *std::max_element(weights, weights + heads * 64) < kOnePlaneWeight ? 1 : 2;
   const int step = planes == 1 ? 128 : 1;
   for (int h = 0; h < heads; ++h) {
@@ -91,8 +90,7 @@ void ToF16Bits(const float* in, int count, uint16_t* out) {
 }  // namespace
 
 const FixedPointKernels& ReferenceFixedPointKernels() {
-  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights,
-                                                 Dot,           FromF16,      ToF16Bits};
+  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights, Dot, FromF16, ToF16Bits};
   return kKernels;
 }
 

@@ -26,9 +26,9 @@ struct FixedPointKernels {
   /// Turns integer sums [heads * planes][64] into scores [heads][64] for tokens first..last-1:
   ///   scores[h][t] = (sum - level_offset * offset_sum[h]) * unit[h] * token_scale[t] + bias[h]
   /// token_scale null: 1; bias null: 0.
-  void (*finish_scores)(const int32_t* sums, int heads, int planes, int first_token, int last_token,
-                        const float* unit, const int32_t* offset_sum, int level_offset, const float* token_scale,
-                        const float* bias, float* scores);
+  void (*finish_scores)(const int32_t* sums, int heads, int planes, int first_token, int last_token, const float* unit,
+                        const int32_t* offset_sum, int level_offset, const float* token_scale, const float* bias,
+                        float* scores);
 
   /// weights [heads, 64] * token_scale [64] (null: 1) -> out [heads][2 planes][64], bytes 0..127, for
   /// TileKernels::accumulate; returns the planes that it shall use: 1 when no weight reaches kOnePlaneWeight, with lo

@@ -88,15 +88,14 @@ HWY_INLINE int32_t QuantizeColumn(const float* HWY_RESTRICT scaled, int channels
   return hn::GetLane(hn::SumOfLanes(di, sum));
 }
 
-void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes,
-                   const float* channel_scale, int8_t* out, float* unit, int32_t* offset_sum) {
+void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes, const float* channel_scale,
+                   int8_t* out, float* unit, int32_t* offset_sum) {
   KVANT_DCHECK(channels <= kMaxChannels);
   alignas(64) float max[16] = {}, units[16], inverse[16];
   alignas(64) float scaled[4 * kMaxChannels];
   for (int first = 0; first < heads; first += 4) {  // what four heads need stays in the nearest cache
     const int count = std::min(4, heads - first);
-    ScaleAndFindMax(queries + static_cast<size_t>(first) * stride, stride, count, channels, channel_scale, scaled,
-                    max);
+    ScaleAndFindMax(queries + static_cast<size_t>(first) * stride, stride, count, channels, channel_scale, scaled, max);
     UnitsOf(max, count, kQueryMax[planes], units, inverse);
     for (int h = 0; h < count; ++h) {
       int8_t* column = out + static_cast<size_t>((first + h) * planes) * static_cast<size_t>(channels);
@@ -160,8 +159,7 @@ HWY_INLINE float Largest(const float* HWY_RESTRICT values, int n) {
   return hn::GetLane(hn::MaxOfLanes(df, most));
 }
 
-int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                    float* sum) {
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit, float* sum) {
   alignas(64) float max[kMaxHeads] = {}, units[kMaxHeads], inverse[kMaxHeads];
   alignas(64) float scaled[kMaxHeads * 64];
   const int planes = Largest(weights, heads * 64) < kOnePlaneWeight ? 1 : 2;

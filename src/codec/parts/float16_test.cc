@@ -27,8 +27,7 @@ TEST_F(Float16Targets, EveryWordSurvives) {
     GetFixedPointKernels().from_f16(words.data(), 65536, values.data());
     GetFixedPointKernels().to_f16(values.data(), 65536, again.data());
     for (size_t i = 0; i < words.size(); ++i) {
-      ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(ToFloat(F16{words[i]})))
-          << target;
+      ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(ToFloat(F16{words[i]}))) << target;
       ASSERT_EQ(again[i], words[i]) << target;
     }
   }
@@ -36,8 +35,7 @@ TEST_F(Float16Targets, EveryWordSurvives) {
 
 TEST_F(Float16Targets, InfinitiesAndNaNStay) {
   AlignedBuffer<uint16_t> words(2048);  // all there are
-  for (size_t i = 0; i < words.size(); ++i)
-    words[i] = static_cast<uint16_t>(0x7C00 + (i % 1024) + (i / 1024) * 0x8000);
+  for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<uint16_t>(0x7C00 + (i % 1024) + (i / 1024) * 0x8000);
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     AlignedBuffer<float> values(words.size());
@@ -55,17 +53,16 @@ TEST_F(Float16Targets, RoundsToNearestEven) {
   std::mt19937 random(1);
   for (size_t i = 0; i < values.size(); ++i) {
     // Halfway points between neighbouring words, and anything finite.
-    values[i] = i % 2 ? 0.5f * (ToFloat(F16{static_cast<uint16_t>(i / 3)}) +
-                                ToFloat(F16{static_cast<uint16_t>(i / 3 + 1)}))
-                      : std::bit_cast<float>(static_cast<uint32_t>(random()));
+    values[i] =
+        i % 2 ? 0.5f * (ToFloat(F16{static_cast<uint16_t>(i / 3)}) + ToFloat(F16{static_cast<uint16_t>(i / 3 + 1)}))
+              : std::bit_cast<float>(static_cast<uint32_t>(random()));
     if (!std::isfinite(values[i])) values[i] = -65519.996f;
   }
   AlignedBuffer<uint16_t> words(values.size());
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     GetFixedPointKernels().to_f16(values.data(), 65536, words.data());
-    for (size_t i = 0; i < words.size(); ++i)
-      ASSERT_EQ(words[i], ToF16(values[i]).bits) << target << ' ' << values[i];
+    for (size_t i = 0; i < words.size(); ++i) ASSERT_EQ(words[i], ToF16(values[i]).bits) << target << ' ' << values[i];
   }
 }
 

@@ -12,7 +12,7 @@ namespace kvant {
 enum class ScaleRule {
   kLeastSquares,  ///< y.c / c.c: the smallest error
   kUnbiased,      ///< y.y / y.c: the row's product with itself is kept, so scores do not shrink
-  kAbsMax,  ///< max |y| / (2^(bits-1) - 1), codes by rounding; for SymmetricCodebooks, one width in all tiles
+  kAbsMax,        ///< max |y| / (2^(bits-1) - 1), codes by rounding; for SymmetricCodebooks, one width in all tiles
 };
 
 /// What to do with a row of num_tiles * 16 values. Plain references; the caller owns everything.

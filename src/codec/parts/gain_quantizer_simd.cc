@@ -82,8 +82,7 @@ struct TableCoder {
   explicit HWY_INLINE TableCoder(const Codebook& book) {
     float last = 0.0f;
     for (int i = 0; i < kHalf; ++i) {
-      const float steps =
-          0.5f * static_cast<float>(static_cast<int>(2.0f * book.magnitudes[i] / book.step + 0.5f));
+      const float steps = 0.5f * static_cast<float>(static_cast<int>(2.0f * book.magnitudes[i] / book.step + 0.5f));
       rises[i] = hn::Set(df, steps - last);
       last = steps;
       thresholds[i] = hn::Set(df, i + 1 < kHalf ? book.thresholds[i] : 0.0f);
@@ -197,8 +196,7 @@ VF QuantizeAbsMax(const Rows& rows) {
   const VF inverse = Inverse(scale);
   const VI center = hn::Set(di, 1 << (bits - 1));
   for (int tile = 0; tile < rows.q.num_tiles; ++tile) {
-    StoreTile(rows, tile,
-              [&](int c) { return hn::Add(hn::NearestInt(hn::Mul(Value(rows, c), inverse)), center); });
+    StoreTile(rows, tile, [&](int c) { return hn::Add(hn::NearestInt(hn::Mul(Value(rows, c), inverse)), center); });
   }
   return scale;
 }

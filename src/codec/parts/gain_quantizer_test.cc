@@ -71,10 +71,9 @@ TEST(GainQuantizerTest, ScaleRulesKeepTheirPromise) {
   uint8_t codes[kDim];
   float least = 0.0f;
   float unbiased = 0.0f;
-  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kUnbiased}, row.data(), codes,
-              &unbiased);
-  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kLeastSquares}, row.data(),
-              codes, &least);
+  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kUnbiased}, row.data(), codes, &unbiased);
+  QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kLeastSquares}, row.data(), codes,
+              &least);
   double energy = 0.0;
   double dot = 0.0;
   double norm = 0.0;
@@ -129,8 +128,7 @@ TEST(GainQuantizerTest, ZeroRowsGiveZeroScale) {
 TEST(GainQuantizerTest, AbsMaxUsesTheWholeRange) {
   const Bits bits(kTiles, 4);
   const std::vector<float> rows = GaussianRows(kStripRows, 1.0f);
-  const Result result =
-      ByRow({&SymmetricCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kAbsMax}, rows.data());
+  const Result result = ByRow({&SymmetricCodebooks(), bits.data(), kTiles, nullptr, ScaleRule::kAbsMax}, rows.data());
   for (int r = 0; r < kStripRows; ++r) {
     int largest = 0;
     for (int c = 0; c < kDim; ++c)

@@ -54,8 +54,7 @@ TEST(HadamardTest, IsOrthogonal) {
     HadamardRow(dim, mapped.data());
     EXPECT_NEAR(Energy(mapped) / Energy(row), 1.0, 1e-5) << dim;
     InverseHadamardRow(dim, mapped.data());
-    for (int c = 0; c < dim; ++c)
-      EXPECT_NEAR(mapped[static_cast<size_t>(c)], row[static_cast<size_t>(c)], 2e-6) << dim;
+    for (int c = 0; c < dim; ++c) EXPECT_NEAR(mapped[static_cast<size_t>(c)], row[static_cast<size_t>(c)], 2e-6) << dim;
   }
 }
 

@@ -25,8 +25,7 @@ struct ReflectorView {
 
 /// Bytes of the scales and tails together.
 constexpr size_t ReflectorBytes(int dim) {
-  return static_cast<size_t>(dim - 1) * sizeof(F16) +
-         static_cast<size_t>(dim) * static_cast<size_t>(dim - 1) / 2;
+  return static_cast<size_t>(dim - 1) * sizeof(F16) + static_cast<size_t>(dim) * static_cast<size_t>(dim - 1) / 2;
 }
 inline ReflectorView ViewReflectors(const std::byte* bytes, int dim) {
   return {dim, reinterpret_cast<const F16*>(bytes),

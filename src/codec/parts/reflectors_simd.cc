@@ -91,8 +91,7 @@ HWY_INLINE void ApplyLanes(const Block& block, int n, size_t strip_stride, float
   for (int i = 0; i < n; ++i) {
     for (int s = 0; s < kStrips; ++s) {
       const VF value = hn::LoadU(df, x + static_cast<size_t>(s) * strip_stride + i * kStripRows);
-      for (int j = 0; j < kBlock; ++j)
-        steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
+      for (int j = 0; j < kBlock; ++j) steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
     }
   }
   for (int s = 0; s < kStrips; ++s) Steps<kForward>(block, steps[s]);
@@ -113,8 +112,7 @@ void ApplyBlock(const Block& block, int dim, int num_strips, float* strips) {
   for (int lane = 0; lane < kStripRows; lane += kLanes) {
     float* x = strips + block.first * kStripRows + lane;
     int s = 0;
-    for (; s + 2 <= num_strips; s += 2)
-      ApplyLanes<kForward, 2>(block, n, stride, x + static_cast<size_t>(s) * stride);
+    for (; s + 2 <= num_strips; s += 2) ApplyLanes<kForward, 2>(block, n, stride, x + static_cast<size_t>(s) * stride);
     if (s < num_strips) ApplyLanes<kForward, 1>(block, n, stride, x + static_cast<size_t>(s) * stride);
   }
 }

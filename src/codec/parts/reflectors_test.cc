@@ -48,8 +48,7 @@ TEST(ReflectorsTest, IsOrthogonalAndNearTheMatrix) {
     const std::vector<std::byte> bytes = Quantized(q);
     Matrix stored = Matrix::Identity(dim, dim);  // row j becomes column j of Q
     for (int j = 0; j < dim; ++j) ReflectRowBack(ViewReflectors(bytes.data(), dim), stored.row(j).data());
-    EXPECT_LT((stored * stored.transpose() - Matrix::Identity(dim, dim)).norm(),
-              1e-5f * static_cast<float>(dim));
+    EXPECT_LT((stored * stored.transpose() - Matrix::Identity(dim, dim)).norm(), 1e-5f * static_cast<float>(dim));
     Matrix turned = stored * q;  // the identity, up to signs and rounding
     for (int j = 0; j < dim; ++j) turned.row(j) *= turned(j, j) < 0.0f ? -1.0f : 1.0f;
     const float error = (turned - Matrix::Identity(dim, dim)).norm() / std::sqrt(static_cast<float>(dim));
@@ -85,14 +84,12 @@ Matrix Kernel(const ReflectorView& q, bool forward, const Matrix& rows) {
   const auto dim = static_cast<size_t>(q.dim);
   AlignedBuffer<float> strips(kStrips * kStripRows * dim);
   for (size_t s = 0; s < kStrips; ++s) {
-    LoadStrip(rows.data() + s * kStripRows * dim, dim, kStripRows, q.dim,
-              strips.data() + s * kStripRows * dim);
+    LoadStrip(rows.data() + s * kStripRows * dim, dim, kStripRows, q.dim, strips.data() + s * kStripRows * dim);
   }
   (forward ? GetReflectorKernels().forward : GetReflectorKernels().back)(q, kStrips, strips.data());
   Matrix out(rows.rows(), rows.cols());
   for (size_t s = 0; s < kStrips; ++s) {
-    StoreStrip(strips.data() + s * kStripRows * dim, kStripRows, q.dim, dim,
-               out.data() + s * kStripRows * dim);
+    StoreStrip(strips.data() + s * kStripRows * dim, kStripRows, q.dim, dim, out.data() + s * kStripRows * dim);
   }
   return out;
 }

@@ -91,10 +91,7 @@ Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind) {
   for (int first = 0; kind == SketchKind::kOrthogonal && first < rows; first += dim) {
     Orthogonalise(values.data() + first * dim, std::min(dim, rows - first), dim);
   }
-  Sketch s{.dim = dim,
-           .rows = rows,
-           .by_row = AlignedBuffer<float>(count),
-           .by_channel = AlignedBuffer<float>(count)};
+  Sketch s{.dim = dim, .rows = rows, .by_row = AlignedBuffer<float>(count), .by_channel = AlignedBuffer<float>(count)};
   for (size_t i = 0; i < count; ++i) {
     const size_t r = i / static_cast<size_t>(dim);
     const size_t c = i % static_cast<size_t>(dim);
@@ -105,8 +102,7 @@ Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind) {
 
 std::shared_ptr<const Sketch> SharedSketch(int dim, int rows) {
   static std::mutex mutex;
-  static auto& made =
-      *new std::map<std::pair<int, int>, std::weak_ptr<const Sketch>>;  // lives as long as the program
+  static auto& made = *new std::map<std::pair<int, int>, std::weak_ptr<const Sketch>>;  // lives as long as the program
   const std::lock_guard<std::mutex> lock(mutex);
   std::weak_ptr<const Sketch>& slot = made[{dim, rows}];
   std::shared_ptr<const Sketch> sketch = slot.lock();

@@ -22,9 +22,7 @@ struct Sketch {
   AlignedBuffer<float> by_row;      ///< [rows, dim]
   AlignedBuffer<float> by_channel;  ///< [dim, rows]
 
-  const float* channel(int c) const {
-    return by_channel.data() + static_cast<size_t>(c) * static_cast<size_t>(rows);
-  }
+  const float* channel(int c) const { return by_channel.data() + static_cast<size_t>(c) * static_cast<size_t>(rows); }
   const float* row(int r) const { return by_row.data() + static_cast<size_t>(r) * static_cast<size_t>(dim); }
 };
 

@@ -33,8 +33,7 @@ void ProductTile(const ListProduct& p, int row, int column, float* out, size_t o
     for (size_t r = 0; r < kRows; ++r) {
       const V factor = hn::Set(d, rows[r * p.row_stride + p.list[i]]);
 #pragma GCC unroll 4
-      for (size_t v = 0; v < kVecs; ++v)
-        sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
+      for (size_t v = 0; v < kVecs; ++v) sums[r][v] = hn::MulAdd(factor, hn::LoadU(d, entry + v * lanes), sums[r][v]);
     }
   }
 #pragma GCC unroll 4

@@ -23,8 +23,7 @@ double RowProduct(const Sketch& s, int a, int b) {
 TEST(Sketch, RowsOfAChunkAreOrthogonal) {
   const Sketch s = MakeSketch(48, 48 + 16, kSketchSeed);  // a whole chunk and a shorter one
   for (int a = 0; a < s.rows; ++a) {
-    for (int b = a / 48 * 48; b <= a; ++b)
-      EXPECT_NEAR(RowProduct(s, a, b), a == b ? 48.0 : 0.0, 1e-4) << a << " " << b;
+    for (int b = a / 48 * 48; b <= a; ++b) EXPECT_NEAR(RowProduct(s, a, b), a == b ? 48.0 : 0.0, 1e-4) << a << " " << b;
   }
 }
 
@@ -93,8 +92,8 @@ TEST_P(SketchKernelsTest, ListProductAddsListedProducts) {
   for (int columns : {16, 32, 48, 96}) {
     for (int list_size : {0, 1, 5}) {
       std::vector<float> out(7 * 112, 0.5f);
-      GetSketchKernels().list_product({rows.data(), 20, 7, list, list_size, table.data(), 100, columns},
-                                      out.data(), 112);
+      GetSketchKernels().list_product({rows.data(), 20, 7, list, list_size, table.data(), 100, columns}, out.data(),
+                                      112);
       for (size_t r = 0; r < 7; ++r) {
         for (size_t j = 0; j < 112; ++j) {
           float expected = 0.5f;

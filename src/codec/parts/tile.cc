@@ -32,7 +32,8 @@ void PackTile(TileOrder order, int bits, const uint8_t* codes, size_t stride, st
   if (bits == 0) return;
   uint8_t ordered[kTileCodes];
   for (int t = 0; t < 64; ++t) {
-    for (int c = 0; c < kTileChannels; ++c) ordered[TileIndex(order, t, c)] = codes[static_cast<size_t>(t) * stride + c];
+    for (int c = 0; c < kTileChannels; ++c)
+      ordered[TileIndex(order, t, c)] = codes[static_cast<size_t>(t) * stride + c];
   }
   const int w0 = TilePlane0Bits(bits);
   PackPlane(ordered, 0, w0, packed);
@@ -46,7 +47,8 @@ void UnpackTile(TileOrder order, int bits, const std::byte* packed, uint8_t* cod
   if (bits > 0) UnpackPlane(packed, 0, w0, ordered);
   if (w0 < bits) UnpackPlane(packed + TileBytes(w0), w0, bits - w0, ordered);
   for (int t = 0; t < 64; ++t) {
-    for (int c = 0; c < kTileChannels; ++c) codes[static_cast<size_t>(t) * stride + c] = ordered[TileIndex(order, t, c)];
+    for (int c = 0; c < kTileChannels; ++c)
+      codes[static_cast<size_t>(t) * stride + c] = ordered[TileIndex(order, t, c)];
   }
 }
 

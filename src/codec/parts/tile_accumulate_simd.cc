@@ -105,9 +105,9 @@ void AccumulateBits(const AccumulateArgs& args, const std::byte* packed, int num
 }
 
 using AccumulateFunction = void (*)(const AccumulateArgs&, const std::byte*, int, int, int);
-constexpr AccumulateFunction kAccumulate[9] = {
-    nullptr, AccumulateBits<1>, AccumulateBits<2>, AccumulateBits<3>, AccumulateBits<4>,
-    nullptr, AccumulateBits<6>, nullptr,           AccumulateBits<8>};
+constexpr AccumulateFunction kAccumulate[9] = {nullptr,           AccumulateBits<1>, AccumulateBits<2>,
+                                               AccumulateBits<3>, AccumulateBits<4>, nullptr,
+                                               AccumulateBits<6>, nullptr,           AccumulateBits<8>};
 
 void Accumulate(const TileMatrix& m, const int8_t* w, int heads, int planes, const float* scale, float* acc,
                 size_t acc_stride) {

@@ -61,8 +61,7 @@ void Pack(TileOrder order, const uint8_t* bits, int num_tiles, const uint8_t* co
 
 void Unpack(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, uint8_t* codes) {
   for (int tile = 0; tile < num_tiles; packed += TileBytes(bits[tile]), ++tile) {
-    UnpackTile(order, bits[tile], packed, codes + tile * kTileChannels,
-               static_cast<size_t>(num_tiles) * kTileChannels);
+    UnpackTile(order, bits[tile], packed, codes + tile * kTileChannels, static_cast<size_t>(num_tiles) * kTileChannels);
   }
 }
 

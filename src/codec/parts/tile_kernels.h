@@ -20,7 +20,7 @@ struct TileLevels {
 /// Consecutive tiles of one block.
 struct TileMatrix {
   const std::byte* packed;
-  const uint8_t* bits;       ///< [num_tiles], each ValidTileBits
+  const uint8_t* bits;  ///< [num_tiles], each ValidTileBits
   int num_tiles;
   const TileLevels* levels;  ///< null: level = code
 };

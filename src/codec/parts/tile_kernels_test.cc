@@ -74,7 +74,8 @@ TEST_P(TileKernelsTest, ScoreIsExact) {
     for (const int columns : {1, 2, 3, 4, 5, 8, 16, 32}) {
       AlignedBuffer<int8_t> q(static_cast<size_t>(columns) * bits.size() * kTileChannels);
       for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int8_t>(static_cast<int>(rng() % 255) - 127);
-      for (const TileLevels* levels : {static_cast<const TileLevels*>(nullptr), static_cast<const TileLevels*>(&levels_)}) {
+      for (const TileLevels* levels :
+           {static_cast<const TileLevels*>(nullptr), static_cast<const TileLevels*>(&levels_)}) {
         const TileMatrix m = {c.packed.data(), bits.data(), c.num_tiles(), levels};
         for (const auto& [first, last] : {std::pair{0, 64}, {0, 32}, {32, 64}}) {
           AlignedBuffer<int32_t> want(static_cast<size_t>(columns) * 64), got(static_cast<size_t>(columns) * 64);
@@ -98,7 +99,8 @@ TEST_P(TileKernelsTest, AccumulateMatches) {
         for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(rng() % 128);
         std::vector<float> scale(static_cast<size_t>(heads));
         for (float& s : scale) s = static_cast<float>(rng() % 1000) * 1e-6f;
-        for (const TileLevels* levels : {static_cast<const TileLevels*>(nullptr), static_cast<const TileLevels*>(&levels_)}) {
+        for (const TileLevels* levels :
+             {static_cast<const TileLevels*>(nullptr), static_cast<const TileLevels*>(&levels_)}) {
           const TileMatrix m = {c.packed.data(), bits.data(), c.num_tiles(), levels};
           AlignedBuffer<float> want(static_cast<size_t>(heads) * dim), got(static_cast<size_t>(heads) * dim);
           ReferenceTileKernels().accumulate(m, w.data(), heads, planes, scale.data(), want.data(), dim);

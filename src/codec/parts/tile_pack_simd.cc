@@ -22,7 +22,8 @@ HWY_INLINE void PackPlane(const uint8_t* HWY_RESTRICT ordered, uint8_t* HWY_REST
   for (int k = 0; k < kBytes; k += kLanes8) {
     V8 bytes = hn::Zero(d8);
     for (int f = 8 / kWidth - 1; f >= 0; --f) {
-      const V8 codes = hn::BitCast(d8, hn::ShiftRight<kShift>(hn::BitCast(d16, hn::LoadU(d8, ordered + f * kBytes + k))));
+      const V8 codes =
+          hn::BitCast(d8, hn::ShiftRight<kShift>(hn::BitCast(d16, hn::LoadU(d8, ordered + f * kBytes + k))));
       if constexpr (kWidth < 8) bytes = hn::BitCast(d8, hn::ShiftLeft<kWidth % 8>(hn::BitCast(d16, bytes)));
       bytes = hn::Or(bytes, hn::And(codes, mask));
     }

@@ -98,8 +98,8 @@ void ScoreBits(const ScoreArgs& args, const std::byte* packed, int columns, int 
 }
 
 using ScoreFunction = void (*)(const ScoreArgs&, const std::byte*, int, int, int);
-constexpr ScoreFunction kScore[9] = {nullptr,      ScoreBits<1>, ScoreBits<2>, ScoreBits<3>, ScoreBits<4>,
-                                     nullptr,      ScoreBits<6>, nullptr,      ScoreBits<8>};
+constexpr ScoreFunction kScore[9] = {nullptr, ScoreBits<1>, ScoreBits<2>, ScoreBits<3>, ScoreBits<4>,
+                                     nullptr, ScoreBits<6>, nullptr,      ScoreBits<8>};
 
 void Score(const TileMatrix& m, const int8_t* q, int columns, int first_token, int last_token, int32_t* sums) {
   for (int col = 0; col < columns; ++col) {

@@ -103,8 +103,7 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 }
 
 // q . row = sum over groups of scale * (sum of q (code - center)) + (min + center * scale) * (sum of q)
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
   const PreparedConst p(g, heads, prepared);
   alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
@@ -115,11 +114,10 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
     GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * g.query_planes() * g.group,
                            heads * g.query_planes(), 0, kTokensPerPage, sums);
     GetFixedPointKernels().finish_scores(sums, heads, g.query_planes(), 0, kTokensPerPage, p.unit + i * heads,
-                                         p.offset_sum + i * heads, g.center(), params.scale, nullptr,
-                                         part);
+                                         p.offset_sum + i * heads, g.center(), params.scale, nullptr, part);
     for (int h = 0; h < heads; ++h) {
-      GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h],
-                                     kTokensPerPage, scores + h * kTokensPerPage);
+      GetUniformKernels().add_scaled(part + h * kTokensPerPage, params.min, p.query_sum[i * heads + h], kTokensPerPage,
+                                     scores + h * kTokensPerPage);
     }
   }
 }
@@ -135,8 +133,7 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     params.CenterMins(g.center());
     float* out = acc + i * g.group;
     const int planes = fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
-    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, planes, unit, out,
-                                static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, planes, unit, out, static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage) -
                              static_cast<float>(g.center()) * quantized_sum[h];

@@ -21,8 +21,7 @@ size_t PreparedHeadBytes(const UniformGroups& g);
 /// queries [heads, dim] -> prepared [heads * PreparedHeadBytes].
 void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::byte* prepared);
 /// prepared -> scores [heads, 64].
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores);
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores);
 
 /// weights [heads, 64] -> adds to acc [heads, dim].
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc);

@@ -13,22 +13,18 @@ constexpr float kSmallestGain = 1e-30f;
 // Trained by alternating the encoder below and centroid updates on N(0,1), from Gaussian quantiles in random
 // order (16 orders, the best kept), then rounded to 1/127 of the largest.
 constexpr uint8_t kLevels[kMaxTrellisBits][kTrellisWindows] = {
-    {154, 255, 158, 58,  163, 84,  90,  178, 38,  136, 211, 111, 126, 26,  104, 186,
-     222, 80,  151, 158, 114, 171, 211, 72,  42,  138, 104, 177, 182, 87,  136, 245,
-     85,  136, 77,  173, 4,   199, 146, 93,  130, 156, 48,  238, 190, 111, 192, 82,
-     93,  202, 79,  114, 119, 100, 11,  164, 155, 32,  154, 75,  81,  179, 59,  146},
-    {173, 110, 76,  142, 151, 230, 126, 93,  168, 104, 153, 46,  129, 197, 34,  88,
-     136, 223, 168, 104, 61,  146, 98,  187, 47,  182, 139, 102, 200, 153, 89,  128,
-     91,  59,  133, 180, 120, 119, 170, 72,  112, 25,  71,  144, 81,  119, 164, 254,
-     110, 154, 212, 56,  187, 77,  1,   134, 214, 139, 103, 174, 149, 71,  117, 186},
-    {107, 133, 120, 78,  155, 95,  187, 57,  194, 153, 70,  42,  134, 117, 99,  171,
-     70,  197, 135, 105, 86,  230, 49,  23,  138, 97,  85,  174, 110, 145, 123, 156,
-     1,   61,  103, 119, 176, 157, 218, 139, 120, 177, 37,  131, 210, 171, 146, 91,
-     94,  81,  184, 146, 255, 63,  163, 114, 163, 110, 153, 209, 188, 135, 78,  125},
-    {94, 137, 130, 73,  151, 103, 182, 60,  197, 164, 83,  38,  141, 124, 115, 162,
-     76, 193, 137, 106, 100, 219, 54,  24,  131, 118, 92,  175, 111, 145, 123, 155,
-     1,  64,  100, 112, 162, 154, 233, 128, 121, 183, 71,  136, 210, 170, 145, 87,
-     88, 79,  158, 143, 255, 47,  168, 97,  175, 112, 149, 203, 187, 131, 107, 121},
+    {154, 255, 158, 58,  163, 84,  90,  178, 38,  136, 211, 111, 126, 26,  104, 186, 222, 80,  151, 158, 114, 171,
+     211, 72,  42,  138, 104, 177, 182, 87,  136, 245, 85,  136, 77,  173, 4,   199, 146, 93,  130, 156, 48,  238,
+     190, 111, 192, 82,  93,  202, 79,  114, 119, 100, 11,  164, 155, 32,  154, 75,  81,  179, 59,  146},
+    {173, 110, 76,  142, 151, 230, 126, 93,  168, 104, 153, 46,  129, 197, 34,  88,  136, 223, 168, 104, 61, 146,
+     98,  187, 47,  182, 139, 102, 200, 153, 89,  128, 91,  59,  133, 180, 120, 119, 170, 72,  112, 25,  71, 144,
+     81,  119, 164, 254, 110, 154, 212, 56,  187, 77,  1,   134, 214, 139, 103, 174, 149, 71,  117, 186},
+    {107, 133, 120, 78, 155, 95,  187, 57,  194, 153, 70,  42,  134, 117, 99,  171, 70,  197, 135, 105, 86, 230,
+     49,  23,  138, 97, 85,  174, 110, 145, 123, 156, 1,   61,  103, 119, 176, 157, 218, 139, 120, 177, 37, 131,
+     210, 171, 146, 91, 94,  81,  184, 146, 255, 63,  163, 114, 163, 110, 153, 209, 188, 135, 78,  125},
+    {94,  137, 130, 73,  151, 103, 182, 60,  197, 164, 83,  38, 141, 124, 115, 162, 76,  193, 137, 106, 100, 219,
+     54,  24,  131, 118, 92,  175, 111, 145, 123, 155, 1,   64, 100, 112, 162, 154, 233, 128, 121, 183, 71,  136,
+     210, 170, 145, 87,  88,  79,  158, 143, 255, 47,  168, 97, 175, 112, 149, 203, 187, 131, 107, 121},
 };
 constexpr float kSteps[kMaxTrellisBits] = {0.014943163f, 0.020163529f, 0.022746632f, 0.024546445f};
 constexpr double kDistortion[kMaxTrellisBits] = {0.2958, 0.08248, 0.02386, 0.006823};
@@ -55,8 +51,7 @@ struct Trellis {
 // Cheapest windows for tokens first, first + 1, ... (64 of them, circular). start < 0: any state at both
 // ends; else the path begins and ends in state `start`. Ties go to the window with the smaller oldest symbol,
 // and the lower end state.
-void BestPath(const Trellis& trellis, const int16_t* ticks, size_t stride, int first, int start,
-              int* windows) {
+void BestPath(const Trellis& trellis, const int16_t* ticks, size_t stride, int first, int start, int* windows) {
   constexpr int kFar = 1 << 25;  // more than any detour costs, and its multiples still fit
   int cost[kTrellisWindows / 2];
   uint8_t from[kTokens][kTrellisWindows / 2];
@@ -129,8 +124,7 @@ void CodeChannel(const GainQuantizer& q, int c, const int16_t* ticks, uint8_t* c
     } else {
       level = codes[at] = static_cast<uint8_t>(ScalarCode(bits, ticks[at]));
     }
-    const float value =
-        static_cast<float>(ticks[at]) * (book.step / static_cast<float>(TrellisTicksPerStep(bits)));
+    const float value = static_cast<float>(ticks[at]) * (book.step / static_cast<float>(TrellisTicksPerStep(bits)));
     AddValue(weight, value, (static_cast<float>(level) - book.center) * book.step, sums + t);
   }
 }
@@ -138,9 +132,8 @@ void CodeChannel(const GainQuantizer& q, int c, const int16_t* ticks, uint8_t* c
 void ExpandTile(TileOrder order, int bits, const std::byte* packed, std::byte* levels) {
   for (int t = 0; t < kTokens; ++t) {
     for (int c = 0; c < kTileChannels; ++c) {
-      const int level = bits <= kMaxTrellisBits
-                            ? TrellisLevels(bits)[TrellisWindow(order, bits, packed, t, c)]
-                            : TileCode(order, bits, packed, t, c);
+      const int level = bits <= kMaxTrellisBits ? TrellisLevels(bits)[TrellisWindow(order, bits, packed, t, c)]
+                                                : TileCode(order, bits, packed, t, c);
       levels[TileIndex(order, t, c)] = static_cast<std::byte>(level);
     }
   }
@@ -179,19 +172,16 @@ void TrellisTicks(const GainQuantizer& q, const float* row, int16_t* ticks, floa
   }
 }
 
-void TrellisCodes(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes,
-                  float* scales) {
+void TrellisCodes(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes, float* scales) {
   Sums sums[kTokens];
   for (int c = 0; c < q.num_tiles * kTileChannels; ++c) CodeChannel(q, c, ticks, codes, sums);
   for (int t = 0; t < kTokens; ++t) {
-    const float ratio =
-        q.rule == ScaleRule::kUnbiased ? sums[t].energy / sums[t].dot : sums[t].dot / sums[t].norm;
+    const float ratio = q.rule == ScaleRule::kUnbiased ? sums[t].energy / sums[t].dot : sums[t].dot / sums[t].norm;
     scales[t] = sums[t].dot > 0.0f ? gains[t] * ratio : 0.0f;
   }
 }
 
-void TrellisExpand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed,
-                   std::byte* levels) {
+void TrellisExpand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, std::byte* levels) {
   for (int tile = 0; tile < num_tiles; packed += TileBytes(bits[tile]), ++tile) {
     if (bits[tile] == 0) continue;
     ExpandTile(order, bits[tile], packed, levels);

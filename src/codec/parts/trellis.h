@@ -51,24 +51,20 @@ void TrellisTicks(const GainQuantizer& q, const float* row, int16_t* ticks, floa
 
 /// Then ticks [64][num_tiles * 16] become codes [64][num_tiles * 16] and scales [64] (not rounded). All of
 /// it but the scales is integer arithmetic.
-void TrellisCodes(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes,
-                  float* scales);
+void TrellisCodes(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes, float* scales);
 
 /// Packed tiles -> tiles of 8 bits that the tile kernels read, one after the other: [present tiles][1024]
 /// levels in the order of the codes. Absent tiles stay absent; tiles wider than 4 bits get their codes as
 /// levels.
-void TrellisExpand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed,
-                   std::byte* levels);
+void TrellisExpand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, std::byte* levels);
 
 struct TrellisKernels {
   /// TrellisTicks for the 16 rows of a strip: ticks [16][num_tiles * 16], gains [16].
   void (*ticks)(const GainQuantizer& q, const float* strip, int16_t* ticks, float* gains);
   /// TrellisCodes; the same codes to the bit.
-  void (*codes)(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes,
-                float* scales);
+  void (*codes)(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes, float* scales);
   /// TrellisExpand.
-  void (*expand)(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed,
-                 std::byte* levels);
+  void (*expand)(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, std::byte* levels);
 };
 
 const TrellisKernels& GetTrellisKernels();

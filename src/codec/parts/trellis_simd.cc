@@ -85,8 +85,7 @@ void Ticks(const GainQuantizer& q, const float* strip, int16_t* ticks, float* ga
   const size_t stride = static_cast<size_t>(q.num_tiles) * kTileChannels;
   for (int lane = 0; lane < kStripRows; lane += kLanes) {
     const VF gain = Gain(q, strip + lane);
-    const VF inverse =
-        hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, 1e-30f)), hn::Div(hn::Set(df, 1.0f), gain));
+    const VF inverse = hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, 1e-30f)), hn::Div(hn::Set(df, 1.0f), gain));
     TickRows(q, strip + lane, inverse, ticks + static_cast<size_t>(lane) * stride);
     hn::StoreU(gain, df, gains + lane);
   }
@@ -153,8 +152,7 @@ HWY_INLINE VI CheapestState(const VI (&cost)[kTrellisWindows >> kBits]) {
 
 // Walks back from the last state; writes windows, and returns the state after token `seam`.
 template <int kBits>
-HWY_INLINE VI TraceBack(const Channels& channels, const uint32_t* HWY_RESTRICT words, int first, VI last,
-                        int seam) {
+HWY_INLINE VI TraceBack(const Channels& channels, const uint32_t* HWY_RESTRICT words, int first, VI last, int seam) {
   constexpr int kStates = kTrellisWindows >> kBits;
   const hn::Rebind<uint8_t, DI> d8;
   VI state = last;
@@ -164,8 +162,7 @@ HWY_INLINE VI TraceBack(const Channels& channels, const uint32_t* HWY_RESTRICT w
     if (token == seam) at_seam = state;
     const VU shifted = hn::BitCast(du, hn::ShiftLeft < kBits == 4 ? 2 : kBits == 2 ? 1 : 0 > (state));
     const VU amount = kBits == 3 ? hn::BitCast(du, hn::Add(state, hn::ShiftLeft<1>(state))) : shifted;
-    const VU symbol =
-        hn::And(hn::Shr(hn::LoadU(du, words + i * kLanes), amount), hn::Set(du, (1u << kBits) - 1));
+    const VU symbol = hn::And(hn::Shr(hn::LoadU(du, words + i * kLanes), amount), hn::Set(du, (1u << kBits) - 1));
     const VI window = hn::Add(hn::Mul(hn::BitCast(di, symbol), hn::Set(di, kStates)), state);
     hn::StoreU(hn::DemoteTo(d8, window), d8, channels.windows + token * kTileChannels);
     state = hn::ShiftRight<kBits>(window);
@@ -178,8 +175,7 @@ void CircularPaths(const Channels& channels) {
   constexpr int kStates = kTrellisWindows >> kBits;
   alignas(64) uint32_t words[kTokens * kLanes];
   int32_t levels[kTrellisWindows];
-  for (int w = 0; w < kTrellisWindows; ++w)
-    levels[w] = TrellisTicksPerStep(kBits) * (TrellisLevels(kBits)[w] - 128);
+  for (int w = 0; w < kTrellisWindows; ++w) levels[w] = TrellisTicksPerStep(kBits) * (TrellisLevels(kBits)[w] - 128);
   VI cost[kStates];
   const auto sweep = [&](int first) HWY_ATTR {
     for (int i = 0; i < kTokens; ++i) {
@@ -225,8 +221,7 @@ struct TileResult {
 
 void CodeTrellisTile(int bits, const int16_t* ticks, size_t stride, TileResult* out) {
   uint8_t windows[kTileCodes];
-  for (int lane = 0; lane < kTileChannels; lane += kLanes)
-    PathsOfWidth(bits, {ticks + lane, stride, windows + lane});
+  for (int lane = 0; lane < kTileChannels; lane += kLanes) PathsOfWidth(bits, {ticks + lane, stride, windows + lane});
   const uint8_t* levels = TrellisLevels(bits);
   for (int i = 0; i < kTileCodes; ++i) {
     out->codes[i] = static_cast<uint8_t>(windows[i] & ((1 << bits) - 1));
@@ -237,17 +232,14 @@ void CodeTrellisTile(int bits, const int16_t* ticks, size_t stride, TileResult* 
 void CodeScalarTile(int bits, const int16_t* ticks, size_t stride, TileResult* out) {
   const int half = 1 << (bits - 1);
   for (int i = 0; i < kTileCodes; ++i) {
-    const int tick =
-        ticks[static_cast<size_t>(i / kTileChannels) * stride + static_cast<size_t>(i % kTileChannels)];
+    const int tick = ticks[static_cast<size_t>(i / kTileChannels) * stride + static_cast<size_t>(i % kTileChannels)];
     const int code = (tick >> 6) + half;
-    out->codes[i] = out->levels[i] = static_cast<uint8_t>(code < 0              ? 0
-                                                          : code > 2 * half - 1 ? 2 * half - 1
-                                                                                : code);
+    out->codes[i] = out->levels[i] = static_cast<uint8_t>(code < 0 ? 0 : code > 2 * half - 1 ? 2 * half - 1 : code);
   }
 }
 
-void AddSums(const Codebook& book, const float* weights, const int16_t* ticks, size_t stride,
-             const TileResult& tile, ScaleSums* sums) {
+void AddSums(const Codebook& book, const float* weights, const int16_t* ticks, size_t stride, const TileResult& tile,
+             ScaleSums* sums) {
   const hn::Rebind<int16_t, DI> d16;
   const hn::Rebind<uint8_t, DI> d8;
   const VF tick_size = hn::Set(df, book.step / static_cast<float>(TrellisTicksPerStep(book.bits)));
@@ -273,8 +265,7 @@ void AddSums(const Codebook& book, const float* weights, const int16_t* ticks, s
   }
 }
 
-void CodesOf(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes,
-             float* scales) {
+void CodesOf(const GainQuantizer& q, const int16_t* ticks, const float* gains, uint8_t* codes, float* scales) {
   const size_t stride = static_cast<size_t>(q.num_tiles) * kTileChannels;
   ScaleSums sums;
   TileResult result;
@@ -305,8 +296,7 @@ template <int kBits, int kCircle, int kBefore, int kIndex = 0>
 HWY_INLINE void UnpackCodes(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT out) {
   if constexpr (kIndex < kTileCodes) {
     uint8_t* at = out + kIndex / kCircle * (kBefore + kCircle) + kBefore + kIndex % kCircle;
-    for (int extra = 0; extra < 128; extra += kLanes8)
-      hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, at + extra);
+    for (int extra = 0; extra < 128; extra += kLanes8) hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, at + extra);
     UnpackCodes<kBits, kCircle, kBefore, kIndex + 128>(tile, out);
   }
 }
@@ -350,8 +340,7 @@ HWY_INLINE V8 Earlier(const uint8_t* HWY_RESTRICT codes) {
     const hn::Repartition<uint32_t, D8> d32u;
     const auto newer = hn::BitCast(d32u, hn::LoadU(d8, codes - 64 * (kBack / 4)));
     const auto older = hn::BitCast(d32u, hn::LoadU(d8, codes - 64 * (kBack / 4 + 1)));
-    return hn::BitCast(
-        d8, hn::Or(hn::ShiftLeft<8 * (kBack % 4)>(newer), hn::ShiftRight<32 - 8 * (kBack % 4)>(older)));
+    return hn::BitCast(d8, hn::Or(hn::ShiftLeft<8 * (kBack % 4)>(newer), hn::ShiftRight<32 - 8 * (kBack % 4)>(older)));
   }
 }
 
@@ -359,8 +348,7 @@ HWY_INLINE V8 Earlier(const uint8_t* HWY_RESTRICT codes) {
 template <TileOrder kOrder, int kBits, int kBack = 0>
 HWY_INLINE V8 Window(const uint8_t* HWY_RESTRICT codes) {
   const hn::Repartition<uint16_t, D8> d16;
-  const V8 symbol =
-      hn::BitCast(d8, hn::ShiftLeft<kBits * kBack>(hn::BitCast(d16, Earlier<kOrder, kBack>(codes))));
+  const V8 symbol = hn::BitCast(d8, hn::ShiftLeft<kBits * kBack>(hn::BitCast(d16, Earlier<kOrder, kBack>(codes))));
   if constexpr (kBits * (kBack + 1) >= 6) {
     return hn::And(symbol, hn::Set(d8, uint8_t{63}));
   } else {
@@ -406,8 +394,8 @@ void ExpandTile(int bits, const uint8_t* tile, uint8_t* levels) {
 }
 
 void Expand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, std::byte* levels) {
-  const auto expand = order == TileOrder::kTokenLane ? ExpandTile<TileOrder::kTokenLane>
-                                                     : ExpandTile<TileOrder::kChannelLane>;
+  const auto expand =
+      order == TileOrder::kTokenLane ? ExpandTile<TileOrder::kTokenLane> : ExpandTile<TileOrder::kChannelLane>;
   for (int tile = 0; tile < num_tiles; packed += TileBytes(bits[tile]), ++tile) {
     if (bits[tile] == 0) continue;
     expand(bits[tile], reinterpret_cast<const uint8_t*>(packed), reinterpret_cast<uint8_t*>(levels));

@@ -78,8 +78,7 @@ TEST(TrellisTest, ReachesItsDistortion) {
     Page page(Bits(8, width));
     page.EncodeByRow(ScaleRule::kLeastSquares);
     std::vector<std::byte> levels(kTileCodes * 8);
-    TrellisExpand(TileOrder::kTokenLane, page.bits.data(), 8, page.Packed(TileOrder::kTokenLane).data(),
-                  levels.data());
+    TrellisExpand(TileOrder::kTokenLane, page.bits.data(), 8, page.Packed(TileOrder::kTokenLane).data(), levels.data());
     const Codebook& book = TrellisCodebooks().by_bits[width];
     double error = 0.0;
     double energy = 0.0;
@@ -133,10 +132,9 @@ TEST(TrellisTest, EveryTargetEncodesTheSame) {
       Page got(kMixed);
       for (int t = 0; t < kTokens; t += kStripRows) {
         Strip strip;
-        LoadStrip(&got.rows[static_cast<size_t>(t * got.dim)], static_cast<size_t>(got.dim), kStripRows,
-                  got.dim, strip.values);
-        GetTrellisKernels().ticks(got.Quantizer(rule), strip.values,
-                                  &got.ticks[static_cast<size_t>(t * got.dim)],
+        LoadStrip(&got.rows[static_cast<size_t>(t * got.dim)], static_cast<size_t>(got.dim), kStripRows, got.dim,
+                  strip.values);
+        GetTrellisKernels().ticks(got.Quantizer(rule), strip.values, &got.ticks[static_cast<size_t>(t * got.dim)],
                                   &got.gains[static_cast<size_t>(t)]);
       }
       int different = 0;
@@ -146,8 +144,7 @@ TEST(TrellisTest, EveryTargetEncodesTheSame) {
       GetTrellisKernels().codes(got.Quantizer(rule), want.ticks.data(), want.gains.data(), got.codes.data(),
                                 got.scales.data());
       EXPECT_EQ(got.codes, want.codes) << target;
-      for (size_t t = 0; t < kTokens; ++t)
-        EXPECT_NEAR(got.scales[t], want.scales[t], 1e-5f * want.scales[t]) << target;
+      for (size_t t = 0; t < kTokens; ++t) EXPECT_NEAR(got.scales[t], want.scales[t], 1e-5f * want.scales[t]) << target;
     }
   }
   SetSimdTarget("");

@@ -9,9 +9,7 @@
 namespace kvant {
 namespace {
 
-const UniformGroups& Groups(const CodecState& state) {
-  return static_cast<const UniformState&>(state).groups;
-}
+const UniformGroups& Groups(const CodecState& state) { return static_cast<const UniformState&>(state).groups; }
 
 /// All padding of a block lies in its last cache line: streams are multiples of 16 bytes, so there is none
 /// between.
@@ -34,18 +32,17 @@ Status Decode(const CodecState& state, const BlockContext&, const std::byte* blo
   return ReferenceDecodeGroups(Groups(state), block, rows);
 }
 
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
-                  std::byte* prepared) {
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared) {
   std::copy_n(queries, heads * state.shape.dim, reinterpret_cast<float*>(prepared));
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
-           int heads, float* scores) {
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   ReferenceScoreGroups(Groups(state), block, reinterpret_cast<const float*>(prepared), heads, scores);
 }
 
-void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
-                int heads, float* acc) {
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
+                float* acc) {
   ReferenceAccumulateGroups(Groups(state), block, weights, heads, acc);
 }
 
@@ -64,15 +61,13 @@ struct AxisVerbs {
   Status (*decode)(const UniformGroups& g, const std::byte* block, float* rows);
   size_t (*prepared_head_bytes)(const UniformGroups& g);
   void (*prepare_query)(const UniformGroups& g, const float* queries, int heads, std::byte* prepared);
-  void (*score)(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads,
-                float* scores);
-  void (*accumulate)(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
-                     float* acc);
+  void (*score)(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores);
+  void (*accumulate)(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc);
 };
 
 constexpr AxisVerbs kByAxis[] = {
-    {channel_groups::Encode, channel_groups::Decode, channel_groups::PreparedHeadBytes,
-     channel_groups::PrepareQuery, channel_groups::Score, channel_groups::Accumulate},
+    {channel_groups::Encode, channel_groups::Decode, channel_groups::PreparedHeadBytes, channel_groups::PrepareQuery,
+     channel_groups::Score, channel_groups::Accumulate},
     {token_groups::Encode, token_groups::Decode, token_groups::PreparedHeadBytes, token_groups::PrepareQuery,
      token_groups::Score, token_groups::Accumulate},
 };
@@ -113,18 +108,15 @@ const CodecVerbs& UniformFastVerbs() {
 
 // ---- state
 
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits,
-                                                     int group) {
+Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group) {
   if (shape.tokens != kTokensPerPage) {
     return Status::NotSupported(
         StrFormat("uniform groups need blocks of %d tokens, not %d", kTokensPerPage, shape.tokens));
   }
   auto state = std::make_unique<UniformState>(shape);
   state->groups = AddUniformGroups(shape.side, axis, shape.dim, bits, group, state->layout);
-  const size_t reference_bytes =
-      sizeof(float) * static_cast<size_t>(shape.dim);  // it keeps the query as it is
-  state->prepared_head_bytes =
-      std::max(OfAxis(state->groups).prepared_head_bytes(state->groups), reference_bytes);
+  const size_t reference_bytes = sizeof(float) * static_cast<size_t>(shape.dim);  // it keeps the query as it is
+  state->prepared_head_bytes = std::max(OfAxis(state->groups).prepared_head_bytes(state->groups), reference_bytes);
   state->acc_dim = shape.dim;
   return std::unique_ptr<CodecState>(std::move(state));
 }

@@ -15,19 +15,17 @@ struct UniformState : CodecState {
 };
 
 /// REQUIRES: as AddUniformGroups. NotSupported: blocks of other than 64 tokens.
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits,
-                                                     int group);
+Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group);
 
 namespace uniform_reference {
 
 Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block);
 Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows);
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
-                  std::byte* prepared);
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
-           int heads, float* scores);
-void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
-                int heads, float* acc);
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared);
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores);
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
+                float* acc);
 void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out);
 
 }  // namespace uniform_reference

@@ -15,13 +15,11 @@ constexpr uint16_t kF16Infinity = 0x7C00;
 struct DecodedTile {
   DecodedTile(const UniformGroups& g, const std::byte* block, int tile) {
     uint8_t codes[kTileCodes];
-    UnpackTile(g.order, g.bits, g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits), codes,
-               kTileChannels);
+    UnpackTile(g.order, g.bits, g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits), codes, kTileChannels);
     for (int t = 0; t < kTokensPerPage; ++t) {
       for (int c = 0; c < kTileChannels; ++c) {
         const int i = g.GroupIndex(t, tile * kTileChannels + c);
-        values[t][c] =
-            codes[t * kTileChannels + c] * ToFloat(F16{g.scales(block)[i]}) + ToFloat(F16{g.mins(block)[i]});
+        values[t][c] = codes[t * kTileChannels + c] * ToFloat(F16{g.scales(block)[i]}) + ToFloat(F16{g.mins(block)[i]});
       }
     }
   }
@@ -61,8 +59,7 @@ UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int
                   .bits = bits,
                   .group = group};
   const size_t params_bytes = sizeof(F16) * static_cast<size_t>(g.num_groups());
-  g.codes_byte_ofs =
-      layout.Add("codes", StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(bits));
+  g.codes_byte_ofs = layout.Add("codes", StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(bits));
   g.scales_byte_ofs = layout.Add("scales", StreamKind::kScales, params_bytes);
   g.mins_byte_ofs = layout.Add("mins", StreamKind::kMeans, params_bytes);
   std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(bits));
@@ -102,12 +99,10 @@ Status ReferenceEncodeGroups(const UniformGroups& g, const float* rows, std::byt
     for (int t = 0; t < kTokensPerPage; ++t) {
       for (int i = 0; i < kTileChannels; ++i) {
         const int c = tile * kTileChannels + i;
-        codes[t * kTileChannels + i] =
-            EncodeUniform(params[g.GroupIndex(t, c)], g.top(), rows[t * g.dim + c]);
+        codes[t * kTileChannels + i] = EncodeUniform(params[g.GroupIndex(t, c)], g.top(), rows[t * g.dim + c]);
       }
     }
-    PackTile(g.order, g.bits, codes, kTileChannels,
-             g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits));
+    PackTile(g.order, g.bits, codes, kTileChannels, g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits));
   }
   return Status::Ok();
 }
@@ -137,15 +132,14 @@ void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const 
   }
 }
 
-void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights,
-                               int heads, float* acc) {
+void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
+                               float* acc) {
   for (int tile = 0; tile < g.num_tiles(); ++tile) {
     const DecodedTile decoded(g, block, tile);
     for (int h = 0; h < heads; ++h) {
       float* out = acc + h * g.dim + tile * kTileChannels;
       for (int t = 0; t < kTokensPerPage; ++t) {
-        for (int c = 0; c < kTileChannels; ++c)
-          out[c] += weights[h * kTokensPerPage + t] * decoded.values[t][c];
+        for (int c = 0; c < kTileChannels; ++c) out[c] += weights[h * kTokensPerPage + t] * decoded.values[t][c];
       }
     }
   }

@@ -57,19 +57,14 @@ struct UniformGroups {
   int top() const { return (1 << bits) - 1; }
   /// Index of the group of a value in `scales` and `mins`.
   int GroupIndex(int token, int channel) const {
-    return axis == GroupAxis::kChannel ? token / group * dim + channel
-                                       : channel / group * kTokensPerPage + token;
+    return axis == GroupAxis::kChannel ? token / group * dim + channel : channel / group * kTokensPerPage + token;
   }
 
   const std::byte* codes(const std::byte* block) const { return block + codes_byte_ofs; }
   std::byte* codes(std::byte* block) const { return block + codes_byte_ofs; }
-  const uint16_t* scales(const std::byte* b) const {
-    return reinterpret_cast<const uint16_t*>(b + scales_byte_ofs);
-  }
+  const uint16_t* scales(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + scales_byte_ofs); }
   uint16_t* scales(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + scales_byte_ofs); }
-  const uint16_t* mins(const std::byte* b) const {
-    return reinterpret_cast<const uint16_t*>(b + mins_byte_ofs);
-  }
+  const uint16_t* mins(const std::byte* b) const { return reinterpret_cast<const uint16_t*>(b + mins_byte_ofs); }
   uint16_t* mins(std::byte* b) const { return reinterpret_cast<uint16_t*>(b + mins_byte_ofs); }
 };
 
@@ -107,8 +102,8 @@ Status ReferenceDecodeGroups(const UniformGroups& g, const std::byte* block, flo
 void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const float* queries, int heads,
                           float* scores);
 /// weights [heads, 64] -> adds to acc [heads, dim].
-void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights,
-                               int heads, float* acc);
+void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
+                               float* acc);
 
 /// What decode checks: scales finite and not negative, mins finite.
 bool ValidGroupParams(const UniformGroups& g, const std::byte* block);

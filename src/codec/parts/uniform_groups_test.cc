@@ -28,8 +28,7 @@ std::vector<Config> Configs() {
       for (int dim : {16, 80, 128, 256}) {
         for (int group : {32, 64}) configs.push_back({side, GroupAxis::kChannel, dim, bits, group});
         for (int group : {32, 128, dim}) {
-          if (ValidGroup(GroupAxis::kToken, dim, group))
-            configs.push_back({side, GroupAxis::kToken, dim, bits, group});
+          if (ValidGroup(GroupAxis::kToken, dim, group)) configs.push_back({side, GroupAxis::kToken, dim, bits, group});
         }
       }
     }
@@ -38,8 +37,8 @@ std::vector<Config> Configs() {
 }
 
 std::string Name(const Config& c) {
-  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side),
-                   static_cast<int>(c.axis), c.dim, c.bits, c.group);
+  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side), static_cast<int>(c.axis), c.dim,
+                   c.bits, c.group);
 }
 
 /// A state and one block of it.
@@ -89,8 +88,7 @@ std::vector<AlignedBuffer<float>> HardRows(int dim) {
   all.push_back(Rows(dim, [&](int t, int c) { return 1000.0f + 1e-3f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return 3e-7f * at(t, c); }));
   all.push_back(Rows(dim, [&](int t, int c) { return t == 40 && c == 5 ? -6e4f : at(t, c); }));
-  all.push_back(
-      Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
+  all.push_back(Rows(dim, [](int t, int c) { return static_cast<float>((5 * t + 3 * c) % 16) / 6.0f; }));  // ties
   return all;
 }
 
@@ -125,8 +123,7 @@ TEST(UniformGroups, CodesRoundHalfToEvenAndClamp) {
   const GroupParams p = FitGroup(-1.0f, 2.0f, 2);
   EXPECT_EQ(p.scale.bits, 0x3C00);
   EXPECT_EQ(p.min.bits, 0xBC00);
-  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1},
-                                             {0.5f, 2},  {1.5f, 2},  {2.0f, 3}};
+  const std::pair<float, int> kExpected[] = {{-1.0f, 0}, {-0.5f, 0}, {-0.4f, 1}, {0.5f, 2}, {1.5f, 2}, {2.0f, 3}};
   for (const auto& [value, code] : kExpected) EXPECT_EQ(EncodeUniform(p, 3, value), code) << value;
   EXPECT_EQ(EncodeUniform(p, 3, -9.0f), 0);
   EXPECT_EQ(EncodeUniform(p, 3, 9.0f), 3);
@@ -301,8 +298,7 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
 }
 
 TEST(UniformGroups, OtherPageSizesAreRefused) {
-  const auto state =
-      MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
+  const auto state = MakeUniformState({.side = Side::kKey, .dim = 128, .tokens = 32}, GroupAxis::kChannel, 2, 32);
   EXPECT_EQ(state.status().code(), StatusCode::kNotSupported);
 }
 

@@ -17,11 +17,11 @@ struct UniformKernels {
   /// scale.
   void (*fit)(float* min, float* max, int n, int top, uint16_t* scales, uint16_t* mins);
   /// EncodeUniform for rows [tokens, dim] with parameters per channel, [dim].
-  void (*quantize_channels)(const float* rows, int dim, int tokens, const float* min, const float* inverse,
-                            int top, uint8_t* codes);
+  void (*quantize_channels)(const float* rows, int dim, int tokens, const float* min, const float* inverse, int top,
+                            uint8_t* codes);
   /// The same for rows [64, dim] with parameters [dim / group][64].
-  void (*quantize_tokens)(const float* rows, int dim, int group, const float* min, const float* inverse,
-                          int top, uint8_t* codes);
+  void (*quantize_tokens)(const float* rows, int dim, int group, const float* min, const float* inverse, int top,
+                          uint8_t* codes);
 
   // ---- decode: codes * scale + min, parameters as above
 

@@ -128,8 +128,7 @@ HWY_INLINE void DequantizeVector(const uint8_t* HWY_RESTRICT codes, VF scale, VF
   hn::StoreU(hn::MulAdd(code, scale, min), df, out);  // the product is exact, so fused or not is the same
 }
 
-void DequantizeChannels(const uint8_t* codes, int dim, int tokens, const float* scale, const float* min,
-                        float* rows) {
+void DequantizeChannels(const uint8_t* codes, int dim, int tokens, const float* scale, const float* min, float* rows) {
   for (int t = 0; t < tokens; ++t, rows += dim, codes += dim) {
     for (int c = 0; c < dim; c += kLanes) {
       DequantizeVector(codes + c, hn::LoadU(df, scale + c), hn::LoadU(df, min + c), rows + c);
@@ -172,8 +171,8 @@ void AddConstant(float value, int n, float* sum) {
 
 const UniformKernels* Kernels() {
   static constexpr UniformKernels kKernels = {
-      ChannelRanges,    TokenRanges, Fit,         QuantizeChannels, QuantizeTokens, DequantizeChannels,
-      DequantizeTokens, AddScaled,   AddProducts, AddConstant};
+      ChannelRanges,      TokenRanges,      Fit,       QuantizeChannels, QuantizeTokens,
+      DequantizeChannels, DequantizeTokens, AddScaled, AddProducts,      AddConstant};
   return &kKernels;
 }
 

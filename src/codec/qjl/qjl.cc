@@ -102,9 +102,8 @@ Status CheckKeyBlock(const KeyState& s, const std::byte* block) {
     const uint8_t* channels = OutlierChannels(s, block, g);
     for (int i = 0; i < s.outliers; ++i) {
       if (channels[i] < s.shape.dim && (i == 0 || channels[i] > channels[i - 1])) continue;
-      return Status::Corruption(
-          StrFormat("qjl: outlier channel %d of group %d is %d, out of order or of 0..%d", i, g, channels[i],
-                    s.shape.dim - 1));
+      return Status::Corruption(StrFormat("qjl: outlier channel %d of group %d is %d, out of order or of 0..%d", i, g,
+                                          channels[i], s.shape.dim - 1));
     }
   }
   return Status::Ok();
@@ -120,8 +119,7 @@ void EncodeSignTile(const KeyState& s, const float* rows, const ChannelSplit* sp
   uint8_t codes[kTokensPerPage][kTileChannels];
   for (int t = 0; t < kTokensPerPage; ++t) {
     for (int i = 0; i < kTileChannels; ++i) {
-      codes[t][i] =
-          ListDot(splits[t / kGroupTokens][part], rows + t * s.shape.dim, s.matrix->row(first + i)) > 0.0f;
+      codes[t][i] = ListDot(splits[t / kGroupTokens][part], rows + t * s.shape.dim, s.matrix->row(first + i)) > 0.0f;
     }
   }
   PackTile(TileOrder::kTokenLane, 1, codes[0], kTileChannels, packed);
@@ -147,8 +145,8 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
 // ---- decode
 
 /// sum_i sign_i s_i of token t over one part, times norm and scale, added on the part's channels.
-void DecodePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p,
-                const std::byte* block, float* rows) {
+void DecodePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p, const std::byte* block,
+                float* rows) {
   for (int first = 0; first < part.bits; first += kTileChannels) {
     uint8_t codes[kTokensPerPage][kTileChannels];
     UnpackTile(TileOrder::kTokenLane, 1, block + SignsByteOfs(part, first), codes[0], kTileChannels);
@@ -169,8 +167,7 @@ Status DecodeKeys(const KeyState& s, const std::byte* block, float* rows) {
   KVANT_TRY(CheckKeyBlock(s, block));
   const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};
   std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
-  for (size_t p = 0; p < static_cast<size_t>(s.num_parts); ++p)
-    DecodePart(s, s.parts[p], splits, p, block, rows);
+  for (size_t p = 0; p < static_cast<size_t>(s.num_parts); ++p) DecodePart(s, s.parts[p], splits, p, block, rows);
   return Status::Ok();
 }
 
@@ -181,21 +178,19 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 
 // ---- prepare_query, score
 
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
-                  std::byte* prepared) {
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared) {
   std::memcpy(prepared, queries, sizeof(float) * static_cast<size_t>(heads * state.shape.dim));
 }
 
 /// Adds sum_i (s_i . q) sign_i * norm * scale of one part to scores [64] of one head.
-void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p,
-               const std::byte* block, const float* query, float* scores) {
+void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* splits, size_t p, const std::byte* block,
+               const float* query, float* scores) {
   for (int first = 0; first < part.bits; first += kTileChannels) {
     uint8_t codes[kTokensPerPage][kTileChannels];
     UnpackTile(TileOrder::kTokenLane, 1, block + SignsByteOfs(part, first), codes[0], kTileChannels);
     for (int i = 0; i < kTileChannels; ++i) {
       float projection[kGroups];
-      for (int g = 0; g < kGroups; ++g)
-        projection[g] = ListDot(splits[g][p], query, s.matrix->row(first + i));
+      for (int g = 0; g < kGroups; ++g) projection[g] = ListDot(splits[g][p], query, s.matrix->row(first + i));
       for (int t = 0; t < kTokensPerPage; ++t) {
         const float length = EstimatorScale(part.bits) * ToFloat(Norms(part, block)[t]);
         scores[t] += (codes[t][i] ? length : -length) * projection[t / kGroupTokens];
@@ -204,8 +199,8 @@ void ScorePart(const KeyState& s, const KeyPart& part, const ChannelSplit* split
   }
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
-           int heads, float* scores) {
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   const KeyState& s = AsKeys(state);
   const ChannelSplit splits[kGroups] = {StoredSplit(s, block, 0), StoredSplit(s, block, 1)};
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
@@ -223,8 +218,7 @@ constexpr OptionInfo kOptions[] = {
     {"sketch", "256", "multiples of 16 up to 1024", "K: bits of a key's sketch"},
     {"first_sketch", "512", "multiples of 16 up to 1024", "K: the same in the first layers"},
     {"first_layers", "15", "0..1000", "K: how many layers are first ones"},
-    {"outliers", "8", "0..16, less than the head size",
-     "K: channels per 32 tokens with a sketch of their own"},
+    {"outliers", "8", "0..16, less than the head size", "K: channels per 32 tokens with a sketch of their own"},
     {"outlier_sketch", "256", "multiples of 16 up to 1024", "K: bits of the outlier channels' sketch"},
     {"first_outlier_sketch", "128", "multiples of 16 up to 1024", "K: the same in the first layers"},
     {"bits", "2", "2, 4", "V: bits of a code"},
@@ -247,8 +241,7 @@ Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const Opti
   const Result<int> first_layers = reader.GetIntRange("first_layers", 0, 1000);
   const Result<int> outliers = reader.GetIntRange("outliers", 0, kMaxOutliers);
   int sketches[4];
-  constexpr std::string_view kSketches[] = {"sketch", "outlier_sketch", "first_sketch",
-                                            "first_outlier_sketch"};
+  constexpr std::string_view kSketches[] = {"sketch", "outlier_sketch", "first_sketch", "first_outlier_sketch"};
   for (size_t i = 0; i < std::size(kSketches); ++i) {
     const Result<double> bits = reader.GetNumber(kSketches[i], kTileChannels, kMaxSketch, kTileChannels);
     if (!bits.ok()) return bits.status();
@@ -256,8 +249,7 @@ Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const Opti
   }
   if (!first_layers.ok()) return first_layers.status();
   if (!outliers.ok()) return outliers.status();
-  if (*outliers >= shape.dim)
-    return reader.Refuse("outliers", StrFormat("for a head of %d channels", shape.dim));
+  if (*outliers >= shape.dim) return reader.Refuse("outliers", StrFormat("for a head of %d channels", shape.dim));
   const int* const mine = sketches + (shape.layer < *first_layers ? 2 : 0);
   const KeyParams params = {.sketch = mine[0], .outliers = *outliers, .outlier_sketch = mine[1]};
   const int rows = params.outliers > 0 ? std::max(params.sketch, params.outlier_sketch) : params.sketch;
@@ -272,18 +264,16 @@ Result<std::unique_ptr<CodecState>> MakeValues(const BlockShape& shape, const Op
   if (!bits.ok()) return bits.status();
   if (!group.ok()) return group.status();
   if (shape.dim % kGroupSizes[0] != 0) {
-    return Status::NotSupported(StrFormat(
-        "codec qjl: values need a head size that is a multiple of %d, not %d", kGroupSizes[0], shape.dim));
+    return Status::NotSupported(
+        StrFormat("codec qjl: values need a head size that is a multiple of %d, not %d", kGroupSizes[0], shape.dim));
   }
-  if (shape.dim % *group != 0)
-    return reader.Refuse("group", StrFormat("for a head of %d channels", shape.dim));
+  if (shape.dim % *group != 0) return reader.Refuse("group", StrFormat("for a head of %d channels", shape.dim));
   return MakeUniformState(shape, GroupAxis::kToken, *bits, *group);
 }
 
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   const OptionReader reader(kInfo, options);
-  if (shape.tokens != kTokensPerPage)
-    return Status::NotSupported(StrFormat("qjl: blocks of %d tokens", shape.tokens));
+  if (shape.tokens != kTokensPerPage) return Status::NotSupported(StrFormat("qjl: blocks of %d tokens", shape.tokens));
   KVANT_TRY(RefuseOtherSide(reader, options, shape.side));
   return shape.side == Side::kKey ? MakeKeys(shape, reader) : MakeValues(shape, reader);
 }
@@ -305,26 +295,23 @@ constexpr Expectation kExpectations[] = {
 std::unique_ptr<KeyState> MakeKeyState(const BlockShape& shape, const KeyParams& params,
                                        std::shared_ptr<const Sketch> matrix) {
   auto state = std::make_unique<KeyState>(shape);
-  const auto add_part = [&](KeyPart& part, int bits, StreamKind kind, std::string_view signs,
-                            std::string_view norms) {
+  const auto add_part = [&](KeyPart& part, int bits, StreamKind kind, std::string_view signs, std::string_view norms) {
     part.bits = bits;
-    part.signs_byte_ofs =
-        state->layout.Add(signs, kind, TileBytes(1) * static_cast<size_t>(bits / kTileChannels));
-    part.norms_byte_ofs = state->layout.Add(norms, kind == StreamKind::kCodes ? StreamKind::kScales : kind,
-                                            sizeof(F16) * kTokensPerPage);
+    part.signs_byte_ofs = state->layout.Add(signs, kind, TileBytes(1) * static_cast<size_t>(bits / kTileChannels));
+    part.norms_byte_ofs =
+        state->layout.Add(norms, kind == StreamKind::kCodes ? StreamKind::kScales : kind, sizeof(F16) * kTokensPerPage);
   };
   add_part(state->parts[0], params.sketch, StreamKind::kCodes, "signs", "norms");
   if (params.outliers > 0) {
     add_part(state->parts[1], params.outlier_sketch, StreamKind::kOutliers, "outlier_signs", "outlier_norms");
     state->num_parts = 2;
     state->outliers = params.outliers;
-    state->channels_byte_ofs = state->layout.Add("outlier_channels", StreamKind::kOutliers,
-                                                 static_cast<size_t>(kGroups * params.outliers));
+    state->channels_byte_ofs =
+        state->layout.Add("outlier_channels", StreamKind::kOutliers, static_cast<size_t>(kGroups * params.outliers));
   }
   // Room for what either implementation keeps: queries and sketches as floats, or sketches as integers with a
   // header.
-  state->prepared_head_bytes =
-      AlignUp(sizeof(float) * static_cast<size_t>(shape.dim + params.sketch)) + 2 * kAlignment;
+  state->prepared_head_bytes = AlignUp(sizeof(float) * static_cast<size_t>(shape.dim + params.sketch)) + 2 * kAlignment;
   state->matrix = std::move(matrix);
   return state;
 }
@@ -338,8 +325,7 @@ const CodecInfo kInfo = {
     .expectations = kExpectations,
     .max_code_mismatch = 1e-4,
     .make = Make,
-    .reference = {Encode, Decode, PrepareQuery, Score, uniform_reference::Accumulate,
-                  uniform_reference::Finish},
+    .reference = {Encode, Decode, PrepareQuery, Score, uniform_reference::Accumulate, uniform_reference::Finish},
     .simd = [] { return &SimdVerbs(); },
 };
 

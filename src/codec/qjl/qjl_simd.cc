@@ -33,8 +33,8 @@ size_t TileByteOfs(int direction) { return static_cast<size_t>(direction / kTile
 
 /// out [num_rows, out_stride] += rows [num_rows, dim] over the listed channels, times the directions from
 /// `first`.
-void AddSketch(const KeyState& s, const float* rows, int num_rows, const ChannelList& list, int first,
-               int directions, float* out, size_t out_stride) {
+void AddSketch(const KeyState& s, const float* rows, int num_rows, const ChannelList& list, int first, int directions,
+               float* out, size_t out_stride) {
   GetSketchKernels().list_product({.rows = rows,
                                    .row_stride = static_cast<size_t>(s.shape.dim),
                                    .num_rows = num_rows,
@@ -129,8 +129,8 @@ void DecodeInliers(const KeyState& s, const std::byte* block, float* rows) {
 }
 
 /// sums [32, 16]: column i is sum over directions of sign * s[outlier channel i] for the tokens of group `g`.
-void SumOutliers(const KeyState& s, const float* signs, int first, int directions, int g,
-                 const ChannelList& outliers, float* sums) {
+void SumOutliers(const KeyState& s, const float* signs, int first, int directions, int g, const ChannelList& outliers,
+                 float* sums) {
   alignas(64) float table[kChunk * kMaxOutliers] = {};
   for (int i = 0; i < directions; ++i) {
     for (int c = 0; c < outliers.size; ++c) {
@@ -194,8 +194,7 @@ struct IntegerSketch {
 IntegerSketch PreparedIntegers(std::byte* prepared) {
   auto* const unit = reinterpret_cast<float*>(prepared);
   auto* const offset_sum = reinterpret_cast<int32_t*>(unit + kMaxHeads);
-  return {
-      .values = reinterpret_cast<int8_t*>(offset_sum + kMaxHeads), .unit = unit, .offset_sum = offset_sum};
+  return {.values = reinterpret_cast<int8_t*>(offset_sum + kMaxHeads), .unit = unit, .offset_sum = offset_sum};
 }
 
 ChannelList AllChannels(int dim) {
@@ -223,8 +222,7 @@ void PrepareIntegers(const KeyState& s, const float* queries, int heads, const I
   }
 }
 
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
-                  std::byte* prepared) {
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared) {
   const KeyState& s = AsKeys(state);
   if (s.num_parts == 1) return PrepareIntegers(s, queries, heads, PreparedIntegers(prepared));
   auto* const floats = reinterpret_cast<float*>(prepared);
@@ -233,29 +231,27 @@ void PrepareQuery(const CodecState& state, const BlockContext&, const float* que
 }
 
 /// scores [heads, 64] of the tokens `first` to `last` - 1 from one part.
-void ScorePart(const KeyPart& part, const std::byte* block, const IntegerSketch& q, int heads, int first,
-               int last, const float* token_scales, float* scores) {
+void ScorePart(const KeyPart& part, const std::byte* block, const IntegerSketch& q, int heads, int first, int last,
+               const float* token_scales, float* scores) {
   alignas(64) int32_t sums[kMaxHeads * kPlanes * kTokensPerPage];
-  const TileMatrix signs = {block + part.signs_byte_ofs, kTileBits.data(), part.bits / kTileChannels,
-                            nullptr};
+  const TileMatrix signs = {block + part.signs_byte_ofs, kTileBits.data(), part.bits / kTileChannels, nullptr};
   GetTileKernels().score(signs, q.values, heads * kPlanes, first, last, sums);
   for (int column = 0; column < heads * kPlanes; ++column) {  // sum(sign * q) = 2 sum(bit * q) - sum(q)
     for (int t = first; t < last; ++t) sums[column * kTokensPerPage + t] *= 2;
   }
-  GetFixedPointKernels().finish_scores(sums, heads, kPlanes, first, last, q.unit, q.offset_sum, 1,
-                                       token_scales, nullptr, scores);
+  GetFixedPointKernels().finish_scores(sums, heads, kPlanes, first, last, q.unit, q.offset_sum, 1, token_scales,
+                                       nullptr, scores);
 }
 
 /// Quantises sketches [heads, stride] and scores one part of group `g` with them.
-void ScoreSketches(const KeyPart& part, const std::byte* block, const float* sketches, size_t stride,
-                   int heads, int g, const float* token_scales, float* scores) {
+void ScoreSketches(const KeyPart& part, const std::byte* block, const float* sketches, size_t stride, int heads, int g,
+                   const float* token_scales, float* scores) {
   alignas(64) int8_t values[kSketchFloats * kPlanes];
   float unit[kMaxHeads];
   int32_t offset_sum[kMaxHeads];
-  GetFixedPointKernels().quantize_query(sketches, stride, heads, part.bits, kPlanes, nullptr, values, unit,
-                                        offset_sum);
-  ScorePart(part, block, {values, unit, offset_sum}, heads, g * kGroupTokens, (g + 1) * kGroupTokens,
-            token_scales, scores);
+  GetFixedPointKernels().quantize_query(sketches, stride, heads, part.bits, kPlanes, nullptr, values, unit, offset_sum);
+  ScorePart(part, block, {values, unit, offset_sum}, heads, g * kGroupTokens, (g + 1) * kGroupTokens, token_scales,
+            scores);
 }
 
 /// What the heads of a batch bring: queries [heads, dim] and their sketches [heads, m].
@@ -272,8 +268,7 @@ void ScoreGroup(const KeyState& s, const std::byte* block, const HeadBatch& batc
   const size_t m = static_cast<size_t>(s.parts[0].bits);
   alignas(64) float sketches[kSketchFloats];
   std::fill_n(sketches, static_cast<size_t>(batch.heads) * directions, 0.0f);
-  AddSketch(s, batch.queries, batch.heads, StoredOutliers(s, block, g), 0, s.matrix->rows, sketches,
-            directions);
+  AddSketch(s, batch.queries, batch.heads, StoredOutliers(s, block, g), 0, s.matrix->rows, sketches, directions);
   ScoreSketches(s.parts[1], block, sketches, directions, batch.heads, g, token_scales[1], scores);
 
   for (int h = 0; h < batch.heads; ++h) {
@@ -289,24 +284,21 @@ void ScoreGroup(const KeyState& s, const std::byte* block, const HeadBatch& batc
   }
 }
 
-void ScoreWithOutliers(const KeyState& s, const std::byte* block, const float* prepared, int heads,
-                       float* scores) {
+void ScoreWithOutliers(const KeyState& s, const std::byte* block, const float* prepared, int heads, float* scores) {
   alignas(64) float token_scales[2][kTokensPerPage];
   for (int p = 0; p < 2; ++p) TokenScales(s.parts[p], block, token_scales[p]);
   const int batch = kSketchFloats / s.matrix->rows;
   for (int h = 0; h < heads; h += batch) {
     const HeadBatch part = {prepared + h * s.shape.dim, prepared + heads * s.shape.dim + h * s.parts[0].bits,
                             std::min(batch, heads - h)};
-    for (int g = 0; g < kGroups; ++g)
-      ScoreGroup(s, block, part, g, token_scales, scores + h * kTokensPerPage);
+    for (int g = 0; g < kGroups; ++g) ScoreGroup(s, block, part, g, token_scales, scores + h * kTokensPerPage);
   }
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
-           int heads, float* scores) {
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   const KeyState& s = AsKeys(state);
-  if (s.num_parts > 1)
-    return ScoreWithOutliers(s, block, reinterpret_cast<const float*>(prepared), heads, scores);
+  if (s.num_parts > 1) return ScoreWithOutliers(s, block, reinterpret_cast<const float*>(prepared), heads, scores);
   alignas(64) float token_scales[kTokensPerPage];
   TokenScales(s.parts[0], block, token_scales);
   ScorePart(s.parts[0], block, PreparedIntegers(const_cast<std::byte*>(prepared)), heads, 0, kTokensPerPage,

@@ -81,9 +81,8 @@ std::shared_ptr<const Sketch> Axes() {
 }
 
 TEST(Qjl, BlockComputedByHand) {
-  const Codec codec =
-      Around(MakeKeyState({Side::kKey, 16}, {.sketch = 16, .outliers = 1, .outlier_sketch = 16}, Axes()),
-             kInfo.reference);
+  const Codec codec = Around(
+      MakeKeyState({Side::kKey, 16}, {.sketch = 16, .outliers = 1, .outlier_sketch = 16}, Axes()), kInfo.reference);
   // Token 0: outlier channel 5 is -12, inliers 3 (channel 0) and -4 (channel 9). Token 40: channel 2 is the
   // outlier of the second group. All others are zero.
   Floats rows(64 * 16);
@@ -102,8 +101,7 @@ TEST(Qjl, BlockComputedByHand) {
   expected[384] = 0x00, expected[385] = 0x4A;            // outlier norms: 12 = 0x4A00
   expected[384 + 80] = 0x00, expected[384 + 81] = 0x47;  // 7 = 0x4700
   expected[512] = 5, expected[513] = 2;
-  for (size_t i = 0; i < block.size(); ++i)
-    EXPECT_EQ(static_cast<int>(block[i]), expected[i]) << "byte " << i;
+  for (size_t i = 0; i < block.size(); ++i) EXPECT_EQ(static_cast<int>(block[i]), expected[i]) << "byte " << i;
 
   const float step = 4.0f * EstimatorScale(16);  // a direction's length times sqrt(pi / 2) / 16
   const Floats decoded = Decode(codec, block);
@@ -143,9 +141,8 @@ TEST(Qjl, StoresTheBitsOfTheMethod) {
 
 TEST(Qjl, FirstLayersHaveTheLongerSketch) {
   const auto bits = [](int layer) {
-    const Codec codec =
-        Make("first_layers=2,sketch=64,first_sketch=96,outlier_sketch=32,first_outlier_sketch=16",
-             {.side = Side::kKey, .dim = 64, .layer = layer, .num_layers = 4});
+    const Codec codec = Make("first_layers=2,sketch=64,first_sketch=96,outlier_sketch=32,first_outlier_sketch=16",
+                             {.side = Side::kKey, .dim = 64, .layer = layer, .num_layers = 4});
     return std::pair(AsKeys(*codec.state).parts[0].bits, AsKeys(*codec.state).parts[1].bits);
   };
   EXPECT_EQ(bits(1), std::pair(96, 16));
@@ -157,8 +154,7 @@ TEST(Qjl, FirstLayersHaveTheLongerSketch) {
 TEST(Qjl, RefusesOptionsByName) {
   const BlockShape key{Side::kKey, 64};
   const BlockShape value{Side::kValue, 64};
-  EXPECT_THAT(Error("sketch=100", key),
-              HasSubstr("sketch=100 is not accepted; accepted: multiples of 16 up to 1024"));
+  EXPECT_THAT(Error("sketch=100", key), HasSubstr("sketch=100 is not accepted; accepted: multiples of 16 up to 1024"));
   EXPECT_THAT(Error("sketch=0", key), HasSubstr("sketch=0"));
   EXPECT_THAT(Error("first_sketch=1040", key), HasSubstr("first_sketch=1040"));
   EXPECT_THAT(Error("outliers=17", key), HasSubstr("outliers=17"));
@@ -189,8 +185,7 @@ Floats KeysWithCosine(const Floats& query, double rho) {
     const double across = std::sqrt(Dot(key, key, dim) - along * along);
     for (int c = 0; c < dim; ++c) {
       key[c] = static_cast<float>(rho * query[static_cast<size_t>(c)] +
-                                  std::sqrt(1 - rho * rho) *
-                                      (key[c] - along * query[static_cast<size_t>(c)]) / across);
+                                  std::sqrt(1 - rho * rho) * (key[c] - along * query[static_cast<size_t>(c)]) / across);
     }
   }
   return keys;
@@ -213,8 +208,8 @@ Moments Estimate(int dim, const KeyParams& params, SketchKind kind, double rho) 
   Moments m;
   double page_squares = 0;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
-    auto matrix = std::make_shared<const Sketch>(
-        MakeSketch(dim, std::max(params.sketch, params.outlier_sketch), seed, kind));
+    auto matrix =
+        std::make_shared<const Sketch>(MakeSketch(dim, std::max(params.sketch, params.outlier_sketch), seed, kind));
     const Codec codec = Around(MakeKeyState({Side::kKey, dim}, params, std::move(matrix)), SimdVerbs());
     double page = 0;
     for (const float score : Score(codec, Encode(codec, keys), query)) {
@@ -230,8 +225,7 @@ Moments Estimate(int dim, const KeyParams& params, SketchKind kind, double rho) 
 
 TEST(QjlEstimator, GaussianSketchIsUnbiasedWithItsVariance) {
   for (const double rho : {0.0, 0.7}) {
-    const Moments m =
-        Estimate(64, {.sketch = 128, .outliers = 0, .outlier_sketch = 16}, SketchKind::kGaussian, rho);
+    const Moments m = Estimate(64, {.sketch = 128, .outliers = 0, .outlier_sketch = 16}, SketchKind::kGaussian, rho);
     EXPECT_LT(std::abs(m.mean_error), 4 * m.standard_error) << rho;
     EXPECT_NEAR(m.variance * 128 / (std::numbers::pi / 2 - rho * rho), 1.0, 0.05) << rho;
   }
@@ -239,8 +233,7 @@ TEST(QjlEstimator, GaussianSketchIsUnbiasedWithItsVariance) {
 
 TEST(QjlEstimator, OrthogonalSketchIsUnbiasedWithItsVariance) {
   for (const double rho : {0.0, 0.7}) {
-    const Moments m =
-        Estimate(64, {.sketch = 256, .outliers = 0, .outlier_sketch = 16}, SketchKind::kOrthogonal, rho);
+    const Moments m = Estimate(64, {.sketch = 256, .outliers = 0, .outlier_sketch = 16}, SketchKind::kOrthogonal, rho);
     EXPECT_LT(std::abs(m.mean_error), 4 * m.standard_error) << rho;
     EXPECT_NEAR(m.variance * 256 / (std::numbers::pi / 2 - 1 - rho * rho / 2), 1.0, 0.06) << rho;
   }
@@ -248,16 +241,14 @@ TEST(QjlEstimator, OrthogonalSketchIsUnbiasedWithItsVariance) {
 
 TEST(QjlEstimator, ShortOrthogonalSketchGainsLess) {
   const double rho = 0.7;
-  const Moments m =
-      Estimate(64, {.sketch = 32, .outliers = 0, .outlier_sketch = 16}, SketchKind::kOrthogonal, rho);
+  const Moments m = Estimate(64, {.sketch = 32, .outliers = 0, .outlier_sketch = 16}, SketchKind::kOrthogonal, rho);
   EXPECT_LT(std::abs(m.mean_error), 4 * m.standard_error);
   const double predicted = (std::numbers::pi / 2 - rho * rho) - 31.0 / 63.0 * (1 - rho * rho / 2);
   EXPECT_NEAR(m.variance * 32 / predicted, 1.0, 0.06);
 }
 
 TEST(QjlEstimator, OutliersLeaveItUnbiased) {
-  const Moments m =
-      Estimate(64, {.sketch = 64, .outliers = 8, .outlier_sketch = 32}, SketchKind::kOrthogonal, 0.7);
+  const Moments m = Estimate(64, {.sketch = 64, .outliers = 8, .outlier_sketch = 32}, SketchKind::kOrthogonal, 0.7);
   EXPECT_LT(std::abs(m.mean_error), 4 * m.standard_error);
   EXPECT_GT(m.standard_error, 1e-4);
 }
@@ -367,9 +358,7 @@ TEST_P(QjlEdges, RefusesCorruptBlocks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Implementations, QjlEdges, testing::Values(&kInfo.reference, &SimdVerbs()),
-                         [](const auto& info) {
-                           return info.param == &kInfo.reference ? "reference" : "simd";
-                         });
+                         [](const auto& info) { return info.param == &kInfo.reference ? "reference" : "simd"; });
 
 }  // namespace
 }  // namespace kvant::qjl

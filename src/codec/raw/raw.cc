@@ -9,12 +9,8 @@ const State& AsState(const CodecState& state) { return static_cast<const State&>
 
 // ---- one value
 
-uint16_t ToBits(Type type, float value) {
-  return type == Type::kF16 ? ToF16(value).bits : ToBF16(value).bits;
-}
-float FromBits(Type type, uint16_t bits) {
-  return type == Type::kF16 ? ToFloat(F16{bits}) : ToFloat(BF16{bits});
-}
+uint16_t ToBits(Type type, float value) { return type == Type::kF16 ? ToF16(value).bits : ToBF16(value).bits; }
+float FromBits(Type type, uint16_t bits) { return type == Type::kF16 ? ToFloat(F16{bits}) : ToFloat(BF16{bits}); }
 
 // The largest magnitude that is stored. bf16 reaches further, but the scores of such rows would not be
 // finite.
@@ -34,8 +30,8 @@ Status Encode(const CodecState& state, const BlockContext&, const float* rows, s
     for (int c = 0; c < s.shape.dim; ++c) {
       const float value = rows[t * s.shape.dim + c];
       if (std::abs(value) > Limit(s.type)) {
-        return Status::InvalidArgument(StrFormat("raw: value %g is beyond %g", static_cast<double>(value),
-                                                 static_cast<double>(Limit(s.type))));
+        return Status::InvalidArgument(
+            StrFormat("raw: value %g is beyond %g", static_cast<double>(value), static_cast<double>(Limit(s.type))));
       }
       out[ValueIndex(s.shape, t, c)] = ToBits(s.type, value);
     }
@@ -49,8 +45,7 @@ Status Decode(const CodecState& state, const BlockContext&, const std::byte* blo
     for (int c = 0; c < s.shape.dim; ++c) {
       const float value = Value(s, block, t, c);
       if (!(std::abs(value) <= Limit(s.type))) {
-        return Status::Corruption(
-            StrFormat("raw: token %d holds a value that is not a number or too large", t));
+        return Status::Corruption(StrFormat("raw: token %d holds a value that is not a number or too large", t));
       }
       rows[t * s.shape.dim + c] = value;
     }
@@ -58,14 +53,13 @@ Status Decode(const CodecState& state, const BlockContext&, const std::byte* blo
   return Status::Ok();
 }
 
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads,
-                  std::byte* prepared) {
+void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared) {
   auto* out = reinterpret_cast<float*>(prepared);
   for (int i = 0; i < heads * state.shape.dim; ++i) out[i] = queries[i];
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
-           int heads, float* scores) {
+void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
+           float* scores) {
   const State& s = AsState(state);
   const auto* q = reinterpret_cast<const float*>(prepared);
   for (int h = 0; h < heads; ++h) {
@@ -77,8 +71,8 @@ void Score(const CodecState& state, const BlockContext&, const std::byte* block,
   }
 }
 
-void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
-                int heads, float* acc) {
+void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
+                float* acc) {
   const State& s = AsState(state);
   for (int h = 0; h < heads; ++h) {
     for (int t = 0; t < s.shape.tokens; ++t) {
@@ -111,16 +105,15 @@ void LoadRow(const BlockShape& shape, const std::byte* block, int token, F16* ro
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   static constexpr std::string_view kTypes[] = {"fp16", "bf16"};
   if (shape.tokens < kTokenMultiple || shape.tokens > kTokensPerPage || shape.tokens % kTokenMultiple != 0) {
-    return Status::NotSupported(StrFormat("raw: blocks of %d tokens; accepted: multiples of %d up to %d",
-                                          shape.tokens, kTokenMultiple, kTokensPerPage));
+    return Status::NotSupported(StrFormat("raw: blocks of %d tokens; accepted: multiples of %d up to %d", shape.tokens,
+                                          kTokenMultiple, kTokensPerPage));
   }
   const OptionReader reader(kInfo, options);
   const Result<int> type = reader.GetChoice("type", kTypes);
   if (!type.ok()) return type.status();
   auto state = std::make_unique<State>(shape);
   state->type = static_cast<Type>(*type);
-  state->layout.Add("rows", StreamKind::kExact,
-                    sizeof(uint16_t) * static_cast<size_t>(shape.tokens * shape.dim));
+  state->layout.Add("rows", StreamKind::kExact, sizeof(uint16_t) * static_cast<size_t>(shape.tokens * shape.dim));
   state->prepared_head_bytes = sizeof(float) * static_cast<size_t>(shape.dim);
   state->acc_dim = shape.dim;
   return std::unique_ptr<CodecState>(std::move(state));

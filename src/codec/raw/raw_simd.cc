@@ -79,8 +79,8 @@ void AllHeads(const uint16_t* rows, int width, int n, int heads, const float* op
               float* out, size_t out_stride) {
   int h = 0;
   for (; h + kHeads <= heads; h += kHeads) {
-    WeightedSums<kType, kAdd, kHeads>(rows, width, n, operand + static_cast<size_t>(h) * operand_stride,
-                                      operand_stride, out + static_cast<size_t>(h) * out_stride, out_stride);
+    WeightedSums<kType, kAdd, kHeads>(rows, width, n, operand + static_cast<size_t>(h) * operand_stride, operand_stride,
+                                      out + static_cast<size_t>(h) * out_stride, out_stride);
   }
   for (; h < heads; ++h) {
     WeightedSums<kType, kAdd, 1>(rows, width, n, operand + static_cast<size_t>(h) * operand_stride, operand_stride,

@@ -16,8 +16,7 @@ using testing::HasSubstr;
 constexpr int kDim = 16;
 
 Codec Make(std::string_view type, Side side, int tokens = kTokensPerPage) {
-  Result<Codec> codec =
-      MakeCodec("raw", {{"type", std::string(type)}}, {.side = side, .dim = kDim, .tokens = tokens});
+  Result<Codec> codec = MakeCodec("raw", {{"type", std::string(type)}}, {.side = side, .dim = kDim, .tokens = tokens});
   EXPECT_TRUE(codec.ok()) << codec.status().message();
   return *std::move(codec);
 }
@@ -29,9 +28,7 @@ AlignedBuffer<std::byte> Encoded(const Codec& codec, const AlignedBuffer<float>&
   return block;
 }
 
-const uint16_t* Words(const AlignedBuffer<std::byte>& block) {
-  return reinterpret_cast<const uint16_t*>(block.data());
-}
+const uint16_t* Words(const AlignedBuffer<std::byte>& block) { return reinterpret_cast<const uint16_t*>(block.data()); }
 
 AlignedBuffer<float> ZeroRows() { return AlignedBuffer<float>(kTokensPerPage * kDim); }
 
@@ -39,8 +36,7 @@ AlignedBuffer<float> ZeroRows() { return AlignedBuffer<float>(kTokensPerPage * k
 AlignedBuffer<float> HandRows() {
   AlignedBuffer<float> rows = ZeroRows();
   for (size_t t = 0; t < kTokensPerPage; ++t) rows[t * kDim] = 0.5f * static_cast<float>(t);
-  const float channel1[] = {-1.0f,          1.0f + 0x1p-11f, 1.0f + 0x3p-11f,
-                            1.0f + 0x1p-8f, 1.0f + 0x3p-8f,  0x1p-24f};
+  const float channel1[] = {-1.0f, 1.0f + 0x1p-11f, 1.0f + 0x3p-11f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0x1p-24f};
   for (size_t t = 0; t < std::size(channel1); ++t) rows[t * kDim + 1] = channel1[t];
   return rows;
 }
@@ -111,9 +107,8 @@ TEST(Raw, WordsThatNoEncoderWritesAreCorrupt) {
   const struct {
     std::string_view type;
     uint16_t word;
-  } kCases[] = {{"fp16", 0x7C00}, {"fp16", 0xFC00}, {"fp16", 0x7E00},  // infinities, not a number
-                {"bf16", 0x7F80}, {"bf16", 0x7FC0}, {"bf16", 0x7181},
-                {"bf16", 0xF181}};  // and just above 2^100
+  } kCases[] = {{"fp16", 0x7C00}, {"fp16", 0xFC00}, {"fp16", 0x7E00},                     // infinities, not a number
+                {"bf16", 0x7F80}, {"bf16", 0x7FC0}, {"bf16", 0x7181}, {"bf16", 0xF181}};  // and just above 2^100
   for (const auto& [type, word] : kCases) {
     const Codec codec = Make(type, Side::kValue);
     AlignedBuffer<std::byte> block = Encoded(codec, ZeroRows());
