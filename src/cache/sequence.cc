@@ -43,7 +43,8 @@ bool Sequence::WantsBasis() const {
   const CodecState& state = *format_->sealed.state;
   if (basis_ == nullptr) return rows_held_ >= state.basis_min_tokens;
   if (state.basis_refit_tokens == 0) return false;
-  return segment_.rows_written >= std::max(state.basis_refit_tokens, state.basis_min_tokens);
+  const int64_t enough = std::max(state.basis_refit_tokens, state.basis_min_tokens);
+  return segment_.rows_written >= std::max(enough, segment_.first_row);
 }
 
 // ---- changes

@@ -35,16 +35,24 @@ Result<CacheCost> CacheCost::Of(const Scheme& scheme, const std::vector<LayerSha
   return cost;
 }
 
+// As Sequence::WantsBasis decides.
+size_t CacheCost::NumBases(const Store& s, int64_t tokens) {
+  if (tokens < s.basis_min_tokens) return 0;
+  size_t bases = 1;
+  int64_t fitted_at = s.basis_min_tokens;
+  while (s.basis_refit_tokens != 0 && fitted_at + std::max(s.basis_refit_tokens, fitted_at) <= tokens) {
+    fitted_at += std::max(s.basis_refit_tokens, fitted_at);
+    ++bases;
+  }
+  return bases;
+}
+
 size_t CacheCost::Bytes(const Store& s, int64_t tokens) {
   const int64_t pages = (tokens + kTokensPerPage - 1) / kTokensPerPage;
   const int64_t sealed = std::max<int64_t>(0, tokens - s.recent_tokens) / kTokensPerPage;
   size_t bytes = static_cast<size_t>(sealed) * s.sealed_page_bytes +
                  static_cast<size_t>(pages - sealed) * s.open_page_bytes + (sealed > 0 ? s.sink_bytes : 0);
-  if (sealed > 0 && tokens >= s.basis_min_tokens) {
-    const int64_t refits = s.basis_refit_tokens ? (tokens - s.basis_min_tokens) / s.basis_refit_tokens : 0;
-    bytes += static_cast<size_t>(1 + refits) * s.basis_bytes;
-  }
-  return bytes;
+  return sealed > 0 ? bytes + NumBases(s, tokens) * s.basis_bytes : bytes;
 }
 
 size_t CacheCost::PeakBytes(int64_t tokens) const {
@@ -69,11 +77,7 @@ int64_t CacheCost::LargestContext(size_t memory_bytes, int64_t max_tokens) const
 
 double CacheCost::BytesPerToken() const {
   double bytes = 0;
-  for (const Store& store : stores_) {
-    bytes += static_cast<double>(store.sealed_page_bytes) / kTokensPerPage;
-    if (store.basis_refit_tokens)
-      bytes += static_cast<double>(store.basis_bytes) / static_cast<double>(store.basis_refit_tokens);
-  }
+  for (const Store& store : stores_) bytes += static_cast<double>(store.sealed_page_bytes) / kTokensPerPage;
   return bytes;
 }
 

@@ -39,6 +39,7 @@ class CacheCost {
     int64_t recent_tokens;
   };
   static Store StoreCost(const StoreFormat& format);
+  static size_t NumBases(const Store& store, int64_t tokens);
   static size_t Bytes(const Store& store, int64_t tokens);
   std::vector<Store> stores_;
 };
