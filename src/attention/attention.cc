@@ -61,10 +61,6 @@ class PageBias {
   alignas(64) float values_[kTokensPerPage];
 };
 
-void Prefetch(const std::byte* block, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i);
-}
-
 // One item: the query heads of one KV head over a range of rows.
 class Item {
  public:
@@ -106,6 +102,8 @@ class Item {
   // All key pages of one row number, then the value pages of the same rows.
   void AttendPage(PageCursor& keys, PageCursor& values) {
     const int64_t row = keys.page().first_row;
+    AddNext(values);
+    AddNext(keys);
     uint64_t live = 0;
     for (PageCursor next = keys; !next.done() && next.page().first_row == row; next.Next()) live |= next.page().live;
     const PageBias::Kind kind = bias_.Load(args_, query_, row, live);
@@ -114,18 +112,30 @@ class Item {
     for (; !keys.done() && keys.page().first_row == row; keys.Next()) {
       if (!hidden) ScoreBlock(keys);
     }
+    ahead_.Prefetch(16);
     if (!hidden) Weigh(kind);
     while (!values.done() && values.page().first_row < row) values.Next();
     for (; !values.done() && values.page().first_row == row; values.Next()) {
       if (!hidden) AccumulateBlock(values);
     }
+    ahead_.Rest();
+  }
+
+  BlockContext Reading(const PageCursor& cursor) {
+    BlockContext context = cursor.context(kv_head_);
+    context.maybe_ahead = &ahead_;
+    return context;
+  }
+
+  // Puts the block after the cursor's on the list of what to fetch.
+  void AddNext(PageCursor cursor) {
+    if (cursor.done()) return;
+    cursor.Next();
+    if (!cursor.done()) ahead_.Add(cursor.block(kv_head_), cursor.run().codec->block_bytes());
   }
 
   // Scores of one block into scores_, tokens of other blocks of the same rows left alone.
   void ScoreBlock(const PageCursor& keys) {
-    PageCursor next = keys;
-    next.Next();
-    if (!next.done()) Prefetch(next.block(kv_head_), next.run().codec->block_bytes());
     const Codec& codec = *keys.run().codec;
     if (static_cast<int64_t>(keys.run_index()) != key_run_) {
       codec.verbs.prepare_query(*codec.state, keys.context(kv_head_), queries_, heads_, prepared_);
@@ -134,7 +144,7 @@ class Item {
     const uint64_t live = keys.page().live;
     const bool partial = live != kAllTokens;
     float* scores = partial ? weights_ : scores_;
-    codec.verbs.score(*codec.state, keys.context(kv_head_), keys.block(kv_head_), prepared_, heads_, scores);
+    codec.verbs.score(*codec.state, Reading(keys), keys.block(kv_head_), prepared_, heads_, scores);
     if (partial) CopyLive(scores, live, scores_);
   }
 
@@ -161,9 +171,6 @@ class Item {
   }
 
   void AccumulateBlock(const PageCursor& values) {
-    PageCursor next = values;
-    next.Next();
-    if (!next.done()) Prefetch(next.block(kv_head_), next.run().codec->block_bytes());
     if (static_cast<int64_t>(values.run_index()) != value_run_) {
       FinishRun();
       value_codec_ = values.run().codec;
@@ -178,8 +185,8 @@ class Item {
       CopyLive(scores_, live, weights_);
       weights = weights_;
     }
-    value_codec_->verbs.accumulate(*value_codec_->state, values.context(kv_head_), values.block(kv_head_), weights,
-                                   heads_, acc_);
+    value_codec_->verbs.accumulate(*value_codec_->state, Reading(values), values.block(kv_head_), weights, heads_,
+                                   acc_);
   }
 
   // Adds what was accumulated in the current run's basis to the output.
@@ -207,6 +214,7 @@ class Item {
   float* const acc_;           // [heads, acc_dim] in the basis of the current value run
   const PartialState state_;
   PageBias bias_;
+  ReadAhead ahead_;
   int64_t key_run_ = -1;
   int64_t value_run_ = -1;
   const Codec* value_codec_ = nullptr;

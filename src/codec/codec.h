@@ -42,6 +42,7 @@
 #include "base/float16.h"
 #include "kvant/status.h"
 #include "page/block_layout.h"
+#include "page/read_ahead.h"
 
 namespace kvant {
 
@@ -59,6 +60,7 @@ enum class Side : uint8_t { kKey, kValue };
 /// What belongs to a block beside its bytes. Not owned.
 struct BlockContext {
   const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
+  ReadAhead* maybe_ahead = nullptr;  ///< score and accumulate: to prefetch from, a few lines per step of their loops
 };
 
 /// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
@@ -111,7 +113,8 @@ class CodecState {
   /// Rows a sequence must hold before fit_basis is worth while, sinks included; pages sealed before use the
   /// codec's built-in default (null basis).
   int basis_min_tokens = 0;
-  /// A new basis is fitted after this many further tokens; 0: the first one stays.
+  /// A new basis is fitted after this many further tokens, but not before the sequence has doubled since the last fit,
+  /// so that a long one has few; 0: the first one stays.
   int basis_refit_tokens = 0;
   /// One basis serves all KV heads of the layer; it is fitted to the rows of all heads, one head after the other.
   bool basis_per_layer = false;

@@ -63,14 +63,14 @@ const uint16_t* Halves(const std::byte* block, size_t ofs) { return reinterpret_
 // block fit the first-level cache, and the kernels stay as they are.
 class Tiles {
  public:
-  Tiles(const State& s, const SegmentMap& map, const std::byte* block)
-      : matrix_{block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null()} {
+  Tiles(const State& s, const SegmentMap& map, const std::byte* block, ReadAhead* maybe_ahead)
+      : matrix_{block + s.codes_ofs, map.bits, s.num_tiles, s.books->levels_or_null(), maybe_ahead} {
     if (!s.trellis) return;
     GetTrellisKernels().expand(s.order(), map.bits, s.num_tiles, matrix_.packed, levels_);
     for (size_t tile = 0; tile < std::size(bits_); ++tile) {
       bits_[tile] = static_cast<int>(tile) < s.num_tiles && map.bits[tile] > 0 ? 8 : 0;
     }
-    matrix_ = {levels_, bits_, s.num_tiles, nullptr};
+    matrix_ = {levels_, bits_, s.num_tiles, nullptr, maybe_ahead};
   }
   const TileMatrix& matrix() const { return matrix_; }
 
@@ -211,7 +211,7 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
   KVANT_TRY(CheckFinite(scales, kTokensPerPage, false, "scale"));
   KVANT_TRY(CheckFinite(means, dim, true, "mean"));
   alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
-  const Tiles tiles(s, map, block);
+  const Tiles tiles(s, map, block, nullptr);
   GetTileKernels().unpack(s.order(), tiles.matrix().bits, s.num_tiles, tiles.matrix().packed, codes);
   Strip strip;
   for (int t = 0; t < kTokensPerPage; t += kStripRows) {
@@ -296,7 +296,8 @@ void Score(const CodecState& state, const BlockContext& context, const std::byte
   }
   const int planes = Planes(s, map);
   alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
-  GetTileKernels().score(Tiles(s, map, block).matrix(), view.operand, heads * planes, 0, kTokensPerPage, sums);
+  GetTileKernels().score(Tiles(s, map, block, context.maybe_ahead).matrix(), view.operand, heads * planes, 0,
+                         kTokensPerPage, sums);
   fixed.finish_scores(sums, heads, planes, 0, kTokensPerPage, view.unit, view.offset, 1, scales, bias, scores);
 }
 
@@ -313,7 +314,7 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
   float unit[kMaxHeads];
   float sum[kMaxHeads];
   const int planes = fixed.quantize_weights(weights, heads, scales, operand, unit, sum);
-  GetTileKernels().accumulate(Tiles(s, map, block).matrix(), operand, heads, planes, unit, acc,
+  GetTileKernels().accumulate(Tiles(s, map, block, context.maybe_ahead).matrix(), operand, heads, planes, unit, acc,
                               static_cast<size_t>(s.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * s.acc_dim + s.shape.dim] += sum[h];
   if (!s.centred) return;

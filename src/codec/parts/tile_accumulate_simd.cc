@@ -19,6 +19,7 @@ struct AccumulateArgs {
   const float* scale;
   float* acc;  // channel 0 of the first tile, first head of this pass
   size_t acc_stride;
+  ReadAhead* maybe_ahead;
 };
 
 constexpr int kVectorsPerQuad = 64 / kLanes8;  // vectors that hold 16 channels x 4 tokens
@@ -78,6 +79,7 @@ HWY_NOINLINE void AccumulateTiles(const AccumulateArgs& args, const std::byte* p
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
   int i = 0;
   for (; i + kTiles <= num_tiles; i += kTiles, tile += kTiles * TileBytes(kBits)) {
+    if (args.maybe_ahead) args.maybe_ahead->Prefetch(kTiles * 6);
     AccumulateParts<kBits, kHeads, kPlanes, kTiles>(args, tile, table, args.acc + i * kTileChannels);
   }
   if (i < num_tiles) {
@@ -112,7 +114,7 @@ constexpr AccumulateFunction kAccumulate[9] = {nullptr,           AccumulateBits
 void Accumulate(const TileMatrix& m, const int8_t* w, int heads, int planes, const float* scale, float* acc,
                 size_t acc_stride) {
   ForEachStretch(m, [&](int bits, int first, int last, const std::byte* packed) {
-    const AccumulateArgs args = {m.levels, w, scale, acc + first * kTileChannels, acc_stride};
+    const AccumulateArgs args = {m.levels, w, scale, acc + first * kTileChannels, acc_stride, m.maybe_ahead};
     kAccumulate[bits](args, packed, last - first, heads, planes);
   });
 }

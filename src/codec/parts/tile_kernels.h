@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "codec/parts/tile.h"
+#include "page/read_ahead.h"
 
 namespace kvant {
 
@@ -23,6 +24,7 @@ struct TileMatrix {
   const uint8_t* bits;  ///< [num_tiles], each ValidTileBits
   int num_tiles;
   const TileLevels* levels;  ///< null: level = code
+  ReadAhead* maybe_ahead = nullptr;
 };
 
 struct TileKernels {

@@ -48,6 +48,7 @@ HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
   for (int i = args.first_tile; i < args.last_tile; ++i, tile += TileBytes(kBits)) {
     const int8_t* q = args.q + i * kTileChannels;
+    if (args.m->maybe_ahead) args.m->maybe_ahead->Prefetch();
     ScoreQuad<kBits, kToken, kVectors, kColumns, 0>(tile, q, stride, table, acc);
     ScoreQuad<kBits, kToken, kVectors, kColumns, 1>(tile, q, stride, table, acc);
     ScoreQuad<kBits, kToken, kVectors, kColumns, 2>(tile, q, stride, table, acc);
@@ -84,6 +85,9 @@ HWY_INLINE void ScoreColumns(ScoreArgs args, const std::byte* packed, int column
     args.sums += count * 64;
     columns -= count;
   };
+  if constexpr (kMaxAccumulators >= 16) {  // two planes of four heads unpack the codes once
+    for (; columns >= 8; advance(8)) ScoreRange<kBits, 8>(args, packed, first_token, last_token);
+  }
   for (; columns >= 4; advance(4)) ScoreRange<kBits, 4>(args, packed, first_token, last_token);
   if (columns >= 2) {
     ScoreRange<kBits, 2>(args, packed, first_token, last_token);

@@ -41,7 +41,7 @@ HWY_INLINE VF LoadValues(const uint16_t* HWY_RESTRICT in) {
 template <Type kType, bool kAdd, int kH, int kV>
 HWY_INLINE void WeightedSum(const uint16_t* HWY_RESTRICT rows, size_t row_stride, int n,
                             const float* HWY_RESTRICT operand, size_t operand_stride, float* HWY_RESTRICT out,
-                            size_t out_stride) {
+                            size_t out_stride, ReadAhead* maybe_ahead) {
   VF sum[kH][kV];
   for (int h = 0; h < kH; ++h) {
     for (int v = 0; v < kV; ++v) {
@@ -49,6 +49,7 @@ HWY_INLINE void WeightedSum(const uint16_t* HWY_RESTRICT rows, size_t row_stride
     }
   }
   for (int i = 0; i < n; ++i, rows += row_stride) {
+    if (maybe_ahead) maybe_ahead->Prefetch(kV * kLanes / 32);
     VF values[kV];
     for (int v = 0; v < kV; ++v) values[v] = LoadValues<kType>(rows + v * kLanes);
     for (int h = 0; h < kH; ++h) {
@@ -63,45 +64,47 @@ HWY_INLINE void WeightedSum(const uint16_t* HWY_RESTRICT rows, size_t row_stride
 
 template <Type kType, bool kAdd, int kH>
 HWY_INLINE void WeightedSums(const uint16_t* rows, int width, int n, const float* operand, size_t operand_stride,
-                             float* out, size_t out_stride) {
+                             float* out, size_t out_stride, ReadAhead* maybe_ahead) {
   const size_t row_stride = static_cast<size_t>(width);
   int i = 0;
   for (; i + kVectors * kLanes <= width; i += kVectors * kLanes) {
-    WeightedSum<kType, kAdd, kH, kVectors>(rows + i, row_stride, n, operand, operand_stride, out + i, out_stride);
+    WeightedSum<kType, kAdd, kH, kVectors>(rows + i, row_stride, n, operand, operand_stride, out + i, out_stride,
+                                           maybe_ahead);
   }
   for (; i < width; i += kLanes) {
-    WeightedSum<kType, kAdd, kH, 1>(rows + i, row_stride, n, operand, operand_stride, out + i, out_stride);
+    WeightedSum<kType, kAdd, kH, 1>(rows + i, row_stride, n, operand, operand_stride, out + i, out_stride, maybe_ahead);
   }
 }
 
 template <Type kType, bool kAdd>
 void AllHeads(const uint16_t* rows, int width, int n, int heads, const float* operand, size_t operand_stride,
-              float* out, size_t out_stride) {
+              float* out, size_t out_stride, ReadAhead* maybe_ahead) {
   int h = 0;
   for (; h + kHeads <= heads; h += kHeads) {
     WeightedSums<kType, kAdd, kHeads>(rows, width, n, operand + static_cast<size_t>(h) * operand_stride, operand_stride,
-                                      out + static_cast<size_t>(h) * out_stride, out_stride);
+                                      out + static_cast<size_t>(h) * out_stride, out_stride, maybe_ahead);
   }
   for (; h < heads; ++h) {
     WeightedSums<kType, kAdd, 1>(rows, width, n, operand + static_cast<size_t>(h) * operand_stride, operand_stride,
-                                 out + static_cast<size_t>(h) * out_stride, out_stride);
+                                 out + static_cast<size_t>(h) * out_stride, out_stride, maybe_ahead);
   }
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
   const auto& s = static_cast<const State&>(state);
   const auto work = s.type == Type::kF16 ? AllHeads<Type::kF16, false> : AllHeads<Type::kBF16, false>;
   work(reinterpret_cast<const uint16_t*>(block), s.shape.tokens, s.shape.dim, heads,
-       reinterpret_cast<const float*>(prepared), static_cast<size_t>(s.shape.dim), scores, kTokensPerPage);
+       reinterpret_cast<const float*>(prepared), static_cast<size_t>(s.shape.dim), scores, kTokensPerPage,
+       context.maybe_ahead);
 }
 
-void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
-                float* acc) {
+void Accumulate(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
+                int heads, float* acc) {
   const auto& s = static_cast<const State&>(state);
   const auto work = s.type == Type::kF16 ? AllHeads<Type::kF16, true> : AllHeads<Type::kBF16, true>;
   work(reinterpret_cast<const uint16_t*>(block), s.shape.dim, s.shape.tokens, heads, weights, kTokensPerPage, acc,
-       static_cast<size_t>(s.shape.dim));
+       static_cast<size_t>(s.shape.dim), context.maybe_ahead);
 }
 
 const CodecVerbs* Verbs() {
