@@ -24,6 +24,12 @@ Result<ggml_type> ParseStockType(std::string_view name) {
   return Status::InvalidArgument("cache llama:" + std::string(name) + ": unknown type; accepted: " + accepted);
 }
 
+// A word that is no scheme may be meant as one of llama.cpp's types.
+Status WithStockNames(std::string_view text, const Status& status) {
+  if (text.find_first_of("=:") != std::string_view::npos) return status;
+  return {status.code(), status.message() + ", f16 or a type of llama.cpp (llama:q8_0)"};
+}
+
 }  // namespace
 
 Result<CacheChoice> ParseCacheChoice(std::string_view text) {
@@ -31,7 +37,7 @@ Result<CacheChoice> ParseCacheChoice(std::string_view text) {
   if (text == "f16") return choice;
   if (!text.starts_with(kStockPrefix)) {
     Result<Scheme> scheme = Scheme::Parse(text);
-    if (!scheme.ok()) return scheme.status();
+    if (!scheme.ok()) return WithStockNames(text, scheme.status());
     choice.scheme = std::move(scheme).value();
     return choice;
   }
