@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "codec/parts/tile_kernels_impl.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -21,11 +23,14 @@ struct ScoreArgs {
   int last_tile;
 };
 
+constexpr int kMaxVectors = 4;  // of tokens in one pass
+
 // Adds one quad of channels to kVectors vectors of tokens from kToken on, for kColumns columns.
 template <int kBits, int kToken, int kVectors, int kColumns, int kQuad>
 HWY_INLINE void ScoreQuad(const uint8_t* HWY_RESTRICT tile, const int8_t* HWY_RESTRICT q, size_t stride, V8 table,
                           V32 (&acc)[kColumns][kVectors]) {
   constexpr int kIndex = (kQuad * 64 + kToken) * 4;
+  static_assert(kVectors <= kMaxVectors);
   V8 levels[kVectors];
   levels[0] = Levels<kBits, kIndex>(tile, 0, table);
   if constexpr (kVectors > 1) levels[1] = Levels<kBits, kIndex + kLanes8>(tile, 0, table);
@@ -65,7 +70,7 @@ HWY_INLINE void ScoreTokens(const ScoreArgs& args, const std::byte* packed) {
   if constexpr (kToken < kEnd) {
     constexpr int kLeft = (kEnd - kToken) / kLanes32;
     constexpr int kFit = kMaxAccumulators / kColumns;
-    constexpr int kVectors = kLeft < kFit ? kLeft : kFit < 4 ? kFit : 4;
+    constexpr int kVectors = std::min({kLeft, kFit, kMaxVectors});
     ScorePass<kBits, kToken, kVectors, kColumns>(args, packed);
     ScoreTokens<kBits, kColumns, kToken + kVectors * kLanes32, kEnd>(args, packed);
   }
