@@ -50,15 +50,24 @@ using Tables = std::array<TableCodebook, 5>;
 
 }  // namespace
 
-TableCodebook MakeTable(std::span<const float> values) {
+TableCodebook MakeTable(std::span<const float> values, std::span<const float> thresholds) {
   KVANT_CHECK(values.size() >= 2 && values.size() <= kMaxTableEntries && std::has_single_bit(values.size()));
+  KVANT_CHECK(thresholds.size() + 1 == values.size());
   TableCodebook table{.bits = std::countr_zero(values.size())};
-  const float largest = std::max(std::abs(values.front()), std::abs(values.back()));
+  float largest = 0.0f;
+  for (const float value : values) largest = std::max(largest, std::abs(value));
   table.step = largest > 0.0f ? largest / 127.0f : 1.0f;
   for (size_t i = 0; i < values.size(); ++i) {
     const auto level = static_cast<int>(std::nearbyint(values[i] / table.step));
     table.levels[i] = static_cast<uint8_t>(TableCodebook::kCenter + std::clamp(level, -127, 127));
   }
+  std::copy(thresholds.begin(), thresholds.end(), table.thresholds);
+  return table;
+}
+
+TableCodebook MakeTable(std::span<const float> values) {
+  constexpr float kNone[kMaxTableEntries - 1] = {};
+  TableCodebook table = MakeTable(values, {kNone, values.size() - 1});
   for (int i = 0; i + 1 < table.entries(); ++i) table.thresholds[i] = 0.5f * (table.value(i) + table.value(i + 1));
   return table;
 }

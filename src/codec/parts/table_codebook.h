@@ -27,6 +27,8 @@ struct TableCodebook {
 /// Values rounded to multiples of (largest magnitude) / 127, with thresholds half-way between neighbours.
 /// REQUIRES: values rising, 2, 4, 8 or 16 of them.
 TableCodebook MakeTable(std::span<const float> values);
+/// The same with thresholds [values - 1] of the caller's, rising; values may then come in any order.
+TableCodebook MakeTable(std::span<const float> values, std::span<const float> thresholds);
 
 /// NormalFloat: normal quantiles between -1 and 1 with an exact zero. bits 2..4. Dettmers et al., arXiv:2305.14314, with
 /// the outermost quantile 0.9677083.
