@@ -92,6 +92,12 @@ class SortedMeans {
       sums_[i + 1] = {sums_[i].weight + weight, sums_[i].value + weight * samples[i].value};
     }
   }
+  // The sample below which `share` of the weight lies.
+  float Quantile(double share) const {
+    const auto above = std::upper_bound(sums_.begin() + 1, sums_.end() - 1, share * sums_.back().weight,
+                                        [](double weight, const Sum& sum) { return weight < sum.weight; });
+    return samples_[static_cast<size_t>(above - sums_.begin()) - 1].value;
+  }
   // Samples not above the border.
   size_t CountUpTo(float border) const {
     return static_cast<size_t>(std::upper_bound(samples_.begin(), samples_.end(), border,
@@ -116,7 +122,8 @@ std::vector<float> FitMeans(const std::vector<Sample>& samples, size_t count) {
   constexpr int kMaxRounds = 200;  // it moves by less than a float long before
   const SortedMeans means(samples);
   std::vector<float> centres(count);
-  for (size_t i = 0; i < count; ++i) centres[i] = samples[(2 * i + 1) * samples.size() / (2 * count)].value;
+  for (size_t i = 0; i < count; ++i)
+    centres[i] = means.Quantile((static_cast<double>(i) + 0.5) / static_cast<double>(count));
   for (int round = 0; round < kMaxRounds; ++round) {
     const std::vector<float> last = centres;
     size_t from = 0;

@@ -186,33 +186,27 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
 
 // ---- decode
 
-// rows [64, dim] = latents of all classes; `codes` is room for one class unpacked.
-void DecodeClasses(const State& s, const SegmentView& view, const std::byte* block, uint8_t* codes, float* rows) {
-  if (s.num_classes == 0) std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
-  for (const ChannelClass& part : s.used_classes()) {
-    float scales[kTokensPerPage];
-    TokenScales(s, part, block, scales);
-    UnpackLatents(view.codes(part), block + part.codes_ofs, codes);
-    for (int t = 0; t < kTokensPerPage; t += kStripRows) {
-      Strip strip;
-      LoadLatents(view.codes(part), codes + t * part.channels(), scales + t, strip.values);
-      StoreStrip(strip.values, kStripRows, part.channels(), static_cast<size_t>(s.shape.dim),
-                 rows + t * s.shape.dim + part.first);
-    }
+// Codes and scales of a block, unpacked.
+void LoadBlock(const State& s, const SegmentView& view, const std::byte* block, Coded* out) {
+  for (int i = 0; i < s.num_classes; ++i) {
+    const ChannelClass& part = s.classes[i];
+    TokenScales(s, part, block, out->scales[i]);
+    UnpackLatents(view.codes(part), block + part.codes_ofs, out->class_codes(part, 0));
   }
+  if (!s.sketched()) return;
+  ResidualScales(s, block, out->norms);
+  UnpackLatents(view.signs(), block + s.signs_ofs, out->signs);
 }
 
-// rows [64, dim] += the residual that the signs stand for; `signs` is room for them.
-void DecodeResidual(const State& s, const SegmentView& view, const std::byte* block, uint8_t* signs, float* rows) {
+// Adds the residual that the signs of 16 tokens stand for to their latents; `rows` [16, dim] is overwritten.
+void AddResidual(const State& s, const Coded& coded, int token, float* rows, float* strip) {
   const int dim = s.shape.dim;
-  float scales[kTokensPerPage];
-  ResidualScales(s, block, scales);
-  UnpackLatents(view.signs(), block + s.signs_ofs, signs);
-  Rows values;
-  for (int t = 0; t < kTokensPerPage; t += kStripRows) {
-    GetSketchKernels().code_signs(signs + t * dim, kStripRows * dim, values.values);
-    for (int i = 0; i < kStripRows * dim; ++i) values.values[i] *= scales[t + i / dim];
-    AddProduct(values.values, kStripRows, *s.sketch, kByRow, rows + t * dim);
+  Rows signs;
+  GetSketchKernels().code_signs(coded.signs + token * dim, kStripRows * dim, signs.values);
+  std::fill_n(rows, kStripRows * dim, 0.0f);
+  AddProduct(signs.values, kStripRows, *s.sketch, kByRow, rows);
+  for (int c = 0; c < dim; ++c) {
+    for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] += coded.norms[token + r] * rows[r * dim + c];
   }
 }
 
@@ -222,14 +216,19 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
   KVANT_TRY(CheckBlock(s, block));
   const SegmentView view(s, context.basis);
   const int dim = s.shape.dim;
-  alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
-  DecodeClasses(s, view, block, codes, rows);
-  if (s.sketched()) DecodeResidual(s, view, block, codes, rows);
-  alignas(64) float means[kMaxStripDim] = {};
+  Coded coded;
+  LoadBlock(s, view, block, &coded);
+  alignas(64) float means[kMaxStripDim];
   if (s.centred) LoadPageMeans(Halves(block, s.means_ofs), dim, means);
+  Strip strip;
   for (int t = 0; t < kTokensPerPage; t += kStripRows) {
-    Strip strip;
-    LoadStrip(rows + t * dim, static_cast<size_t>(dim), kStripRows, dim, strip.values);
+    if (s.num_classes == 0) std::fill_n(strip.values, dim * kStripRows, 0.0f);
+    for (int i = 0; i < s.num_classes; ++i) {
+      const ChannelClass& part = s.classes[i];
+      LoadLatents(view.codes(part), coded.class_codes(part, t), coded.scales[i] + t,
+                  strip.values + part.first * kStripRows);
+    }
+    if (s.sketched()) AddResidual(s, coded, t, rows + t * dim, strip.values);
     FromLatents(s, view, strip.values);
     StoreStrip(strip.values, kStripRows, dim, static_cast<size_t>(dim), rows + t * dim);
   }
