@@ -5,12 +5,13 @@
 #include "codec/kivi/kivi.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
+#include "codec/turboquant/turboquant.h"
 
 namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo, &turboquant::kInfo,
 };
 
 }  // namespace

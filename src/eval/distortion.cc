@@ -23,16 +23,34 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
   return values;
 }
 
+namespace {
+
+// A basis for codecs that cannot do without one, fitted to other rows of the same distribution.
+Result<AlignedBuffer<std::byte>> CalibratedBasis(const Codec& codec, uint64_t seed) {
+  constexpr size_t kTokens = 1024;
+  const CodecState& state = *codec.state;
+  if (!state.needs_calibration) return AlignedBuffer<std::byte>();
+  AlignedBuffer<std::byte> basis(state.basis_bytes);
+  const std::vector<float> rows = NormalValues(kTokens * static_cast<size_t>(state.shape.dim), seed);
+  KVANT_TRY(codec.info->fit_basis(state, {.rows = rows.data(), .tokens = kTokens}, basis.data()));
+  return basis;
+}
+
+}  // namespace
+
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed) {
   const size_t block_values = static_cast<size_t>(codec.shape().tokens) * static_cast<size_t>(codec.shape().dim);
   AlignedBuffer<float> rows(block_values), decoded(block_values);
   AlignedBuffer<std::byte> block(codec.block_bytes());
   const std::vector<float> values = NormalValues(block_values * static_cast<size_t>(blocks), seed);
+  const Result<AlignedBuffer<std::byte>> basis = CalibratedBasis(codec, seed + 1);
+  if (!basis.ok()) return basis.status();
+  const BlockContext context = {.basis = basis->size() > 0 ? basis->data() : nullptr};
   double error = 0, power = 0;
   for (size_t start = 0; start < values.size(); start += block_values) {
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(start), block_values, rows.data());
-    KVANT_TRY(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()));
-    KVANT_TRY(codec.verbs.decode(*codec.state, {}, block.data(), decoded.data()));
+    KVANT_TRY(codec.verbs.encode(*codec.state, context, rows.data(), block.data()));
+    KVANT_TRY(codec.verbs.decode(*codec.state, context, block.data(), decoded.data()));
     for (size_t i = 0; i < block_values; ++i) {
       const double difference = static_cast<double>(decoded.data()[i]) - static_cast<double>(rows.data()[i]);
       error += difference * difference;

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "codec/parts/hadamard.h"
+#include "codec/parts/page_scalars.h"
 #include "codec/parts/strip.h"
 #include "codec/parts/trellis.h"
 
@@ -45,59 +46,9 @@ void QueryRow(const State& s, const SegmentMap& map, float* row) {
 const F16* Scales(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.scales_ofs); }
 const F16* Means(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.means_ofs); }
 
-// Latent (token, channel) of a tile, in units of the token's scale.
-float TileValue(const State& s, int bits, const std::byte* packed, int t, int c) {
-  if (!s.trellis || bits > kMaxTrellisBits) return CodeValue(*s.books, bits, TileCode(s.order(), bits, packed, t, c));
-  const Codebook& book = s.books->by_bits[bits];
-  const int level = TrellisLevels(bits)[TrellisWindow(s.order(), bits, packed, t, c)];
-  return (static_cast<float>(level) - book.center) * book.step;
-}
-
-// Visits (token, channel, value) of all latents that are coded.
-template <typename Visit>
-void ForEachLatent(const State& s, const SegmentMap& map, const std::byte* block, Visit visit) {
-  const std::byte* packed = block + s.codes_ofs;
-  for (int tile = 0; tile < s.num_tiles; packed += TileBytes(map.bits[tile]), ++tile) {
-    if (map.bits[tile] == 0) continue;
-    for (int t = 0; t < kTokensPerPage; ++t) {
-      for (int c = 0; c < kTileChannels; ++c) {
-        visit(t, tile * kTileChannels + c, TileValue(s, map.bits[tile], packed, t, c));
-      }
-    }
-  }
-}
-
-void SetRowCodes(const State& s, const SegmentMap& map, int token, const uint8_t* codes, std::byte* packed) {
-  for (int tile = 0; tile < s.num_tiles; packed += TileBytes(map.bits[tile]), ++tile) {
-    for (int c = 0; c < kTileChannels; ++c) {
-      SetTileCode(s.order(), map.bits[tile], token, c, codes[tile * kTileChannels + c], packed);
-    }
-  }
-}
-
-// Means over the page, rounded as they are stored.
-void StoreMeans(const State& s, const float* rows, std::byte* block) {
-  auto* means = reinterpret_cast<F16*>(block + s.means_ofs);
-  for (int c = 0; c < s.shape.dim; ++c) {
-    float sum = 0.0f;
-    for (int t = 0; t < kTokensPerPage; ++t) sum += rows[t * s.shape.dim + c];
-    means[c] = ToF16(sum / kTokensPerPage);
-  }
-}
-
 Status CheckBlock(const State& s, const std::byte* block) {
-  for (int t = 0; t < kTokensPerPage; ++t) {
-    const float scale = ToFloat(Scales(s, block)[t]);
-    if (!std::isfinite(scale) || std::signbit(scale)) {
-      return Status::Corruption(StrFormat("decoquant: scale %d is not valid", t));
-    }
-  }
-  for (int c = 0; s.centred && c < s.shape.dim; ++c) {
-    if (!std::isfinite(ToFloat(Means(s, block)[c]))) {
-      return Status::Corruption(StrFormat("decoquant: mean %d is not valid", c));
-    }
-  }
-  return Status::Ok();
+  KVANT_TRY(CheckTokenScales("decoquant", Scales(s, block)));
+  return s.centred ? CheckPageMeans("decoquant", Means(s, block), s.shape.dim) : Status::Ok();
 }
 
 // ---- verbs
@@ -109,36 +60,22 @@ void LatentRow(const State& s, const SegmentMap& map, const float* rows, const s
   EncodeRow(s, map, row);
 }
 
-Status StoreScale(const State& s, int token, float scale, std::byte* block) {
-  const F16 stored = ToF16(scale);
-  if (!std::isfinite(ToFloat(stored))) {
-    return Status::InvalidArgument(
-        StrFormat("decoquant: scale %g of token %d does not fit fp16", static_cast<double>(scale), token));
-  }
-  reinterpret_cast<F16*>(block + s.scales_ofs)[token] = stored;
-  return Status::Ok();
-}
-
-Status EncodeScalar(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
-                    std::byte* block) {
+void EncodeScalar(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                  std::byte* block, float* scales) {
   for (int t = 0; t < kTokensPerPage; ++t) {
     float row[kMaxDim];
     uint8_t codes[kMaxDim];
-    float scale = 0.0f;
     LatentRow(s, map, rows, block, t, row);
-    QuantizeRow(quantizer, row, codes, &scale);
-    KVANT_TRY(StoreScale(s, t, scale, block));
-    SetRowCodes(s, map, t, codes, block + s.codes_ofs);
+    QuantizeRow(quantizer, row, codes, scales + t);
+    SetRowCodes(CodesOf(s, map), t, codes, block + s.codes_ofs);
   }
-  return Status::Ok();
 }
 
-Status EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
-                     std::byte* block) {
+void EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer& quantizer, const float* rows,
+                   std::byte* block, float* scales) {
   int16_t ticks[kTokensPerPage * kMaxStripDim];
   uint8_t codes[kTokensPerPage * kMaxStripDim];
   float gains[kTokensPerPage];
-  float scales[kTokensPerPage];
   for (int t = 0; t < kTokensPerPage; ++t) {
     float row[kMaxStripDim];
     LatentRow(s, map, rows, block, t, row);
@@ -146,20 +83,21 @@ Status EncodeTrellis(const State& s, const SegmentMap& map, const GainQuantizer&
   }
   TrellisCodes(quantizer, ticks, gains, codes, scales);
   for (int t = 0; t < kTokensPerPage; ++t) {
-    KVANT_TRY(StoreScale(s, t, scales[t], block));
-    SetRowCodes(s, map, t, codes + t * s.shape.dim, block + s.codes_ofs);
+    SetRowCodes(CodesOf(s, map), t, codes + t * s.shape.dim, block + s.codes_ofs);
   }
-  return Status::Ok();
 }
 
 Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   const State& s = AsState(state);
   const SegmentMap map = MapOf(s, context.basis);
   std::memset(block, 0, s.layout.block_bytes());
-  if (s.centred) StoreMeans(s, rows, block);
+  float means[kMaxDim];
+  if (s.centred) StorePageMeans(rows, s.shape.dim, reinterpret_cast<F16*>(block + s.means_ofs), means);
   float weights[kMaxDim];
   const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
-  return (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, block);
+  float scales[kTokensPerPage];
+  (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, block, scales);
+  return StoreTokenScales("decoquant", scales, reinterpret_cast<F16*>(block + s.scales_ofs));
 }
 
 Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
@@ -167,7 +105,7 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
   const SegmentMap map = MapOf(s, context.basis);
   KVANT_TRY(CheckBlock(s, block));
   std::fill_n(rows, kTokensPerPage * s.shape.dim, 0.0f);
-  ForEachLatent(s, map, block,
+  ForEachLatent(CodesOf(s, map), block + s.codes_ofs,
                 [&](int t, int c, float value) { rows[t * s.shape.dim + c] = value * ToFloat(Scales(s, block)[t]); });
   for (int t = 0; t < kTokensPerPage; ++t) {
     float* row = rows + t * s.shape.dim;
@@ -196,7 +134,7 @@ void Score(const CodecState& state, const BlockContext& context, const std::byte
   const SegmentMap map = MapOf(s, context.basis);
   const auto* q = reinterpret_cast<const float*>(prepared);
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
-  ForEachLatent(s, map, block, [&](int t, int c, float value) {
+  ForEachLatent(CodesOf(s, map), block + s.codes_ofs, [&](int t, int c, float value) {
     for (int h = 0; h < heads; ++h) scores[h * kTokensPerPage + t] += q[2 * h * s.shape.dim + c] * value;
   });
   for (int h = 0; h < heads; ++h) {
@@ -215,7 +153,7 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
                 int heads, float* acc) {
   const State& s = AsState(state);
   const SegmentMap map = MapOf(s, context.basis);
-  ForEachLatent(s, map, block, [&](int t, int c, float value) {
+  ForEachLatent(CodesOf(s, map), block + s.codes_ofs, [&](int t, int c, float value) {
     for (int h = 0; h < heads; ++h) {
       acc[h * s.acc_dim + c] += weights[h * kTokensPerPage + t] * ToFloat(Scales(s, block)[t]) * value;
     }

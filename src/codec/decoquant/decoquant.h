@@ -12,6 +12,7 @@
 #include "codec/codec.h"
 #include "codec/parts/codebook.h"
 #include "codec/parts/gain_quantizer.h"
+#include "codec/parts/latent_codes.h"
 #include "codec/parts/reflectors.h"
 
 namespace kvant::decoquant {
@@ -68,6 +69,11 @@ struct BasisLayout {
   size_t bytes;
 };
 BasisLayout LayoutOfBasis(const State& state);
+
+/// The tiles of a block.
+inline LatentCodes CodesOf(const State& state, const SegmentMap& map) {
+  return {state.order(), state.books, map.bits, state.num_tiles, state.trellis};
+}
 
 /// `basis` may be null.
 SegmentMap MapOf(const State& state, const std::byte* basis);

@@ -7,6 +7,7 @@
 #include "codec/decoquant/decoquant.h"
 #include "codec/parts/eigen_basis.h"
 #include "codec/parts/strip.h"
+#include "codec/parts/take_option.h"
 #include "codec/parts/trellis.h"
 
 namespace kvant::decoquant {
@@ -26,25 +27,18 @@ struct Options {
   int refit = 0;
 };
 
-template <typename T>
-Status Take(const Result<T>& result, auto* out) {
-  if (!result.ok()) return result.status();
-  *out = static_cast<std::remove_pointer_t<decltype(out)>>(*result);
-  return Status::Ok();
-}
-
 Status Read(const OptionReader& reader, Options* options) {
   static constexpr std::string_view kGauges[] = {"hadamard", "sqrt", "bal", "klt"};
   static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax", "trellis"};
   static constexpr std::string_view kMeans[] = {"auto", "on", "off"};
   static constexpr std::string_view kScales[] = {"unbiased", "ls"};
-  KVANT_TRY(Take(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
-  KVANT_TRY(Take(reader.GetChoice("gauge", kGauges), &options->gauge));
-  KVANT_TRY(Take(reader.GetChoice("code", kCodes), &options->code));
-  KVANT_TRY(Take(reader.GetChoice("mean", kMeans), &options->mean));
-  KVANT_TRY(Take(reader.GetChoice("scale", kScales), &options->scale));
-  KVANT_TRY(Take(reader.GetIntRange("fit", kTokensPerPage, 1 << 20), &options->fit));
-  return Take(reader.GetIntRange("refit", 0, 1 << 20), &options->refit);
+  KVANT_TRY(TakeOption(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
+  KVANT_TRY(TakeOption(reader.GetChoice("gauge", kGauges), &options->gauge));
+  KVANT_TRY(TakeOption(reader.GetChoice("code", kCodes), &options->code));
+  KVANT_TRY(TakeOption(reader.GetChoice("mean", kMeans), &options->mean));
+  KVANT_TRY(TakeOption(reader.GetChoice("scale", kScales), &options->scale));
+  KVANT_TRY(TakeOption(reader.GetIntRange("fit", kTokensPerPage, 1 << 20), &options->fit));
+  return TakeOption(reader.GetIntRange("refit", 0, 1 << 20), &options->refit);
 }
 
 // One absmax scale serves all tiles, so they need one width, and at least a code beside zero.

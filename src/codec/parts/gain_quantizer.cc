@@ -18,6 +18,19 @@ void ForEachCoded(const GainQuantizer& q, Visit visit) {
   }
 }
 
+float ScaleOfUnitCodes(ScaleRule rule, float energy, float dot, float norm) {
+  switch (rule) {
+    case ScaleRule::kUnbiased:
+      return energy / dot;
+    case ScaleRule::kNorm:
+      return 1.0f;
+    case ScaleRule::kSameNorm:
+      return std::sqrt(energy / norm);
+    default:
+      return dot / norm;
+  }
+}
+
 void QuantizeAbsMax(const GainQuantizer& q, const float* row, uint8_t* codes, float* scale) {
   const float largest = static_cast<float>((1 << (q.bits[0] - 1)) - 1);
   float max = 0.0f;
@@ -58,8 +71,7 @@ void QuantizeRow(const GainQuantizer& q, const float* row, uint8_t* codes, float
     dot += weight * value * code_value;
     norm += weight * code_value * code_value;
   });
-  const float ratio = q.rule == ScaleRule::kUnbiased ? energy / dot : dot / norm;
-  *scale = dot > 0.0f ? gain * ratio : 0.0f;
+  *scale = dot > 0.0f ? gain * ScaleOfUnitCodes(q.rule, energy, dot, norm) : 0.0f;
 }
 
 }  // namespace kvant

@@ -12,6 +12,8 @@ namespace kvant {
 enum class ScaleRule {
   kLeastSquares,  ///< y.c / c.c: the smallest error
   kUnbiased,      ///< y.y / y.c: the row's product with itself is kept, so scores do not shrink
+  kNorm,          ///< the gain alone, as if codes had unit variance: rows shrink by the codebook's distortion
+  kSameNorm,      ///< |y| / |c|: the decoded row is as long as the row
   kAbsMax,        ///< max |y| / (2^(bits-1) - 1), codes by rounding; for SymmetricCodebooks, one width in all tiles
 };
 

@@ -172,6 +172,19 @@ void ClearTile(const Rows& rows, int tile) {
   StoreTile(rows, tile, [](int) { return hn::Zero(di); });
 }
 
+VF ScaleOfUnitCodes(ScaleRule rule, const Sums& sums) {
+  switch (rule) {
+    case ScaleRule::kUnbiased:
+      return hn::Div(sums.energy, sums.dot);
+    case ScaleRule::kNorm:
+      return hn::Set(df, 1.0f);
+    case ScaleRule::kSameNorm:
+      return hn::Sqrt(hn::Div(sums.energy, sums.norm));
+    default:
+      return hn::Div(sums.dot, sums.norm);
+  }
+}
+
 VF QuantizeGain(const Rows& rows) {
   const VF gain = Gain(rows);
   const VF inverse = Inverse(gain);
@@ -183,9 +196,8 @@ VF QuantizeGain(const Rows& rows) {
       CodeTileOfWidth(rows, tile, inverse, &sums);
     }
   }
-  const bool unbiased = rows.q.rule == ScaleRule::kUnbiased;
-  const VF ratio = unbiased ? hn::Div(sums.energy, sums.dot) : hn::Div(sums.dot, sums.norm);
-  return hn::IfThenElseZero(hn::Gt(sums.dot, hn::Zero(df)), hn::Mul(gain, ratio));
+  const VF scale = hn::Mul(gain, ScaleOfUnitCodes(rows.q.rule, sums));
+  return hn::IfThenElseZero(hn::Gt(sums.dot, hn::Zero(df)), scale);
 }
 
 VF QuantizeAbsMax(const Rows& rows) {

@@ -86,6 +86,14 @@ TEST(GainQuantizerTest, ScaleRulesKeepTheirPromise) {
   EXPECT_NEAR(unbiased * dot / energy, 1.0, 1e-5);
   EXPECT_NEAR(least * norm / dot, 1.0, 1e-5);
   EXPECT_GT(unbiased, least);
+
+  const auto scale_of = [&](ScaleRule rule) {
+    float scale = 0.0f;
+    QuantizeRow({&LloydMaxCodebooks(), bits.data(), kTiles, nullptr, rule}, row.data(), codes, &scale);
+    return scale;
+  };
+  EXPECT_NEAR(scale_of(ScaleRule::kNorm), std::sqrt(energy / kDim), 1e-4);
+  EXPECT_NEAR(scale_of(ScaleRule::kSameNorm), std::sqrt(energy / norm), 1e-4);
 }
 
 // The measured error on N(0,1) rows is the codebook's own, less the little that the fitted scale gains.
@@ -117,7 +125,8 @@ TEST(GainQuantizerTest, ReachesTheCodebooksDistortion) {
 TEST(GainQuantizerTest, ZeroRowsGiveZeroScale) {
   const Bits bits(kTiles, 3);
   const std::vector<float> rows(kStripRows * kDim, 0.0f);
-  for (const ScaleRule rule : {ScaleRule::kLeastSquares, ScaleRule::kUnbiased, ScaleRule::kAbsMax}) {
+  for (const ScaleRule rule :
+       {ScaleRule::kLeastSquares, ScaleRule::kUnbiased, ScaleRule::kNorm, ScaleRule::kSameNorm, ScaleRule::kAbsMax}) {
     const CodebookSet* books = rule == ScaleRule::kAbsMax ? &SymmetricCodebooks() : &LloydMaxCodebooks();
     const GainQuantizer q = {books, bits.data(), kTiles, nullptr, rule};
     for (const float scale : ByRow(q, rows.data()).scales) EXPECT_EQ(scale, 0.0f);
@@ -151,6 +160,8 @@ TEST(GainQuantizerTest, EveryTargetAgreesWithTheRow) {
       {&LloydMaxCodebooks(), Bits(kTiles, 2), ScaleRule::kUnbiased},
       {&UniformCodebooks(), {1, 2, 3, 4, 6, 8, 0, 0}, ScaleRule::kUnbiased},
       {&SymmetricCodebooks(), Bits(kTiles, 3), ScaleRule::kAbsMax},
+      {&LloydMaxCodebooks(), Bits(kTiles, 3), ScaleRule::kNorm},
+      {&LloydMaxCodebooks(), Bits(kTiles, 4), ScaleRule::kSameNorm},
       {&LloydMaxCodebooks(), Bits(kTiles, 0), ScaleRule::kLeastSquares},
   };
   const std::vector<float> rows = GaussianRows(kStripRows, 5.0f);

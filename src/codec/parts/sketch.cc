@@ -4,7 +4,7 @@
 #include <cmath>
 #include <map>
 #include <mutex>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "base/check.h"
@@ -100,13 +100,14 @@ Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind) {
   return s;
 }
 
-std::shared_ptr<const Sketch> SharedSketch(int dim, int rows) {
+std::shared_ptr<const Sketch> SharedSketch(int dim, int rows, SketchKind kind, uint64_t seed) {
+  using Key = std::tuple<int, int, SketchKind, uint64_t>;
   static std::mutex mutex;
-  static auto& made = *new std::map<std::pair<int, int>, std::weak_ptr<const Sketch>>;  // lives as long as the program
+  static auto& made = *new std::map<Key, std::weak_ptr<const Sketch>>;  // lives as long as the program
   const std::lock_guard<std::mutex> lock(mutex);
-  std::weak_ptr<const Sketch>& slot = made[{dim, rows}];
+  std::weak_ptr<const Sketch>& slot = made[{dim, rows, kind, seed}];
   std::shared_ptr<const Sketch> sketch = slot.lock();
-  if (sketch == nullptr) slot = sketch = std::make_shared<const Sketch>(MakeSketch(dim, rows, kSketchSeed));
+  if (sketch == nullptr) slot = sketch = std::make_shared<const Sketch>(MakeSketch(dim, rows, seed, kind));
   return sketch;
 }
 

@@ -42,7 +42,12 @@ constexpr uint64_t kSketchSeed = 0x514A4C;
 /// REQUIRES: rows > 0, 0 < dim <= 256.
 Sketch MakeSketch(int dim, int rows, uint64_t seed, SketchKind kind = SketchKind::kOrthogonal);
 
-/// The orthogonal matrix from kSketchSeed; callers that hold one at the same time share it. Thread-safe.
-std::shared_ptr<const Sketch> SharedSketch(int dim, int rows);
+/// MakeSketch; callers that hold the same one at the same time share it. Thread-safe.
+std::shared_ptr<const Sketch> SharedSketch(int dim, int rows, SketchKind kind = SketchKind::kOrthogonal,
+                                           uint64_t seed = kSketchSeed);
+
+/// sqrt(pi / 2) / rows: what turns norm times sum of signed projections into an inner product,
+///   q . k = scale |k| sum_i (s_i . q) sign(s_i . k)   without bias over the choice of S.
+constexpr float EstimatorScale(int rows) { return 1.2533141373155003f / static_cast<float>(rows); }
 
 }  // namespace kvant

@@ -50,9 +50,6 @@ struct KeyState : CodecState {
 
 inline const KeyState& AsKeys(const CodecState& state) { return static_cast<const KeyState&>(state); }
 
-/// sqrt(pi / 2) / bits: what turns norm times sum of signed projections into an inner product.
-constexpr float EstimatorScale(int bits) { return 1.2533141373155003f / static_cast<float>(bits); }
-
 /// Channels of one part of a group, ascending.
 struct ChannelList {
   uint16_t channels[kMaxDim];

@@ -6,15 +6,11 @@ import math
 import numpy as np
 
 import tiles
+from hadamard import mix
+from reflectors import made_up, read, reflect
+from scalar_codes import UNIFORM_STEP, f32, inverse, nearest, sequential_sum
 
 WIDTHS = (0, 1, 2, 3, 4, 6, 8)
-LM = {
-    1: (0.0124669466, [64]),
-    2: (0.0215773936, [21, 70]),
-    3: (0.0244539287, [10, 31, 55, 88]),
-    4: (0.026274899, [5, 15, 25, 36, 48, 62, 79, 104]),
-}
-UNIFORM_STEP = {1: 1.59576905, 2: 0.99568671, 3: 0.586019456, 4: 0.335200608, 6: 0.104063012, 8: 0.0307623744}
 TRELLIS = {
     1: (
         0.014943163,
@@ -54,14 +50,9 @@ TRELLIS = {
     ),
 }
 DISTORTION = {0: 1.0, 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009506, 6: 0.001040, 8: 0.00008769}
-SMALLEST = np.float32(1e-30)
 
 # Share of codes that may differ by one step: sums round differently at a threshold.
 MAX_CODE_MISMATCH = 1e-3
-
-
-def f32(x):
-    return np.float32(x)
 
 
 # ---- options
@@ -107,13 +98,7 @@ class Setup:
         self.widths = list(basis[:num_tiles])
         at = -(-num_tiles // 16) * 16
         self.gains = np.frombuffer(basis, "<f2", fold, at).astype(np.float32)
-        at += 2 * fold
-        scales = np.frombuffer(basis, "<f2", fold - 1, at).astype(np.float32)
-        at += 2 * (fold - 1)
-        for k in range(fold - 1):
-            tail = np.frombuffer(basis, "i1", fold - 1 - k, at).astype(np.float32)
-            at += fold - 1 - k
-            self.reflectors.append(np.concatenate([np.zeros(k, np.float32), [f32(1)], scales[k] * tail]))
+        self.reflectors = read(basis, at + 2 * fold, fold)
         self.mix = self.gauge == "bal"
 
 
@@ -130,89 +115,23 @@ def make_basis(side: str, dim: int, options: dict) -> bytes:
     widths = SPREAD[dim // 16] if setup.gauge == "klt" else setup.widths
     assert sum(widths) == sum(setup.widths), "SPREAD is for 3 bits"
     gains = 0.05 ** (np.arange(fold) / fold)
-    lengths = np.arange(fold - 1, 0, -1)
-    scales = 1 / (127 * np.sqrt(lengths / 3))
-    tails = [(37 * i * i + 73 * i + k * k) % 255 - 127 for k, i in enumerate(map(np.arange, lengths))]
-    parts = [bytes(widths) + bytes(-len(widths) % 16), gains.astype("<f2").tobytes(), scales.astype("<f2").tobytes()]
-    basis = b"".join(parts) + np.concatenate(tails).astype("i1").tobytes()
+    basis = bytes(widths) + bytes(-len(widths) % 16) + gains.astype("<f2").tobytes() + made_up(fold)
     return basis + bytes(-len(basis) % 64)
 
 
 # ---- latents
 
 
-def signs(first: int, count: int) -> np.ndarray:
-    h = (np.arange(first + 1, first + count + 1, dtype=np.uint64) * 0x9E3779B1) % 2**32
-    h = ((h ^ (h >> 16)) * 0x85EBCA6B) % 2**32
-    h = ((h ^ (h >> 13)) * 0xC2B2AE35) % 2**32
-    return np.where(h >> 31, -1, 1).astype(np.float32)
-
-
-def walsh(y: np.ndarray) -> np.ndarray:
-    n = y.shape[1]
-    stride = 1
-    while stride < n:
-        pairs = y.reshape(len(y), n // (2 * stride), 2, stride)
-        y = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(len(y), n)
-        stride *= 2
-    return y
-
-
-def mix(y: np.ndarray) -> np.ndarray:
-    dim = y.shape[1]
-    p = 1 << (dim.bit_length() - 1)
-    n = f32(1) / np.sqrt(f32(p))
-    y = y.copy()
-    y[:, :p] = walsh(y[:, :p] * (signs(0, p) * n))
-    y[:, p:] *= signs(p, dim - p)
-    if p < dim:
-        y[:, : dim - p] *= signs(dim, dim - p)
-        y[:, dim - p :] = walsh(y[:, dim - p :] * (signs(2 * dim - p, p) * n))
-    return y
-
-
 def latents(setup: Setup, z: np.ndarray) -> np.ndarray:
     y = z
     if setup.gains is not None:
         fold = len(setup.gains)
-        groups = y.reshape(-1, fold).astype(np.float64)
-        for v in setup.reflectors:
-            v = v.astype(np.float64)
-            groups = groups - np.outer(groups @ v, 2 / (v @ v) * v)
-        y = (groups.astype(np.float32) / setup.gains).reshape(z.shape)
+        groups = reflect(setup.reflectors, y.reshape(-1, fold))
+        y = (groups / setup.gains).reshape(z.shape)
     return mix(y) if setup.mix else y
 
 
 # ---- codes
-
-
-def magnitudes(code: str, width: int) -> np.ndarray:
-    if code == "lm" and width in LM:
-        step, steps = LM[width]
-        return f32(step) * np.array(steps, np.float32)
-    return (np.arange(2 ** (width - 1), dtype=np.float32) + f32(0.5)) * f32(UNIFORM_STEP[width])
-
-
-def nearest(code: str, width: int, u: np.ndarray):
-    """Codes and values nearest to u."""
-    values = magnitudes(code, width)
-    thresholds = f32(0.5) * (values[1:] + values[:-1])
-    m = np.searchsorted(thresholds, np.abs(u), side="left")
-    positive = u >= 0
-    half = 2 ** (width - 1)
-    return np.where(positive, half + m, half - 1 - m), np.where(positive, values[m], -values[m])
-
-
-def sequential_sum(terms: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float32, first to last."""
-    total = np.zeros(terms.shape[0], np.float32)
-    for column in terms.T:
-        total = total + column
-    return total
-
-
-def inverse(x: np.ndarray) -> np.ndarray:
-    return np.divide(f32(1), x, out=np.zeros_like(x), where=x > SMALLEST)
 
 
 def quantise_absmax(setup: Setup, y: np.ndarray):
