@@ -41,6 +41,7 @@
 
 #include "base/float16.h"
 #include "kvant/status.h"
+#include "kvant/token_class.h"
 #include "page/block_layout.h"
 
 namespace kvant {
@@ -58,7 +59,8 @@ enum class Side : uint8_t { kKey, kValue };
 
 /// What belongs to a block beside its bytes. Not owned.
 struct BlockContext {
-  const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
+  const std::byte* basis = nullptr;                 ///< of the block's segment; null: the codec's built-in default
+  const TokenClass* maybe_token_classes = nullptr;  ///< [tokens], encode only; null: all ordinary
 };
 
 /// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
