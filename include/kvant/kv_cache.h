@@ -9,6 +9,7 @@
 #include "kvant/scheme.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
+#include "kvant/token_class.h"
 
 namespace kvant {
 
@@ -36,8 +37,10 @@ class KvCache {
   KvStore& values(int layer);
 
   /// Appends `count` rows to one layer of a sequence: k [count, kv_heads * k_dim], v [count, kv_heads * v_dim].
-  /// One thread. Seal is separate, so that the attention over these rows is exact.
-  Status Append(int sequence, int layer, int64_t count, const float* k, const float* v);
+  /// One thread. Seal is separate, so that the attention over these rows is exact. `maybe_classes` [count] tells codecs
+  /// that ask which tokens to keep better; null: all are ordinary.
+  Status Append(int sequence, int layer, int64_t count, const float* k, const float* v,
+                const TokenClass* maybe_classes = nullptr);
   /// Seals what is due in all layers of a sequence.
   Status Seal(int sequence);
 

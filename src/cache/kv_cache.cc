@@ -75,7 +75,8 @@ int KvCache::num_layers() const { return static_cast<int>(impl_->keys.size()); }
 KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(layer)]; }
 KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
 
-Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v) {
+Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v,
+                       const TokenClass* maybe_classes) {
   if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
     return Status::InvalidArgument(
         StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
@@ -87,9 +88,11 @@ Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, c
   const int64_t first = keys(layer).num_rows(sequence);
   std::vector<int64_t> rows(static_cast<size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
-  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
-  Status status =
-      values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
+  const auto source = [&](const float* data, int dim) {
+    return RowSource{.data = data, .row_stride_bytes = stride_bytes(dim), .maybe_classes = maybe_classes};
+  };
+  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, source(k, shape.k_dim)));
+  Status status = values(layer).Write(Team(), sequence, rows, source(v, shape.v_dim));
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length
   return status;
 }

@@ -18,6 +18,7 @@
 #include "base/team.h"
 #include "codec/codec.h"
 #include "kvant/status.h"
+#include "kvant/token_class.h"
 #include "page/paged_view.h"
 
 namespace kvant {
@@ -28,7 +29,8 @@ class PagePool;
 struct RowSource {
   const void* data = nullptr;
   size_t row_stride_bytes = 0;
-  bool is_f16 = false;  ///< F16 instead of float
+  bool is_f16 = false;                        ///< F16 instead of float
+  const TokenClass* maybe_classes = nullptr;  ///< [count], kept until the rows are sealed; null: all ordinary
 };
 
 /// Where decoded rows go: [count, kv_heads * dim] F16.

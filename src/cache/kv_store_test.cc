@@ -285,6 +285,60 @@ TEST(KvStore, ARefusedPageStaysOpenAndTheOthersAreSealed) {
   EXPECT_EQ(store->footprint().total(), store.pool.used_bytes());
 }
 
+// ---- token classes
+
+/// Salient tokens as the codec saw them, bit t for token t, of the sealed pages; all heads alike.
+std::vector<uint64_t> SalientTokens(const KvStore& store, int sequence) {
+  std::vector<uint64_t> salient;
+  for (const PageRun& run : store.View(sequence)) {
+    if (run.codec->info != &kGridInfo) continue;
+    for (const PageView& page : run.pages) {
+      std::byte* blocks = const_cast<std::byte*>(page.blocks);
+      salient.push_back(GridSalient(*run.codec->state, blocks));
+      EXPECT_EQ(GridSalient(*run.codec->state, blocks + run.codec->block_bytes()), salient.back());
+    }
+  }
+  return salient;
+}
+
+Status WriteSalient(TestStore& store, int sequence, const std::vector<int64_t>& rows,
+                    const std::vector<int64_t>& salient) {
+  const std::vector<float> values = TestRows(rows);
+  std::vector<TokenClass> classes;
+  for (const int64_t row : rows) {
+    classes.push_back(std::ranges::count(salient, row) != 0 ? TokenClass::kSalient : TokenClass::kOrdinary);
+  }
+  return store->Write(
+      Team(), sequence, rows,
+      {.data = values.data(), .row_stride_bytes = kRowValues * sizeof(float), .maybe_classes = classes.data()});
+}
+
+TEST(KvStore, TokenClassesReachTheCodec) {
+  TestStore store({.sink_tokens = 2});
+  ASSERT_TRUE(WriteSalient(store, 0, {70, 3, 1, 71, 0}, {70, 3, 1}).ok());  // 1 is a sink
+  ASSERT_TRUE(store.Write(0, Range(72, 192)).ok());
+  ASSERT_TRUE(WriteSalient(store, 0, {2, 5}, {5}).ok());
+  ASSERT_TRUE(store->Fork(0, 1).ok());
+  ASSERT_TRUE(store.Write(0, {3}).ok());  // ordinary now
+  for (int sequence : {0, 1}) {
+    ASSERT_TRUE(store.Write(sequence, {4}).ok());
+    ASSERT_TRUE(store.Write(sequence, Range(6, 70)).ok());
+    ASSERT_TRUE(store->Seal(Team(), sequence).ok());
+  }
+  constexpr uint64_t kBit = 1;
+  EXPECT_EQ(SalientTokens(*store.store, 0), (std::vector<uint64_t>{kBit << 5, kBit << 6, 0}));
+  EXPECT_EQ(SalientTokens(*store.store, 1), (std::vector<uint64_t>{kBit << 5 | kBit << 3, kBit << 6, 0}));
+}
+
+TEST(KvStore, ForgottenRowsTakeTheirClassesAlong) {
+  TestStore store;
+  ASSERT_TRUE(WriteSalient(store, 0, Range(0, 60), {10, 50}).ok());
+  ASSERT_TRUE(store->Truncate(0, 20).ok());
+  ASSERT_TRUE(store.Write(0, Range(20, 64)).ok());
+  ASSERT_TRUE(store->Seal(Team(), 0).ok());
+  EXPECT_EQ(SalientTokens(*store.store, 0), (std::vector<uint64_t>{uint64_t{1} << 10}));
+}
+
 // ---- memory
 
 TEST(KvStore, AtTheLimitNothingIsLost) {

@@ -80,10 +80,21 @@ Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, Row
   if (seal.maybe_sinks != nullptr) {
     SetSinksApart(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head, scratch.rows());
   }
-  const Status status =
-      format_->sealed.verbs.encode(*format_->sealed.state, ContextOf(*seal.sealed, head), scratch.rows(),
-                                   BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
+  TokenClasses classes;
+  BlockContext context = ContextOf(*seal.sealed, head);
+  context.maybe_token_classes = ClassesOf(sequence, seal, classes);
+  const Status status = format_->sealed.verbs.encode(*format_->sealed.state, context, scratch.rows(),
+                                                     BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
   return status.ok() ? status : AtPage(*format_, seal.page, head, status);
+}
+
+const TokenClass* PageSealer::ClassesOf(const Sequence& sequence, const PageSeal& seal, TokenClasses& classes) const {
+  const Page* page = sequence.FindPage(seal.page);
+  if (page->maybe_classes == nullptr) return nullptr;
+  classes = *page->maybe_classes;
+  // Nobody reads the sinks' rows of the coded page: they shall take no place of others.
+  if (seal.maybe_sinks != nullptr) std::fill_n(classes.begin(), format_->sink_tokens, TokenClass::kOrdinary);
+  return classes.data();
 }
 
 void PageSealer::SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const {

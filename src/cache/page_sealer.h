@@ -40,6 +40,8 @@ class PageSealer {
   bool Reserve(PageSeal& seal);
   void EncodeShare(const Team& team, Sequence& sequence);
   Status EncodeBlock(Sequence& sequence, PageSeal& seal, int head, RowScratch& scratch) const;
+  /// The classes that the codec shall see. Null: all ordinary; else `classes`, filled.
+  const TokenClass* ClassesOf(const Sequence& sequence, const PageSeal& seal, TokenClasses& classes) const;
   void SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const;
   void Commit(Sequence& sequence);
 

@@ -201,7 +201,13 @@ void RowWriter::CopyRows(const Batch& batch, const PageWrite& write, int head, s
 }
 
 void RowWriter::Commit(const Batch& batch) {
-  for (PageWrite& write : writes_) batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
+  for (PageWrite& write : writes_) {
+    batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
+    for (size_t i = write.first; i < write.last; ++i) {
+      const TokenClass* classes = batch.source.maybe_classes;
+      batch.sequence.SetClass(batch.rows[order_[i]], classes ? classes[order_[i]] : TokenClass::kOrdinary);
+    }
+  }
   if (opens_pages_) batch.sequence.RebuildView();
   writes_.clear();
 }

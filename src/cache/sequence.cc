@@ -67,11 +67,21 @@ void Sequence::CommitWrite(int64_t page, PoolSlot slot, uint64_t written) {
   if (!opened) page_views_[p.view_index].live = p.live;
 }
 
+void Sequence::SetClass(int64_t row, TokenClass token_class) {
+  std::unique_ptr<TokenClasses>& classes = pages_[static_cast<size_t>(PageOfRow(row))].maybe_classes;
+  if (classes == nullptr) {
+    if (token_class == TokenClass::kOrdinary) return;
+    classes = std::make_unique<TokenClasses>();
+  }
+  (*classes)[static_cast<size_t>(row % kTokensPerPage)] = token_class;
+}
+
 void Sequence::CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed,
                           std::shared_ptr<const PoolSlot> sinks) {
   Page& p = pages_[static_cast<size_t>(page)];
   p.sealed = std::move(sealed);
   p.open.Reset();
+  p.maybe_classes.reset();
   open_pages_.erase(page);
   if (page == 0) sinks_ = std::move(sinks);
 }
@@ -113,6 +123,8 @@ Result<Sequence> Sequence::Fork(PagePool* pool) const {
     if (!slot) return pool->OutOfMemory(format_->Where());
     std::memcpy(slot.data(), pages_[i].open.data(), slot.bytes());
     copy.pages_[i].open = std::move(slot);
+    if (pages_[i].maybe_classes)
+      copy.pages_[i].maybe_classes = std::make_unique<TokenClasses>(*pages_[i].maybe_classes);
   }
   copy.open_pages_ = open_pages_;
   copy.sinks_ = sinks_;

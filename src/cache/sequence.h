@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,12 +35,15 @@ inline BlockContext ContextOf(const SealedPage& page, int head) {
   return {.basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)]};
 }
 
+using TokenClasses = std::array<TokenClass, kTokensPerPage>;
+
 /// One page of the table: empty (nothing written), open or sealed.
 struct Page {
   PoolSlot open;  ///< [kv_heads, block_bytes] of the open codec
   std::shared_ptr<const SealedPage> sealed;
-  uint64_t live = 0;      ///< bit t: row t was written; sinks included
-  size_t view_index = 0;  ///< place in Sequence::View, when open
+  std::unique_ptr<TokenClasses> maybe_classes;  ///< of an open page; null: all ordinary
+  uint64_t live = 0;                            ///< bit t: row t was written; sinks included
+  size_t view_index = 0;                        ///< place in Sequence::View, when open
 
   bool is_empty() const { return !open && sealed == nullptr; }
 };
@@ -91,6 +95,8 @@ class Sequence {
   /// Rows `written` of `page` hold data. A `slot` that is not empty becomes the open page (then rebuild the
   /// view).
   void CommitWrite(int64_t page, PoolSlot slot, uint64_t written);
+  /// What an open row is to the one who wrote it. REQUIRES: its page is open.
+  void SetClass(int64_t row, TokenClass token_class);
   /// `page` is sealed; `sinks` for page 0 of a sequence with sinks. Rebuild the view.
   void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed, std::shared_ptr<const PoolSlot> sinks);
   /// Starts a new segment.

@@ -12,7 +12,8 @@
 namespace kvant::test {
 
 /// decode = origin + kStep * round((row - origin) / kStep), origin = the basis' first value or 0. Coding what
-/// was decoded changes nothing. A block is its rows as float, then a "scales" stream of 16 bytes.
+/// was decoded changes nothing. A block is its rows as float, then a "scales" stream of 16 bytes that begins with a bit
+/// per token, set for salient ones.
 constexpr float kStep = 0.25f;
 
 inline float OnGrid(float value, float origin = 0.0f) {
@@ -33,12 +34,21 @@ inline float Origin(const std::byte* maybe_basis) {
 
 inline size_t NumValues(const CodecState& state) { return static_cast<size_t>(state.shape.tokens * state.shape.dim); }
 
+/// The salient tokens that a block was encoded with.
+inline uint64_t& GridSalient(const CodecState& state, std::byte* block) {
+  return *reinterpret_cast<uint64_t*>(block + state.layout.streams().back().byte_ofs);
+}
+
 inline Status GridEncode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   std::memset(block, 0, state.layout.block_bytes());
   auto* out = reinterpret_cast<float*>(block);
   for (size_t i = 0; i < NumValues(state); ++i) {
     if (std::abs(rows[i]) > kGridMax) return Status::InvalidArgument("grid: value too large");
     out[i] = OnGrid(rows[i], Origin(context.basis));
+  }
+  for (int t = 0; t < state.shape.tokens && context.maybe_token_classes != nullptr; ++t) {
+    const bool salient = context.maybe_token_classes[t] == TokenClass::kSalient;
+    GridSalient(state, block) |= uint64_t{salient} << t;
   }
   return Status::Ok();
 }

@@ -41,6 +41,7 @@
 
 #include "base/float16.h"
 #include "kvant/status.h"
+#include "kvant/token_class.h"
 #include "page/block_layout.h"
 #include "page/read_ahead.h"
 
@@ -61,6 +62,7 @@ enum class Side : uint8_t { kKey, kValue };
 struct BlockContext {
   const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
   ReadAhead* maybe_ahead = nullptr;  ///< score and accumulate: to prefetch from, a few lines per step of their loops
+  const TokenClass* maybe_token_classes = nullptr;  ///< [tokens], encode only; null: all ordinary
 };
 
 /// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.

@@ -1,5 +1,6 @@
 #include "codec/registry.h"
 
+#include "codec/asymkv/asymkv.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
@@ -11,7 +12,7 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo, &turboquant::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &asymkv::kInfo, &decoquant::kInfo, &qjl::kInfo, &turboquant::kInfo,
 };
 
 }  // namespace

@@ -13,16 +13,21 @@ namespace {
 /// Scales and mins of one group of tokens as floats, [dim].
 struct GroupOfTokens {
   GroupOfTokens(const UniformGroups& g, const std::byte* block, int first_token) {
-    const int first = first_token / g.group * g.dim;
-    GetFixedPointKernels().from_f16(g.scales(block) + first, g.dim, scale);
-    GetFixedPointKernels().from_f16(g.mins(block) + first, g.dim, min);
+    LoadGroups(g, block, first_token / g.group * g.dim, g.dim, scale, min);
+  }
+  /// Values as level * scale + min, with levels from -center.
+  void UseLevels(const UniformGroups& g) {
+    for (int c = 0; c < g.dim; ++c) {
+      scale[c] *= g.level_step();
+      min[c] += static_cast<float>(g.center()) * scale[c];
+    }
   }
   alignas(64) float scale[kMaxGroupDim];
   alignas(64) float min[kMaxGroupDim];
 };
 
 TileMatrix Matrix(const UniformGroups& g, const std::byte* block) {
-  return {.packed = g.codes(block), .bits = g.tile_bits, .num_tiles = g.num_tiles(), .levels = nullptr};
+  return {.packed = g.codes(block), .bits = g.tile_bits, .num_tiles = g.num_tiles(), .levels = g.levels()};
 }
 
 /// 1 for the tokens first..first+count-1, 0 for the others: [64].
@@ -41,8 +46,8 @@ Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
     const int first = t / g.group * g.dim;
     const float* tokens = rows + t * g.dim;
     alignas(64) float min[kMaxGroupDim], max[kMaxGroupDim];
-    kernels.channel_ranges(tokens, g.dim, g.group, min, max);
-    kernels.fit(min, max, g.dim, g.top(), g.scales(block) + first, g.mins(block) + first);
+    kernels.channel_ranges(g.range, tokens, g.dim, g.group, min, max);
+    kernels.fit(min, max, g.dim, g.top(), g.scales(block) + first, g.has_mins() ? g.mins(block) + first : nullptr);
     kernels.quantize_channels(tokens, g.dim, g.group, min, max, g.top(), codes + t * g.dim);
   }
   if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
@@ -71,8 +76,8 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::copy_n(queries, heads * g.dim, reinterpret_cast<float*>(prepared));
 }
 
-// q . row = sum of (q * scale) (code - center) + q . (min + center * scale): codes about 0 keep the rounding of an 8-bit
-// query from adding up over the channels.
+// q . row = sum of (q * scale) (level - center) + q . (min + center * scale), scale that of a level: levels about 0 keep
+// the rounding of an 8-bit query from adding up over the channels.
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
@@ -80,25 +85,26 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   float unit[kMaxHeads], bias[kMaxHeads];
   int32_t offset_sum[kMaxHeads];
-  const int center = g.center();
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     GroupOfTokens params(g, block, t);
+    params.UseLevels(g);
     fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale, columns,
                          unit, offset_sum);
-    for (int c = 0; c < g.dim; ++c) params.min[c] += static_cast<float>(center) * params.scale[c];
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
     GetTileKernels().score(Matrix(g, block), columns, heads * g.query_planes(), t, t + g.group, sums);
-    fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, center, nullptr, bias, scores);
+    fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, g.center(), nullptr, bias,
+                        scores);
   }
 }
 
-// sum of w (code * scale + min) = scale * (sum of w code) + min * (sum of w), per group of tokens
+// sum of w (level * scale + min) = scale * (sum of w level) + min * (sum of w), per group of tokens
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   alignas(64) float partial[kMaxHeads * kMaxGroupDim];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
-    const GroupOfTokens params(g, block, t);
+    GroupOfTokens params(g, block, t);
+    for (float& scale : params.scale) scale *= g.level_step();
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
     const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);

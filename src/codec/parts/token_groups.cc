@@ -13,16 +13,15 @@ namespace {
 
 int NumChannelGroups(const UniformGroups& g) { return g.dim / g.group; }
 
-/// Scales and mins of one group of channels as floats, [64].
+/// Scales of a level and values of the middle level of one group of channels, [64]. Levels about 0 keep the rounding of
+/// an 8-bit query, and of 7-bit weights, from adding up.
 struct GroupOfChannels {
   GroupOfChannels(const UniformGroups& g, const std::byte* block, int index) {
-    GetFixedPointKernels().from_f16(g.scales(block) + index * kTokensPerPage, kTokensPerPage, scale);
-    GetFixedPointKernels().from_f16(g.mins(block) + index * kTokensPerPage, kTokensPerPage, min);
-  }
-  /// The value that the middle code stands for. Codes about 0 keep the rounding of an 8-bit query, and of 7-bit
-  /// weights, from adding up.
-  void CenterMins(int center) {
-    for (int t = 0; t < kTokensPerPage; ++t) min[t] += static_cast<float>(center) * scale[t];
+    LoadGroups(g, block, index * kTokensPerPage, kTokensPerPage, scale, min);
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      scale[t] *= g.level_step();
+      min[t] += static_cast<float>(g.center()) * scale[t];
+    }
   }
   alignas(64) float scale[kTokensPerPage];
   alignas(64) float min[kTokensPerPage];
@@ -34,7 +33,7 @@ TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
   return {.packed = g.codes(block) + static_cast<size_t>(index * tiles) * TileBytes(g.bits),
           .bits = g.tile_bits,
           .num_tiles = tiles,
-          .levels = nullptr};
+          .levels = g.levels()};
 }
 
 /// A prepared query, per group of channels: columns [heads * planes][group], then [groups][heads] of unit, of
@@ -63,8 +62,8 @@ Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
   const UniformKernels& kernels = GetUniformKernels();
   alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
   alignas(64) float min[kMaxGroups], max[kMaxGroups];
-  kernels.token_ranges(rows, g.dim, g.group, min, max);
-  kernels.fit(min, max, g.num_groups(), g.top(), g.scales(block), g.mins(block));
+  kernels.token_ranges(g.range, rows, g.dim, g.group, min, max);
+  kernels.fit(min, max, g.num_groups(), g.top(), g.scales(block), g.has_mins() ? g.mins(block) : nullptr);
   if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
   kernels.quantize_tokens(rows, g.dim, g.group, min, max, g.top(), codes);
   GetTileKernels().pack(g.order, g.tile_bits, g.num_tiles(), codes, g.codes(block));
@@ -76,8 +75,7 @@ Status Decode(const UniformGroups& g, const std::byte* block, float* rows) {
   if (!ValidGroupParams(g, block)) return GroupParamsCorrupt();
   alignas(64) uint8_t codes[kTokensPerPage * kMaxGroupDim];
   alignas(64) float scale[kMaxGroups], min[kMaxGroups];
-  GetFixedPointKernels().from_f16(g.scales(block), g.num_groups(), scale);
-  GetFixedPointKernels().from_f16(g.mins(block), g.num_groups(), min);
+  LoadGroups(g, block, 0, g.num_groups(), scale, min);
   GetTileKernels().unpack(g.order, g.tile_bits, g.num_tiles(), g.codes(block), codes);
   GetUniformKernels().dequantize_tokens(codes, g.dim, g.group, scale, min, rows);
   return Status::Ok();
@@ -102,15 +100,15 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   }
 }
 
-// q . row = sum over groups of scale * (sum of q (code - center)) + (min + center * scale) * (sum of q)
+// q . row = sum over groups of scale * (sum of q (level - center)) + (min + center * scale) * (sum of q), scale that of a
+// level
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
   const PreparedConst p(g, heads, prepared);
   alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
-    GroupOfChannels params(g, block, i);
-    params.CenterMins(g.center());
+    const GroupOfChannels params(g, block, i);
     GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * g.query_planes() * g.group,
                            heads * g.query_planes(), 0, kTokensPerPage, sums);
     GetFixedPointKernels().finish_scores(sums, heads, g.query_planes(), 0, kTokensPerPage, p.unit + i * heads,
@@ -122,15 +120,14 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   }
 }
 
-// sum of w (code * scale + min) = sum of (w * scale) (code - center) + sum of w (min + center * scale), the last the
+// sum of w (level * scale + min) = sum of (w * scale) (level - center) + sum of w (min + center * scale), the last the
 // same for all channels of a group
 void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], quantized_sum[kMaxHeads];
   for (int i = 0; i < NumChannelGroups(g); ++i) {
-    GroupOfChannels params(g, block, i);
-    params.CenterMins(g.center());
+    const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
     const int planes = fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
     GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, planes, unit, out, static_cast<size_t>(g.dim));

@@ -108,13 +108,15 @@ const CodecVerbs& UniformFastVerbs() {
 
 // ---- state
 
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group) {
+Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group,
+                                                     const GroupRange& range) {
   if (shape.tokens != kTokensPerPage) {
     return Status::NotSupported(
         StrFormat("uniform groups need blocks of %d tokens, not %d", kTokensPerPage, shape.tokens));
   }
   auto state = std::make_unique<UniformState>(shape);
-  state->groups = AddUniformGroups(shape.side, axis, shape.dim, bits, group, state->layout);
+  const UniformSpec spec = {.axis = axis, .dim = shape.dim, .bits = bits, .group = group, .range = range};
+  state->groups = AddUniformGroups(shape.side, spec, state->layout);
   const size_t reference_bytes = sizeof(float) * static_cast<size_t>(shape.dim);  // it keeps the query as it is
   state->prepared_head_bytes = std::max(OfAxis(state->groups).prepared_head_bytes(state->groups), reference_bytes);
   state->acc_dim = shape.dim;

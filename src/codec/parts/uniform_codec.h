@@ -15,7 +15,8 @@ struct UniformState : CodecState {
 };
 
 /// REQUIRES: as AddUniformGroups. NotSupported: blocks of other than 64 tokens.
-Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group);
+Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group,
+                                                     const GroupRange& range = {});
 
 namespace uniform_reference {
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "base/check.h"
 
@@ -18,30 +17,23 @@ struct DecodedTile {
     UnpackTile(g.order, g.bits, g.codes(block) + static_cast<size_t>(tile) * TileBytes(g.bits), codes, kTileChannels);
     for (int t = 0; t < kTokensPerPage; ++t) {
       for (int c = 0; c < kTileChannels; ++c) {
-        const int i = g.GroupIndex(t, tile * kTileChannels + c);
-        values[t][c] = codes[t * kTileChannels + c] * ToFloat(F16{g.scales(block)[i]}) + ToFloat(F16{g.mins(block)[i]});
+        const ScaleAndMin group = LoadGroup(g, block, g.GroupIndex(t, tile * kTileChannels + c));
+        values[t][c] = codes[t * kTileChannels + c] * group.scale + group.min;
       }
     }
   }
   float values[kTokensPerPage][kTileChannels];
 };
 
-/// Least and greatest value of each group.
-struct GroupRanges {
-  GroupRanges(const UniformGroups& g, const float* rows) {
-    std::fill_n(min, g.num_groups(), std::numeric_limits<float>::max());
-    std::fill_n(max, g.num_groups(), std::numeric_limits<float>::lowest());
-    for (int t = 0; t < kTokensPerPage; ++t) {
-      for (int c = 0; c < g.dim; ++c) {
-        const int i = g.GroupIndex(t, c);
-        min[i] = std::min(min[i], rows[t * g.dim + c]);
-        max[i] = std::max(max[i], rows[t * g.dim + c]);
-      }
-    }
+/// The values of group `index`, in order of tokens or channels.
+void GatherGroup(const UniformGroups& g, const float* rows, int index, float* values) {
+  if (g.axis == GroupAxis::kChannel) {
+    const float* first = rows + index / g.dim * g.group * g.dim + index % g.dim;
+    for (int i = 0; i < g.group; ++i) values[i] = first[i * g.dim];
+  } else {
+    std::copy_n(rows + index % kTokensPerPage * g.dim + index / kTokensPerPage * g.group, g.group, values);
   }
-  float min[kMaxGroups];
-  float max[kMaxGroups];
-};
+}
 
 }  // namespace
 
@@ -51,18 +43,19 @@ bool ValidGroup(GroupAxis axis, int dim, int group) {
   return group >= kMinGroup || (axis == GroupAxis::kToken && group == dim);
 }
 
-UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int group, BlockLayout& layout) {
-  KVANT_DCHECK(ValidGroup(axis, dim, group) && dim <= kMaxGroupDim && ValidTileBits(bits));
-  UniformGroups g{.axis = axis,
-                  .order = side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane,
-                  .dim = dim,
-                  .bits = bits,
-                  .group = group};
+UniformGroups AddUniformGroups(Side side, const UniformSpec& spec, BlockLayout& layout,
+                               const UniformStreamNames& names) {
+  KVANT_DCHECK(ValidGroup(spec.axis, spec.dim, spec.group) && spec.dim <= kMaxGroupDim && ValidTileBits(spec.bits));
+  KVANT_DCHECK(spec.range.rule != RangeRule::kQuantile || spec.axis == GroupAxis::kChannel);
+  KVANT_DCHECK(spec.range.rule != RangeRule::kSign || spec.bits == 1);
+  UniformGroups g{spec};
+  g.order = side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
   const size_t params_bytes = sizeof(F16) * static_cast<size_t>(g.num_groups());
-  g.codes_byte_ofs = layout.Add("codes", StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(bits));
-  g.scales_byte_ofs = layout.Add("scales", StreamKind::kScales, params_bytes);
-  g.mins_byte_ofs = layout.Add("mins", StreamKind::kMeans, params_bytes);
-  std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(bits));
+  g.codes_byte_ofs =
+      layout.Add(names.codes, StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(g.bits));
+  g.scales_byte_ofs = layout.Add(names.scales, StreamKind::kScales, params_bytes);
+  if (g.has_mins()) g.mins_byte_ofs = layout.Add(names.mins, StreamKind::kMeans, params_bytes);
+  std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(g.bits));
   return g;
 }
 
@@ -78,6 +71,27 @@ GroupParams FitGroup(float min, float max, int bits) {
   return p;
 }
 
+GroupParams FitSymmetricGroup(float max, int bits) {
+  const float half_levels = 0.5f * static_cast<float>((1 << bits) - 1);
+  GroupParams p;
+  p.scale = ToF16(max / half_levels);
+  const float scale = ToFloat(p.scale);
+  p.min_value = -half_levels * scale;
+  p.inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+  return p;
+}
+
+ScaleAndMin LoadGroup(const UniformGroups& g, const std::byte* block, int index) {
+  const float scale = ToFloat(F16{g.scales(block)[index]});
+  return {scale, g.has_mins() ? ToFloat(F16{g.mins(block)[index]}) : -0.5f * static_cast<float>(g.top()) * scale};
+}
+
+void LoadGroups(const UniformGroups& g, const std::byte* block, int first, int count, float* scale, float* min) {
+  GetFixedPointKernels().from_f16(g.scales(block) + first, count, scale);
+  if (g.has_mins()) return GetFixedPointKernels().from_f16(g.mins(block) + first, count, min);
+  for (int i = 0; i < count; ++i) min[i] = -0.5f * static_cast<float>(g.top()) * scale[i];
+}
+
 uint8_t EncodeUniform(const GroupParams& params, int top, float value) {
   const float step = (value - params.min_value) * params.inverse;
   return static_cast<uint8_t>(std::nearbyint(std::clamp(step, 0.0f, static_cast<float>(top))));
@@ -86,12 +100,14 @@ uint8_t EncodeUniform(const GroupParams& params, int top, float value) {
 // ---- verbs of the reference
 
 Status ReferenceEncodeGroups(const UniformGroups& g, const float* rows, std::byte* block) {
-  const GroupRanges ranges(g, rows);
   GroupParams params[kMaxGroups];
   for (int i = 0; i < g.num_groups(); ++i) {
-    params[i] = FitGroup(ranges.min[i], ranges.max[i], g.bits);
+    float values[kMaxGroupDim];
+    GatherGroup(g, rows, i, values);
+    const RangeEnds ends = FindRange(g.range, g.sum_order(), values, g.group);
+    params[i] = g.has_mins() ? FitGroup(ends.low, ends.high, g.bits) : FitSymmetricGroup(ends.high, g.bits);
     g.scales(block)[i] = params[i].scale.bits;
-    g.mins(block)[i] = params[i].min.bits;
+    if (g.has_mins()) g.mins(block)[i] = params[i].min.bits;
   }
   if (!ValidGroupParams(g, block)) return GroupParamsOverflow();
   for (int tile = 0; tile < g.num_tiles(); ++tile) {
@@ -149,7 +165,7 @@ bool ValidGroupParams(const UniformGroups& g, const std::byte* block) {
   bool valid = true;
   for (int i = 0; i < g.num_groups(); ++i) {
     valid &= g.scales(block)[i] < kF16Infinity;  // also refuses the sign bit
-    valid &= (g.mins(block)[i] & 0x7FFF) < kF16Infinity;
+    if (g.has_mins()) valid &= (g.mins(block)[i] & 0x7FFF) < kF16Infinity;
   }
   return valid;
 }

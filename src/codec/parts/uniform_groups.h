@@ -9,7 +9,8 @@
 //   scales  2 * dim * 64 / group     fp16, finite, >= 0
 //   mins    2 * dim * 64 / group     fp16, finite
 //
-// Scales and mins are [64 / group][dim] on axis kChannel and [dim / group][64] on axis kToken.
+// Scales and mins are [64 / group][dim] on axis kChannel and [dim / group][64] on axis kToken. There are no mins when the
+// range of a group is symmetric (RangeRule::kSign): min is then -scale * (2^bits - 1) / 2.
 //
 // Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast
 // verbs, and uniform_codec.h a whole codec.
@@ -21,7 +22,9 @@
 #include "base/float16.h"
 #include "codec/codec.h"
 #include "codec/parts/fixed_point.h"
+#include "codec/parts/group_range.h"
 #include "codec/parts/tile.h"
+#include "codec/parts/tile_kernels.h"
 
 namespace kvant {
 
@@ -33,23 +36,41 @@ constexpr int kMaxGroupDim = 256;
 constexpr int kMinGroup = 32;
 /// Most byte planes of an integer query (QueryPlanes).
 constexpr int kMaxQueryPlanes = 2;
+inline constexpr TileLevels kHalfSteps = [] {
+  TileLevels levels = {};
+  for (int bits = 1; bits <= 4; ++bits) {
+    for (int code = 0; code < 1 << bits; ++code) levels.by_bits[bits][code] = static_cast<uint8_t>(2 * code);
+  }
+  return levels;
+}();
 constexpr int kMaxGroups = kMaxGroupDim * kTokensPerPage / kMinGroup;
 /// A head smaller than kMinGroup is one token group, so there may be at most this many either way.
 static_assert(kMaxGroups >= kTokensPerPage);
 
-/// Where the streams of a block are and how to read them. Value type, embedded in the state of a codec.
-struct UniformGroups {
+/// What the groups of a block are.
+struct UniformSpec {
   GroupAxis axis = GroupAxis::kChannel;
+  int dim = 0;            ///< channels, multiple of 16
+  int bits = 0;           ///< of a code: 1, 2, 3, 4 or 8
+  int group = 0;          ///< values that share a scale
+  GroupRange range = {};  ///< kQuantile on axis kChannel only, kSign with one bit only
+};
+
+/// Where the streams of a block are and how to read them. Value type, embedded in the state of a codec.
+struct UniformGroups : UniformSpec {
   TileOrder order = TileOrder::kTokenLane;
-  int dim = 0;    ///< channels, multiple of 16
-  int bits = 0;   ///< of a code: 2, 3, 4 or 8
-  int group = 0;  ///< values that share a scale
   size_t codes_byte_ofs = 0;
   size_t scales_byte_ofs = 0;
   size_t mins_byte_ofs = 0;
   uint8_t tile_bits[kMaxGroupDim / kTileChannels] = {};  ///< `bits` for each tile
 
-  int center() const { return 1 << (bits - 1); }
+  bool has_mins() const { return range.rule != RangeRule::kSign; }
+  SumOrder sum_order() const { return axis == GroupAxis::kChannel ? SumOrder::kSequential : SumOrder::kInSixteens; }
+  // For the kernels codes of up to 4 bits count half steps, so that they lie evenly about an integer: what rounding the
+  // query leaves then does not add up over the channels.
+  const TileLevels* levels() const { return bits <= 4 ? &kHalfSteps : nullptr; }
+  float level_step() const { return bits <= 4 ? 0.5f : 1.0f; }        ///< of a level, in scales
+  int center() const { return bits <= 4 ? top() : 1 << (bits - 1); }  ///< the middle level
   int query_planes() const { return QueryPlanes(bits); }
   int num_tiles() const { return dim / kTileChannels; }
   int num_groups() const { return dim * kTokensPerPage / group; }
@@ -72,8 +93,16 @@ struct UniformGroups {
 /// `dim`. Groups below kMinGroup are accepted only for a whole head.
 bool ValidGroup(GroupAxis axis, int dim, int group);
 
-/// Appends the three streams to `layout`. REQUIRES: ValidGroup(axis, dim, group), bits one of 2, 3, 4, 8.
-UniformGroups AddUniformGroups(Side side, GroupAxis axis, int dim, int bits, int group, BlockLayout& layout);
+/// Names of the streams, for blocks that hold more than one set of groups.
+struct UniformStreamNames {
+  std::string_view codes = "codes";
+  std::string_view scales = "scales";
+  std::string_view mins = "mins";
+};
+
+/// Appends the streams to `layout`. REQUIRES: ValidGroup(axis, dim, group), a width and range as UniformSpec says.
+UniformGroups AddUniformGroups(Side side, const UniformSpec& spec, BlockLayout& layout,
+                               const UniformStreamNames& names = {});
 
 // ---- one group, one value
 
@@ -88,6 +117,8 @@ struct GroupParams {
 /// Parameters for values min..max. The scale is that of the stored min, so that its rounding moves no top
 /// value.
 GroupParams FitGroup(float min, float max, int bits);
+/// Parameters for values -max..max; no min is stored.
+GroupParams FitSymmetricGroup(float max, int bits);
 
 /// round_half_even(clamp((value - min) / scale, 0, top))
 uint8_t EncodeUniform(const GroupParams& params, int top, float value);
@@ -104,6 +135,15 @@ void ReferenceScoreGroups(const UniformGroups& g, const std::byte* block, const 
 /// weights [heads, 64] -> adds to acc [heads, dim].
 void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, const float* weights, int heads,
                                float* acc);
+
+/// Scale and min of group `index` as floats.
+struct ScaleAndMin {
+  float scale;
+  float min;
+};
+ScaleAndMin LoadGroup(const UniformGroups& g, const std::byte* block, int index);
+/// The same for the groups first..first+count-1 (multiples of 16), by the kernels of this machine.
+void LoadGroups(const UniformGroups& g, const std::byte* block, int first, int count, float* scale, float* min);
 
 /// What decode checks: scales finite and not negative, mins finite.
 bool ValidGroupParams(const UniformGroups& g, const std::byte* block);

@@ -19,12 +19,13 @@ struct Config {
   Side side;
   GroupAxis axis;
   int dim, bits, group;
+  GroupRange range = {};
 };
 
 std::vector<Config> Configs() {
   std::vector<Config> configs;
   for (Side side : {Side::kKey, Side::kValue}) {
-    for (int bits : {2, 3, 4, 8}) {
+    for (int bits : {1, 2, 3, 4, 8}) {
       for (int dim : {16, 80, 128, 256}) {
         for (int group : {32, 64}) configs.push_back({side, GroupAxis::kChannel, dim, bits, group});
         for (int group : {32, 128, dim}) {
@@ -36,15 +37,37 @@ std::vector<Config> Configs() {
   return configs;
 }
 
+/// Configs() and others whose ranges are no extremes.
+std::vector<Config> AllConfigs() {
+  std::vector<Config> configs = Configs();
+  for (Side side : {Side::kKey, Side::kValue}) {
+    for (int dim : {16, 80, 128}) {
+      for (int group : {32, 64}) {
+        for (GroupRange range : {GroupRange{RangeRule::kSpread, 1.3f}, GroupRange{RangeRule::kSign, 1.0f},
+                                 GroupRange{RangeRule::kShrunk, 0.3f}, GroupRange{RangeRule::kQuantile, 0.16f},
+                                 GroupRange{RangeRule::kQuantile, kMaxQuantile}}) {
+          configs.push_back({side, GroupAxis::kChannel, dim, 1, group, range});
+        }
+        configs.push_back({side, GroupAxis::kChannel, dim, 2, group, {RangeRule::kSpread, 2.0f}});
+      }
+      for (GroupRange range : {GroupRange{RangeRule::kSpread, 1.3f}, GroupRange{RangeRule::kSign, 1.0f},
+                               GroupRange{RangeRule::kShrunk, 0.3f}}) {
+        configs.push_back({side, GroupAxis::kToken, dim, 1, dim, range});
+      }
+    }
+  }
+  return configs;
+}
+
 std::string Name(const Config& c) {
-  return StrFormat("side %d axis %d dim %d bits %d group %d", static_cast<int>(c.side), static_cast<int>(c.axis), c.dim,
-                   c.bits, c.group);
+  return StrFormat("side %d axis %d dim %d bits %d group %d rule %d", static_cast<int>(c.side),
+                   static_cast<int>(c.axis), c.dim, c.bits, c.group, static_cast<int>(c.range.rule));
 }
 
 /// A state and one block of it.
 struct Fixture {
   explicit Fixture(const Config& c) {
-    auto made = MakeUniformState({.side = c.side, .dim = c.dim}, c.axis, c.bits, c.group);
+    auto made = MakeUniformState({.side = c.side, .dim = c.dim}, c.axis, c.bits, c.group, c.range);
     state = std::move(*made);
     block = AlignedBuffer<std::byte>(state->layout.block_bytes());
   }
@@ -143,11 +166,39 @@ TEST(UniformGroups, ScaleIsFittedToTheStoredMin) {
   EXPECT_NEAR(ToFloat(p.scale), (2004.4f - 2001.0f) / 3, 1e-3);
 }
 
+TEST(GroupRange, EndsOfKnownValues) {
+  const float values[] = {3, -1, 0, 1, 7, 2, 4, 0};  // mean 2, mean distance 2, mean magnitude 2.25
+  const auto find = [&](RangeRule rule, float amount) {
+    const RangeEnds a = FindRange({rule, amount}, SumOrder::kSequential, values, 8);
+    const RangeEnds b = FindRange({rule, amount}, SumOrder::kInSixteens, values, 8);
+    EXPECT_EQ(a.low, b.low);
+    EXPECT_EQ(a.high, b.high);
+    return std::pair(a.low, a.high);
+  };
+  EXPECT_EQ(find(RangeRule::kExtremes, 1.0f), std::pair(-1.0f, 7.0f));
+  EXPECT_EQ(find(RangeRule::kShrunk, 0.5f), std::pair(-0.5f, 3.5f));
+  EXPECT_EQ(find(RangeRule::kQuantile, 0.16f), std::pair(0.0f, 4.0f));
+  EXPECT_EQ(find(RangeRule::kSpread, 1.0f), std::pair(0.0f, 4.0f));
+  EXPECT_EQ(find(RangeRule::kSpread, 1.5f), std::pair(-1.0f, 5.0f));
+  EXPECT_EQ(find(RangeRule::kSign, 2.0f), std::pair(-4.5f, 4.5f));
+}
+
+TEST(UniformGroups, SymmetricGroupsKeepNoMins) {
+  Fixture f({Side::kKey, GroupAxis::kChannel, 128, 1, 32, {RangeRule::kSign, 1.0f}});
+  EXPECT_EQ(f.state->layout.streams().size(), 2u);
+  EXPECT_EQ(f.state->layout.block_bytes() * 8, 64u * 128 * 3 / 2);
+  const auto rows = Rows(128, [](int t, int) { return t % 2 == 0 ? 1.0f : -2.0f; });
+  AlignedBuffer<float> decoded(rows.size());
+  ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
+  ASSERT_TRUE(f.Decode(UniformFastVerbs(), decoded).ok());
+  for (size_t i = 0; i < rows.size(); ++i) ASSERT_EQ(decoded[i], rows[i] > 0 ? 1.5f : -1.5f) << i;
+}
+
 TEST_F(UniformGroupsTargets, BytesAreTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     ASSERT_EQ(SimdTarget(), target);
-    for (const Config& config : Configs()) {
+    for (const Config& config : AllConfigs()) {
       for (const AlignedBuffer<float>& rows : HardRows(config.dim)) {
         Fixture reference(config), fast(config);
         std::memset(fast.block.data(), 0xA5, fast.block.size());  // encode must write every byte
@@ -163,7 +214,7 @@ TEST_F(UniformGroupsTargets, BytesAreTheReferences) {
 TEST_F(UniformGroupsTargets, DecodeIsTheReferences) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const Config& config : Configs()) {
+    for (const Config& config : AllConfigs()) {
       for (const AlignedBuffer<float>& rows : HardRows(config.dim)) {
         Fixture f(config);
         AlignedBuffer<float> want(rows.size()), got(rows.size());
@@ -210,7 +261,7 @@ TEST(UniformGroups, DecodedBlockEncodesToItself) {
 TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const Config& config : Configs()) {
+    for (const Config& config : AllConfigs()) {
       if (config.side != Side::kKey) continue;
       for (int heads : {1, 4, 7, kMaxHeads}) {
         Fixture f(config);
@@ -232,7 +283,7 @@ TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
 TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const Config& config : Configs()) {
+    for (const Config& config : AllConfigs()) {
       if (config.side != Side::kValue) continue;
       for (int heads : {1, 4, 7, kMaxHeads}) {
         Fixture f(config);

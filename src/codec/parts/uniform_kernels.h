@@ -4,17 +4,19 @@
 
 #include <cstdint>
 
+#include "codec/parts/group_range.h"
+
 namespace kvant {
 
 struct UniformKernels {
   // ---- encode: ranges, then parameters, then codes. Bytes are equal on all targets.
 
-  /// rows [tokens, dim] -> least and greatest value of each channel, [dim].
-  void (*channel_ranges)(const float* rows, int dim, int tokens, float* min, float* max);
-  /// rows [64, dim] -> the same of each token and group of channels, [dim / group][64].
-  void (*token_ranges)(const float* rows, int dim, int group, float* min, float* max);
+  /// rows [tokens, dim] -> FindRange of each channel, [dim].
+  void (*channel_ranges)(const GroupRange& range, const float* rows, int dim, int tokens, float* min, float* max);
+  /// rows [64, dim] -> the same of each token and group of channels, [dim / group][64]; not kQuantile.
+  void (*token_ranges)(const GroupRange& range, const float* rows, int dim, int group, float* min, float* max);
   /// FitGroup for n groups: ranges -> fp16 words. `min` becomes the stored min, `max` the inverse of the
-  /// scale.
+  /// scale. `mins` null: FitSymmetricGroup.
   void (*fit)(float* min, float* max, int n, int top, uint16_t* scales, uint16_t* mins);
   /// EncodeUniform for rows [tokens, dim] with parameters per channel, [dim].
   void (*quantize_channels)(const float* rows, int dim, int tokens, const float* min, const float* inverse, int top,

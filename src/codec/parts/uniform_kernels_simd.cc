@@ -24,12 +24,12 @@ constexpr D8 d8;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 constexpr int kTokens = 64;
 
-// ------------------------------------------------------------------ encode
+// ------------------------------------------------------------------ ranges
 
-// Ranges of kV vectors of channels at once: the chains of min and max of one vector alone would wait for each other.
+// Extremes of kV vectors of channels at once: the chains of min and max of one vector alone would wait for each other.
 template <int kV>
-HWY_INLINE void RangesOfVectors(const float* HWY_RESTRICT rows, int dim, int tokens, float* HWY_RESTRICT min,
-                                float* HWY_RESTRICT max) {
+HWY_INLINE void ExtremesOfVectors(const float* HWY_RESTRICT rows, int dim, int tokens, float factor,
+                                  float* HWY_RESTRICT min, float* HWY_RESTRICT max) {
   VF low[kV], high[kV];
   for (int v = 0; v < kV; ++v) low[v] = high[v] = hn::LoadU(df, rows + v * kLanes);
   for (int t = 1; t < tokens; ++t) {
@@ -41,35 +41,124 @@ HWY_INLINE void RangesOfVectors(const float* HWY_RESTRICT rows, int dim, int tok
     }
   }
   for (int v = 0; v < kV; ++v) {
-    hn::StoreU(low[v], df, min + v * kLanes);
-    hn::StoreU(high[v], df, max + v * kLanes);
+    hn::StoreU(hn::Mul(low[v], hn::Set(df, factor)), df, min + v * kLanes);
+    hn::StoreU(hn::Mul(high[v], hn::Set(df, factor)), df, max + v * kLanes);
   }
 }
 
-void ChannelRanges(const float* rows, int dim, int tokens, float* min, float* max) {
+void ChannelExtremes(const float* rows, int dim, int tokens, float factor, float* min, float* max) {
   constexpr int kVectors = 4;
   int c = 0;
   for (; c + kVectors * kLanes <= dim; c += kVectors * kLanes) {
-    RangesOfVectors<kVectors>(rows + c, dim, tokens, min + c, max + c);
+    ExtremesOfVectors<kVectors>(rows + c, dim, tokens, factor, min + c, max + c);
   }
-  for (; c < dim; c += kLanes) RangesOfVectors<1>(rows + c, dim, tokens, min + c, max + c);
+  for (; c < dim; c += kLanes) ExtremesOfVectors<1>(rows + c, dim, tokens, factor, min + c, max + c);
 }
 
-void TokenRanges(const float* rows, int dim, int group, float* min, float* max) {
+// Keeps the `tail` + 1 least values of each channel in order; the last of them is the quantile. The greatest are the
+// least of the negated values.
+HWY_INLINE VF TailOfVector(const float* HWY_RESTRICT rows, int dim, int tokens, int tail, VF sign) {
+  HWY_ALIGN float least[(kMaxQuantileTail + 1) * kLanes];
+  for (int i = 0; i <= tail; ++i) hn::Store(hn::Set(df, hwy::HighestValue<float>()), df, least + i * kLanes);
+  for (int t = 0; t < tokens; ++t, rows += dim) {
+    VF x = hn::Mul(hn::LoadU(df, rows), sign);
+    for (int i = 0; i <= tail; ++i) {
+      const VF kept = hn::Load(df, least + i * kLanes);
+      hn::Store(hn::Min(kept, x), df, least + i * kLanes);
+      x = hn::Max(kept, x);
+    }
+  }
+  return hn::Mul(hn::Load(df, least + tail * kLanes), sign);
+}
+
+void ChannelQuantiles(const float* rows, int dim, int tokens, int tail, float* min, float* max) {
+  for (int c = 0; c < dim; c += kLanes) {
+    hn::StoreU(TailOfVector(rows + c, dim, tokens, tail, hn::Set(df, 1.0f)), df, min + c);
+    hn::StoreU(TailOfVector(rows + c, dim, tokens, tail, hn::Set(df, -1.0f)), df, max + c);
+  }
+}
+
+// mean -+ factor * mean distance from it, of sums over `count` values.
+HWY_INLINE void StoreSpread(VF mean, VF distances, int count, float factor, float* min, float* max) {
+  const VF spread = hn::Mul(hn::Div(distances, hn::Set(df, static_cast<float>(count))), hn::Set(df, factor));
+  hn::StoreU(hn::Sub(mean, spread), df, min);
+  hn::StoreU(hn::Add(mean, spread), df, max);
+}
+
+void ChannelSpreads(const GroupRange& range, const float* rows, int dim, int tokens, float* min, float* max) {
+  for (int c = 0; c < dim; c += kLanes) {
+    VF mean = hn::Zero(df);
+    VF distances = hn::Zero(df);
+    if (range.rule == RangeRule::kSpread) {
+      for (int t = 0; t < tokens; ++t) mean = hn::Add(mean, hn::LoadU(df, rows + t * dim + c));
+      mean = hn::Div(mean, hn::Set(df, static_cast<float>(tokens)));
+    }
+    for (int t = 0; t < tokens; ++t) {
+      distances = hn::Add(distances, hn::Abs(hn::Sub(hn::LoadU(df, rows + t * dim + c), mean)));
+    }
+    StoreSpread(mean, distances, tokens, range.amount, min + c, max + c);
+  }
+}
+
+void ChannelRanges(const GroupRange& range, const float* rows, int dim, int tokens, float* min, float* max) {
+  switch (range.rule) {
+    case RangeRule::kExtremes:
+      return ChannelExtremes(rows, dim, tokens, 1.0f, min, max);
+    case RangeRule::kShrunk:
+      return ChannelExtremes(rows, dim, tokens, range.amount, min, max);
+    case RangeRule::kQuantile:
+      return ChannelQuantiles(rows, dim, tokens, QuantileTail(range.amount, tokens), min, max);
+    case RangeRule::kSpread:
+    case RangeRule::kSign:
+      return ChannelSpreads(range, rows, dim, tokens, min, max);
+  }
+}
+
+HWY_INLINE RangeEnds TokenExtremes(const float* HWY_RESTRICT x, int group, float factor) {
+  VF low = hn::LoadU(df, x);
+  VF high = low;
+  for (int i = kLanes; i < group; i += kLanes) {
+    const VF v = hn::LoadU(df, x + i);
+    low = hn::Min(low, v);
+    high = hn::Max(high, v);
+  }
+  return {hn::GetLane(hn::MinOfLanes(df, low)) * factor, hn::GetLane(hn::MaxOfLanes(df, high)) * factor};
+}
+
+// Mean of term(vector) over a group of channels, in the order SumOrder::kInSixteens.
+template <class Term>
+HWY_INLINE float MeanInSixteens(const float* HWY_RESTRICT x, int group, const Term& term) {
+  HWY_ALIGN float sums[16];
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    VF sum = hn::Zero(df);
+    for (int i = lane; i < group; i += 16) sum = hn::Add(sum, term(hn::LoadU(df, x + i)));
+    hn::Store(sum, df, sums + lane);
+  }
+  return AddSixteen(sums) / static_cast<float>(group);
+}
+
+HWY_INLINE RangeEnds TokenSpread(const GroupRange& range, const float* HWY_RESTRICT x, int group) {
+  const float mean =
+      range.rule == RangeRule::kSpread ? MeanInSixteens(x, group, [](VF v) HWY_ATTR { return v; }) : 0.0f;
+  const VF center = hn::Set(df, mean);
+  const auto distance = [center](VF v) HWY_ATTR { return hn::Abs(hn::Sub(v, center)); };
+  const float spread = MeanInSixteens(x, group, distance) * range.amount;
+  return {mean - spread, mean + spread};
+}
+
+void TokenRanges(const GroupRange& range, const float* rows, int dim, int group, float* min, float* max) {
+  const bool by_extremes = range.rule == RangeRule::kExtremes || range.rule == RangeRule::kShrunk;
+  const float factor = range.rule == RangeRule::kShrunk ? range.amount : 1.0f;
   for (int t = 0; t < kTokens; ++t, rows += dim) {
     for (int c = 0; c < dim; c += group) {
-      VF low = hn::LoadU(df, rows + c);
-      VF high = low;
-      for (int i = kLanes; i < group; i += kLanes) {
-        const VF x = hn::LoadU(df, rows + c + i);
-        low = hn::Min(low, x);
-        high = hn::Max(high, x);
-      }
-      min[c / group * kTokens + t] = hn::GetLane(hn::MinOfLanes(df, low));
-      max[c / group * kTokens + t] = hn::GetLane(hn::MaxOfLanes(df, high));
+      const RangeEnds ends = by_extremes ? TokenExtremes(rows + c, group, factor) : TokenSpread(range, rows + c, group);
+      min[c / group * kTokens + t] = ends.low;
+      max[c / group * kTokens + t] = ends.high;
     }
   }
 }
+
+// ------------------------------------------------------------------ encode
 
 // Rounds to fp16, stores the words and returns what they mean.
 HWY_INLINE VF StoreF16(VF v, uint16_t* HWY_RESTRICT words) {
@@ -77,16 +166,30 @@ HWY_INLINE VF StoreF16(VF v, uint16_t* HWY_RESTRICT words) {
   return FromF16Words(df, words);
 }
 
+// 1 / scale, or 0: the codes of a constant group are 0.
+HWY_INLINE VF InverseOf(VF scale) {
+  return hn::IfThenElseZero(hn::Gt(scale, hn::Zero(df)), hn::Div(hn::Set(df, 1.0f), scale));
+}
+
+void FitSymmetric(float* min, float* max, int n, int top, uint16_t* scales) {
+  const VF half_levels = hn::Set(df, 0.5f * static_cast<float>(top));
+  for (int i = 0; i < n; i += kLanes) {
+    const VF scale = StoreF16(hn::Div(hn::LoadU(df, max + i), half_levels), scales + i);
+    hn::StoreU(hn::Neg(hn::Mul(half_levels, scale)), df, min + i);
+    hn::StoreU(InverseOf(scale), df, max + i);
+  }
+}
+
 void Fit(float* min, float* max, int n, int top, uint16_t* scales, uint16_t* mins) {
+  if (mins == nullptr) return FitSymmetric(min, max, n, top, scales);
   const VF zero = hn::Zero(df);
   const VF levels = hn::Set(df, static_cast<float>(top));
   for (int i = 0; i < n; i += kLanes) {
     const VF low = StoreF16(hn::Add(hn::LoadU(df, min + i), zero), mins + i);  // the sum turns -0 into +0
     const VF range = hn::Max(hn::Sub(hn::LoadU(df, max + i), low), zero);
     const VF scale = StoreF16(hn::Add(hn::Div(range, levels), zero), scales + i);
-    const VF inverse = hn::Div(hn::Set(df, 1.0f), scale);
     hn::StoreU(low, df, min + i);
-    hn::StoreU(hn::IfThenElseZero(hn::Gt(scale, zero), inverse), df, max + i);
+    hn::StoreU(InverseOf(scale), df, max + i);
   }
 }
 

@@ -1,0 +1,45 @@
+#include "codec/parts/group_range.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace kvant {
+namespace {
+
+/// Mean of |values - center|, or of the values themselves.
+template <typename Term>
+float MeanOf(SumOrder order, int count, const Term& term) {
+  float sums[16] = {};
+  const int lanes = order == SumOrder::kSequential ? 1 : 16;
+  for (int i = 0; i < count; ++i) sums[i % lanes] += term(i);
+  return AddSixteen(sums) / static_cast<float>(count);
+}
+
+RangeEnds QuantileEnds(float share, const float* values, int count) {
+  constexpr int kMaxCount = 64;
+  KVANT_DCHECK(count <= kMaxCount && share <= kMaxQuantile);
+  float sorted[kMaxCount];
+  std::copy_n(values, count, sorted);
+  std::sort(sorted, sorted + count);
+  const int tail = QuantileTail(share, count);
+  return {sorted[tail], sorted[count - 1 - tail]};
+}
+
+}  // namespace
+
+RangeEnds FindRange(const GroupRange& range, SumOrder order, const float* values, int count) {
+  if (range.rule == RangeRule::kQuantile) return QuantileEnds(range.amount, values, count);
+  if (range.rule == RangeRule::kSpread || range.rule == RangeRule::kSign) {
+    const bool about_mean = range.rule == RangeRule::kSpread;
+    const float mean = about_mean ? MeanOf(order, count, [&](int i) { return values[i]; }) : 0.0f;
+    const float spread = MeanOf(order, count, [&](int i) { return std::abs(values[i] - mean); }) * range.amount;
+    return {mean - spread, mean + spread};
+  }
+  const auto [low, high] = std::minmax_element(values, values + count);
+  if (range.rule == RangeRule::kShrunk) return {*low * range.amount, *high * range.amount};
+  return {*low, *high};
+}
+
+}  // namespace kvant
