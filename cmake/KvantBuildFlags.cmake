@@ -19,10 +19,10 @@ endif()
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 find_package(Threads REQUIRED)
-find_package(Eigen3 3.3 REQUIRED NO_MODULE) # for codec/parts, eval, tune and calibrate
+find_package(Eigen3 3.3 REQUIRED NO_MODULE) # for codec/parts, eval and tune
+find_package(nlohmann_json REQUIRED) # header only, as xxhash.h: calibration files
 if(KVANT_TOOLS)
   find_package(CLI11 REQUIRED)
-  find_package(nlohmann_json REQUIRED)
 endif()
 
 add_library(kvant_build INTERFACE)

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cache_list.h"
+#include "calibration_option.h"
 #include "eval/evaluate.h"
 #include "model_options.h"
 #include "output_file.h"
@@ -64,6 +65,9 @@ Result<Report> Measure(Options& o, const std::string& text) {
   for (const std::string& list : o.caches) {
     for (std::string& cache : SplitCaches(list)) o.evaluate.caches.push_back(std::move(cache));
   }
+  const auto calibration = OpenCalibration(o.model.calibration, o.model.model, o.evaluate.caches);
+  if (!calibration.ok()) return calibration.status();
+  o.evaluate.maybe_calibration = *calibration;
   Progress progress;
   return Evaluate(o.evaluate, text, Runner::Open,
                   [&](std::string_view stage, int64_t done, int64_t total) { progress.Show(stage, done, total); });

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cache_list.h"
+#include "calibration_option.h"
 #include "eval/cache_cost.h"
 #include "eval/table.h"
 #include "llama/runner.h"
@@ -16,6 +17,7 @@ namespace {
 struct Options {
   std::string model;
   std::vector<std::string> caches;
+  std::string calibration;
   uint64_t memory = 0;
 };
 
@@ -57,8 +59,11 @@ std::string LayerTable(const ModelInfo& model) {
 /// The lines about caches; the last column is there when a memory size is given.
 class CostTable {
  public:
-  CostTable(const ModelInfo& model, uint64_t memory_bytes)
-      : model_(model), memory_bytes_(memory_bytes), table_(Columns(model, memory_bytes)) {}
+  CostTable(const ModelInfo& model, std::shared_ptr<const Calibration> calibration, uint64_t memory_bytes)
+      : model_(model),
+        calibration_(std::move(calibration)),
+        memory_bytes_(memory_bytes),
+        table_(Columns(model, memory_bytes)) {}
 
   void AddHostType(const HostType& type) {
     const double per_token = static_cast<double>(ValuesPerToken(model_)) * type.bits / 8;
@@ -68,7 +73,7 @@ class CostTable {
   Status AddScheme(const std::string& name) {
     const Result<Scheme> scheme = Scheme::Parse(name);
     if (!scheme.ok()) return scheme.status();
-    const Result<CacheCost> cost = CacheCost::Of(*scheme, model_.layers);
+    const Result<CacheCost> cost = CacheCost::Of(*scheme, model_.layers, calibration_);
     if (!cost.ok()) return cost.status();
     AddRow(name, cost->BytesPerToken(), static_cast<double>(cost->PeakBytes(model_.context_train)),
            cost->LargestContext(memory_bytes_, model_.context_train));
@@ -98,6 +103,7 @@ class CostTable {
   }
 
   const ModelInfo& model_;
+  const std::shared_ptr<const Calibration> calibration_;
   uint64_t memory_bytes_;
   Table table_;
 };
@@ -105,12 +111,16 @@ class CostTable {
 Status Run(const Options& o) {
   const Result<ModelInfo> model = Runner::Inspect(o.model);
   if (!model.ok()) return model.status();
-  CostTable costs(*model, o.memory);
+  std::vector<std::string> caches;
+  for (const std::string& list : o.caches) {
+    for (std::string& cache : SplitCaches(list)) caches.push_back(std::move(cache));
+  }
+  const auto calibration = OpenCalibration(o.calibration, o.model, caches);
+  if (!calibration.ok()) return calibration.status();
+  CostTable costs(*model, *calibration, o.memory);
   for (const HostType& type : kHostTypes) costs.AddHostType(type);
   for (const Preset& preset : Presets()) KVANT_TRY(costs.AddScheme(std::string(preset.name)));
-  for (const std::string& list : o.caches) {
-    for (const std::string& cache : SplitCaches(list)) KVANT_TRY(costs.AddScheme(cache));
-  }
+  for (const std::string& cache : caches) KVANT_TRY(costs.AddScheme(cache));
   std::printf("%s: %s, %.1f M parameters, %.1f MB, vocabulary %d, context %d, %d query heads; supported\n\n%s\n%s\n",
               o.model.c_str(), model->architecture.c_str(), static_cast<double>(model->parameters) / 1e6,
               static_cast<double>(model->file_bytes) / 1e6, model->vocab_size, model->context_train, model->q_heads,
@@ -126,6 +136,7 @@ Verb AddInspectVerb(CLI::App& app) {
   CLI::App* command = app.add_subcommand("inspect", "Show what a model's cache costs with each preset");
   command->add_option("MODEL", options->model, "GGUF file of the model")->required();
   command->add_option("--cache", options->caches, "Further schemes, with commas between them")->allow_extra_args(false);
+  AddCalibrationOption(*command, options->calibration);
   command->add_option("--memory", options->memory, "Show the largest context for this much memory (8GiB, 500MB)")
       ->transform(MemorySize());
   return {command, [options] { return Run(*options); }};

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "calibration_option.h"
 #include "llama/runner.h"
 #include "model_options.h"
 #include "progress.h"
@@ -112,21 +113,25 @@ Status Generate(Runner& runner, const Options& o, Speed* speed) {
 void PrintSummary(const Options& o, const CacheUse& use, const Speed& speed) {
   std::fprintf(stderr,
                "kvant: cache %s holds %.2f MB (fp16: %.2f MB), %.2f bits per value; prefill %.0f tok/s, decode %.1f "
-               "tok/s\n",
+               "tok/s%s\n",
                o.cache.c_str(), static_cast<double>(use.memory_bytes) / 1e6, static_cast<double>(use.fp16_bytes) / 1e6,
                use.footprint.bits_per_value(), speed.prefill_tokens / speed.prefill_s,
-               speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0);
+               speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0,
+               use.bases.empty() ? "" : ("; bases: " + use.bases).c_str());
 }
 
 Status Run(const CLI::App& command, const Options& o) {
   Result<std::string> prompt = ReadPrompt(command, o);
   if (!prompt.ok()) return prompt.status();
+  const auto calibration = OpenCalibration(o.model.calibration, o.model.model, {o.cache});
+  if (!calibration.ok()) return calibration.status();
   Result<std::unique_ptr<Runner>> opened = Runner::Open({.model_path = o.model.model,
                                                          .cache = o.cache,
                                                          .context = o.context,
                                                          .batch = kBatch,
                                                          .threads = o.model.threads,
-                                                         .memory_limit_bytes = o.model.memory_limit});
+                                                         .memory_limit_bytes = o.model.memory_limit,
+                                                         .maybe_calibration = *calibration});
   if (!opened.ok()) return opened.status();
   Runner& runner = **opened;
   if (o.chat) {

@@ -11,10 +11,14 @@ struct ModelOptions {
   std::string model;
   int threads = 0;            ///< set by AddModelOptions
   uint64_t memory_limit = 0;  ///< of the cache in bytes; 0: none
+  std::string calibration;    ///< for OpenCalibration
 };
 
-/// Adds MODEL, --threads and --memory-limit.
+/// Adds MODEL, --threads, --calibration and --memory-limit.
 void AddModelOptions(CLI::App& command, ModelOptions& options);
+
+/// Adds --threads, with as many as the machine has for the default.
+void AddThreadsOption(CLI::App& command, int& threads);
 
 /// Reads "8GiB", "500MB", "4096" as bytes: KB is 1000, KiB 1024. For CLI::Option::transform.
 CLI::AsSizeValue MemorySize();

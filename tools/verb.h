@@ -18,6 +18,7 @@ struct Verb {
 /// Adds the verb with its options to `app`.
 Verb AddRunVerb(CLI::App& app);
 Verb AddEvalVerb(CLI::App& app);
+Verb AddCalibrateVerb(CLI::App& app);
 Verb AddInspectVerb(CLI::App& app);
 Verb AddCodecsVerb(CLI::App& app);
 Verb AddBenchVerb(CLI::App& app);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "kvant/calibration.h"
 #include "kvant/scheme.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
@@ -21,13 +22,17 @@ struct CacheConfig {
   std::vector<LayerShape> layers;
   int num_sequences = 1;
   size_t memory_limit_bytes = 0;  ///< 0: none
+  /// Bases that codecs take from a file; those without an entry fit their own where they can. Null: no file.
+  std::shared_ptr<const Calibration> maybe_calibration = nullptr;
+  std::vector<int> layer_numbers = {};  ///< the model's number of each layer; empty: 0, 1, 2, ...
 };
 
 /// The stores of all layers, one for K and one for V each, over one page pool. Memory grows with the rows held.
 /// Not thread-safe; reading (attention, Read) by a team is.
 class KvCache {
  public:
-  /// Errors: InvalidArgument or NotSupported, naming layer, codec and option.
+  /// Errors: InvalidArgument or NotSupported, naming layer, codec and option; NotFound when a codec needs a calibration
+  /// that has no entry for it, OutOfMemory when the calibrated bases exceed the limit.
   static Result<std::unique_ptr<KvCache>> Create(const CacheConfig& config);
   ~KvCache();
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <utility>
 
 #include "cache/page_rows.h"
@@ -46,16 +45,8 @@ Status BasisFitter::Plan(const Sequence& sequence) {
   }
   rows_ = AlignedBuffer<float>(num_rows_ * format_->row_values());
   if (rows_.data() == nullptr) return OutOfScratch(*format_);
-  auto basis = std::make_shared<Basis>();
-  basis->slot = PoolSlot(pool_, static_cast<size_t>(format_->num_bases()) * format_->basis_stride_bytes());
-  if (!basis->slot) return pool_->OutOfMemory(format_->Where());
-  std::memset(basis->slot.data(), 0, basis->slot.bytes());
-  for (int head = 0; head < format_->kv_heads; ++head) {
-    const size_t index = static_cast<size_t>(std::min(head, format_->num_bases() - 1));
-    basis->of_heads.push_back(basis->slot.data() + index * format_->basis_stride_bytes());
-  }
-  basis_ = std::move(basis);
-  return Status::Ok();
+  basis_ = NewBasis(*format_, pool_);
+  return basis_ != nullptr ? Status::Ok() : pool_->OutOfMemory(format_->Where());
 }
 
 uint64_t BasisFitter::FitRows(const Sequence& sequence, int64_t page) const {

@@ -6,25 +6,34 @@
 
 #include "cache/kv_store.h"
 #include "cache/page_pool.h"
-#include "codec/codec.h"
+#include "codec/calibrated.h"
 
 namespace kvant {
 namespace {
 
+int NumberOf(const CacheConfig& config, int layer) {
+  return config.layer_numbers.empty() ? layer : config.layer_numbers[static_cast<size_t>(layer)];
+}
+
 Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, PagePool* pool) {
   const LayerShape& layer_shape = config.layers[static_cast<size_t>(layer)];
+  const int number = NumberOf(config, layer);
   const bool is_key = side == Side::kKey;
   const CodecChoice& choice = is_key ? config.scheme.key : config.scheme.value;
   const BlockShape shape = {.side = side,
                             .dim = is_key ? layer_shape.k_dim : layer_shape.v_dim,
-                            .layer = layer,
-                            .num_layers = static_cast<int>(config.layers.size())};
+                            .layer = number,
+                            .num_layers = NumberOf(config, static_cast<int>(config.layers.size()) - 1) + 1};
   Result<Codec> codec = MakeCodec(choice.name, choice.options, shape);
   if (!codec.ok()) return codec.status();
-  return KvStore::Create({.layer = layer,
+  Result<SharedBases> bases =
+      FindBases(*codec, choice.options, config.maybe_calibration.get(), number, layer_shape.kv_heads);
+  if (!bases.ok()) return bases.status();
+  return KvStore::Create({.layer = number,
                           .kv_heads = layer_shape.kv_heads,
                           .num_sequences = config.num_sequences,
                           .codec = std::move(*codec),
+                          .maybe_bases = std::move(*bases),
                           .sink_tokens = config.scheme.sink_tokens,
                           .recent_tokens = config.scheme.recent_tokens},
                          pool);
@@ -38,8 +47,8 @@ struct KvCache::Impl {
   Status AddStore(int layer, Side side) {
     Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &pool);
     if (!store.ok()) {
-      return {store.status().code(),
-              StrFormat("layer %d %s: %s", layer, side == Side::kKey ? "K" : "V", store.status().message().c_str())};
+      return {store.status().code(), StrFormat("layer %d %s: %s", NumberOf(config, layer),
+                                               side == Side::kKey ? "K" : "V", store.status().message().c_str())};
     }
     (side == Side::kKey ? keys : values).push_back(std::move(*store));
     return Status::Ok();
@@ -62,6 +71,10 @@ KvCache::~KvCache() = default;
 
 Result<std::unique_ptr<KvCache>> KvCache::Create(const CacheConfig& config) {
   if (config.layers.empty()) return Status::InvalidArgument("a cache needs at least one layer");
+  if (!config.layer_numbers.empty() && config.layer_numbers.size() != config.layers.size()) {
+    return Status::InvalidArgument(
+        StrFormat("%zu layer numbers for %zu layers", config.layer_numbers.size(), config.layers.size()));
+  }
   auto impl = std::make_unique<Impl>(config);
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     KVANT_TRY(impl->AddStore(layer, Side::kKey));

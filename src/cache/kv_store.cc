@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "cache/basis.h"
 #include "cache/footprint.h"
 #include "cache/page_pool.h"
 #include "cache/page_sealer.h"
@@ -15,9 +16,15 @@
 namespace kvant {
 
 struct KvStore::Impl {
-  Impl(const KvStoreConfig& c, StoreFormat f, PagePool* p)
-      : config(c), format(std::move(f)), pool(p), writer(&format, p), sealer(&format, p), reader(&format) {
-    for (int i = 0; i < config.num_sequences; ++i) sequences.emplace_back(&format);
+  Impl(const KvStoreConfig& c, StoreFormat f, PagePool* p, std::shared_ptr<const Basis> b)
+      : config(c),
+        format(std::move(f)),
+        pool(p),
+        maybe_calibrated(std::move(b)),
+        writer(&format, p),
+        sealer(&format, p),
+        reader(&format) {
+    for (int i = 0; i < config.num_sequences; ++i) sequences.emplace_back(&format, maybe_calibrated);
   }
 
   Status CheckSequence(int sequence) const {
@@ -33,6 +40,7 @@ struct KvStore::Impl {
   const KvStoreConfig config;
   const StoreFormat format;
   PagePool* const pool;
+  const std::shared_ptr<const Basis> maybe_calibrated;
   std::vector<Sequence> sequences;
   RowWriter writer;
   PageSealer sealer;
@@ -45,7 +53,10 @@ KvStore::~KvStore() = default;
 Result<std::unique_ptr<KvStore>> KvStore::Create(const KvStoreConfig& config, PagePool* pool) {
   Result<StoreFormat> format = StoreFormat::Make(config);
   if (!format.ok()) return format.status();
-  return std::unique_ptr<KvStore>(new KvStore(std::make_unique<Impl>(config, std::move(*format), pool)));
+  Result<std::shared_ptr<const Basis>> basis = CalibratedBasis(*format, config.maybe_bases, pool);
+  if (!basis.ok()) return basis.status();
+  return std::unique_ptr<KvStore>(
+      new KvStore(std::make_unique<Impl>(config, std::move(*format), pool, std::move(*basis))));
 }
 
 const KvStoreConfig& KvStore::config() const { return impl_->config; }
@@ -93,7 +104,7 @@ Status KvStore::Truncate(int sequence, int64_t num_rows) {
   return Status::Ok();
 }
 
-void KvStore::Clear(int sequence) { impl_->At(sequence) = Sequence(&impl_->format); }
+void KvStore::Clear(int sequence) { impl_->At(sequence) = Sequence(&impl_->format, impl_->maybe_calibrated); }
 
 Footprint KvStore::footprint() const { return MeasureFootprint(impl_->format, impl_->sequences); }
 

@@ -16,7 +16,7 @@
 
 #include "base/float16.h"
 #include "base/team.h"
-#include "codec/codec.h"
+#include "codec/calibrated.h"
 #include "kvant/status.h"
 #include "kvant/token_class.h"
 #include "page/paged_view.h"
@@ -63,13 +63,17 @@ struct KvStoreConfig {
   int kv_heads = 0;
   int num_sequences = 1;
   Codec codec;  ///< for sealed pages; codec.shape() gives side and dim
+  /// Calibrated bases [num_bases, basis_bytes], which the pages of all sequences share; null: fitted online, or the
+  /// codec has none.
+  SharedBases maybe_bases = nullptr;
   int sink_tokens = 0;
   int recent_tokens = 0;
 };
 
 class KvStore {
  public:
-  /// `pool` is shared by all stores of a cache and outlives them; it enforces the memory limit.
+  /// `pool` is shared by all stores of a cache and outlives them; it enforces the memory limit. Errors:
+  /// InvalidArgument (numbers out of range), NotFound (the codec needs calibrated bases and there are none), OutOfMemory.
   static Result<std::unique_ptr<KvStore>> Create(const KvStoreConfig& config, PagePool* pool);
   ~KvStore();
 

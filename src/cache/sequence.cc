@@ -39,7 +39,7 @@ std::vector<int64_t> Sequence::DuePages(size_t max_pages) const {
 }
 
 bool Sequence::WantsBasis() const {
-  if (!format_->has_basis()) return false;
+  if (!format_->fits_online()) return false;
   const CodecState& state = *format_->sealed.state;
   if (basis_ == nullptr) return rows_held_ >= state.basis_min_tokens;
   if (state.basis_refit_tokens == 0) return false;
@@ -107,13 +107,13 @@ void Sequence::Truncate(int64_t num_rows) {
   num_rows_ = pages_.empty() ? 0 : (std::ssize(pages_) - 1) * kTokensPerPage + std::bit_width(pages_.back().live);
   segment_.end_row = std::min(segment_.end_row, num_rows_);
   // What follows so short a start is most likely another text, which deserves its own basis.
-  if (rows_held_ < format_->sealed.state->basis_min_tokens) basis_.reset();
+  if (!format_->has_calibrated && rows_held_ < format_->sealed.state->basis_min_tokens) basis_.reset();
   if (rows_held_ == 0) segment_ = Segment();
   RebuildView();
 }
 
 Result<Sequence> Sequence::Fork(PagePool* pool) const {
-  Sequence copy(format_);
+  Sequence copy(format_, basis_);
   copy.pages_.resize(pages_.size());
   for (size_t i = 0; i < pages_.size(); ++i) {
     copy.pages_[i].sealed = pages_[i].sealed;
@@ -128,7 +128,6 @@ Result<Sequence> Sequence::Fork(PagePool* pool) const {
   }
   copy.open_pages_ = open_pages_;
   copy.sinks_ = sinks_;
-  copy.basis_ = basis_;
   copy.segment_ = segment_;
   copy.num_rows_ = num_rows_;
   copy.rows_held_ = rows_held_;

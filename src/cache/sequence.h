@@ -9,20 +9,16 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "cache/basis.h"
 #include "cache/kv_store.h"
 #include "cache/page_pool.h"
 #include "cache/store_format.h"
 #include "page/paged_view.h"
 
 namespace kvant {
-
-/// Fitted data of a segment; shared by its pages, and by forks.
-struct Basis {
-  PoolSlot slot;                           ///< [num_bases, basis_stride_bytes]
-  std::vector<const std::byte*> of_heads;  ///< [kv_heads], into the slot
-};
 
 /// Immutable, shared by forks.
 struct SealedPage {
@@ -65,8 +61,9 @@ constexpr int64_t PageOfRow(int64_t row) { return row / kTokensPerPage; }
 
 class Sequence {
  public:
-  /// `format` outlives the sequence.
-  explicit Sequence(const StoreFormat* format) : format_(format) {}
+  /// `format` outlives the sequence. `maybe_calibrated`: the basis of all pages, where the format has one.
+  explicit Sequence(const StoreFormat* format, std::shared_ptr<const Basis> maybe_calibrated = nullptr)
+      : format_(format), basis_(std::move(maybe_calibrated)) {}
   Sequence(Sequence&&) noexcept = default;
   Sequence& operator=(Sequence&&) noexcept = default;
 

@@ -34,6 +34,7 @@ Result<StoreFormat> StoreFormat::Make(const KvStoreConfig& config) {
                      .kv_heads = config.kv_heads,
                      .sink_tokens = config.sink_tokens,
                      .recent_tokens = config.recent_tokens,
+                     .has_calibrated = config.maybe_bases != nullptr,
                      .sealed = config.codec,
                      .open = ExactCodec(shape, kTokensPerPage),
                      .sinks = ExactCodec(shape, sink_block_tokens)};

@@ -67,7 +67,9 @@ struct BlockContext {
 
 /// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
 struct FitData {
-  const float* rows = nullptr;  ///< [tokens, dim]
+  /// [tokens, dim]; a calibration gives whole pages of 64 consecutive tokens, one after the other, online fitting what
+  /// the sequence has.
+  const float* rows = nullptr;
   size_t tokens = 0;
   /// The rest is known when a calibration fits, not when a sequence does.
   const float* maybe_weights = nullptr;  ///< [tokens]: what an error in this row counts, mean 1
@@ -89,6 +91,7 @@ struct OptionInfo {
   std::string_view default_value;
   std::string_view accepted;  ///< for people and error messages: "2, 4", "0.5..8 in steps of 0.125"
   std::string_view summary;
+  bool decides_basis = true;  ///< false: a calibrated basis serves all values of it
 };
 
 /// Options as given: name and value, in the order of the text. A value without a name ("decoquant:4") has the name
@@ -112,6 +115,8 @@ class CodecState {
   size_t basis_bytes = 0;
   /// The basis comes from a calibration; the codec cannot encode without it and is never fitted online.
   bool needs_calibration = false;
+  /// K: the rows that a basis is fitted to, and encoded, are keys before RoPE.
+  bool keys_before_rope = false;
   /// Rows a sequence must hold before fit_basis is worth while, sinks included; pages sealed before use the
   /// codec's built-in default (null basis).
   int basis_min_tokens = 0;

@@ -1,6 +1,7 @@
 #include "eval/cache_cost.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cache/kv_store.h"
 #include "cache/store_format.h"
@@ -11,18 +12,20 @@ namespace kvant {
 CacheCost::Store CacheCost::StoreCost(const StoreFormat& format) {
   const CodecState& state = *format.sealed.state;
   const size_t bases = format.has_basis() ? static_cast<size_t>(format.num_bases()) : 0;
-  const int refit = state.basis_refit_tokens;
+  const int refit = format.fits_online() ? state.basis_refit_tokens : 0;
   return {.sealed_page_bytes = format.PageBytes(format.sealed),
           .open_page_bytes = format.PageBytes(format.open),
           .sink_bytes = format.sink_tokens ? format.PageBytes(format.sinks) : 0,
           .basis_bytes = bases * format.basis_stride_bytes(),
           .basis_min_tokens = state.basis_min_tokens,
           .basis_refit_tokens = refit ? std::max(refit, state.basis_min_tokens) : 0,
+          .calibrated = format.has_calibrated,
           .recent_tokens = format.recent_tokens};
 }
 
-Result<CacheCost> CacheCost::Of(const Scheme& scheme, const std::vector<LayerShape>& layers) {
-  auto cache = KvCache::Create({.scheme = scheme, .layers = layers});
+Result<CacheCost> CacheCost::Of(const Scheme& scheme, const std::vector<LayerShape>& layers,
+                                std::shared_ptr<const Calibration> maybe_calibration) {
+  auto cache = KvCache::Create({.scheme = scheme, .layers = layers, .maybe_calibration = std::move(maybe_calibration)});
   if (!cache.ok()) return cache.status();
   CacheCost cost;
   for (int layer = 0; layer < static_cast<int>(layers.size()); ++layer) {
@@ -52,6 +55,7 @@ size_t CacheCost::Bytes(const Store& s, int64_t tokens) {
   const int64_t sealed = std::max<int64_t>(0, tokens - s.recent_tokens) / kTokensPerPage;
   size_t bytes = static_cast<size_t>(sealed) * s.sealed_page_bytes +
                  static_cast<size_t>(pages - sealed) * s.open_page_bytes + (sealed > 0 ? s.sink_bytes : 0);
+  if (s.calibrated) return bytes + s.basis_bytes;
   return sealed > 0 ? bytes + NumBases(s, tokens) * s.basis_bytes : bytes;
 }
 

@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "kvant/calibration.h"
 #include "kvant/scheme.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
@@ -18,7 +20,8 @@ struct StoreFormat;
 class CacheCost {
  public:
   /// Errors: InvalidArgument and NotSupported as KvCache::Create.
-  static Result<CacheCost> Of(const Scheme& scheme, const std::vector<LayerShape>& layers);
+  static Result<CacheCost> Of(const Scheme& scheme, const std::vector<LayerShape>& layers,
+                              std::shared_ptr<const Calibration> maybe_calibration = nullptr);
 
   /// Most bytes held on the way to `tokens` tokens, page by page.
   size_t PeakBytes(int64_t tokens) const;
@@ -36,6 +39,7 @@ class CacheCost {
     size_t basis_bytes;
     int64_t basis_min_tokens;
     int64_t basis_refit_tokens;  ///< 0: the first one stays
+    bool calibrated;             ///< held from the start, instead
     int64_t recent_tokens;
   };
   static Store StoreCost(const StoreFormat& format);

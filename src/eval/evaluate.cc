@@ -67,7 +67,8 @@ Result<std::unique_ptr<Runner>> Evaluation::Open(const std::string& cache, int c
                 .context = context,
                 .batch = std::max(options_.batch, options_.scored_batch),
                 .threads = options_.threads,
-                .memory_limit_bytes = IsReference(cache) ? 0 : options_.memory_limit_bytes});
+                .memory_limit_bytes = IsReference(cache) ? 0 : options_.memory_limit_bytes,
+                .maybe_calibration = options_.maybe_calibration});
 }
 
 Status Evaluation::CheckCaches() const {

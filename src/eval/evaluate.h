@@ -30,6 +30,7 @@ struct EvaluateOptions {
   int decode_tokens = 32;  ///< 0: decoding is not timed
   int threads = 2;
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
+  std::shared_ptr<const Calibration> maybe_calibration = nullptr;
 };
 
 using OpenRunner = std::function<Result<std::unique_ptr<Runner>>(const RunnerOptions&)>;

@@ -20,12 +20,14 @@ double KindBits(const Footprint& footprint, int kind) {
 }
 
 // "codes 4.00 + scales 0.50 + exact 0.12": what the effective bits are made of.
-std::string Breakdown(const Footprint& footprint) {
+std::string Breakdown(const CacheUse& use) {
+  const Footprint& footprint = use.footprint;
   std::string text;
   for (int kind = 0; kind < kNumStreamKinds; ++kind) {
     if (footprint.by_kind[kind] == 0) continue;
     text += text.empty() ? "" : " + ";
     text += std::string(StreamKindName(static_cast<StreamKind>(kind))) + Number(" %.3f", KindBits(footprint, kind));
+    if (kind == static_cast<int>(StreamKind::kBases)) text += " (" + use.bases + ")";
   }
   return text;
 }
@@ -61,7 +63,7 @@ Table BitsTable(const Report& report) {
   Table table({{"cache"}, {"scheme"}, {"bits per value", true}, {"made of"}});
   for (const ReportRow& row : report.rows) {
     table.AddRow({row.cache, row.scheme.empty() ? kNothing : row.scheme,
-                  Number("%.3f", row.use.footprint.bits_per_value()), Breakdown(row.use.footprint)});
+                  Number("%.3f", row.use.footprint.bits_per_value()), Breakdown(row.use)});
   }
   return table;
 }
@@ -100,6 +102,7 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   json["top1"] = d.top1;
   json["perplexity"] = d.ppl;
   json["perplexity_fp16"] = d.ppl_reference;
+  json["bases"] = row.use.bases;
   json["needles_right"] = row.needles_right;
   json["memory"] = MemoryJson(row.use);
   json["measured"] = {{"prefill_tokens_per_s", row.prefill_tokens_per_s},

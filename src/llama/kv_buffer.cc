@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "codec/calibrated.h"
+
 namespace kvant {
 namespace {
 
@@ -48,6 +50,9 @@ Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) 
       choice.name, choice.options,
       {.side = tensor.name.side, .dim = static_cast<int>(dim), .layer = tensor.name.layer, .num_layers = num_layers()});
   if (!codec.ok()) return codec.status();
+  const auto bases =
+      FindBases(*codec, choice.options, settings_.maybe_calibration.get(), tensor.name.layer, static_cast<int>(heads));
+  if (!bases.ok()) return bases.status();
   KvTensor& known = tensors_[static_cast<size_t>(&tensor - tensors_.data())];
   known.heads = static_cast<int>(heads);
   known.dim = static_cast<int>(dim);
@@ -62,8 +67,12 @@ int KvBuffer::num_layers() const {
 
 Status KvBuffer::EnsureCache() {
   if (cache_) return Status::Ok();
-  CacheConfig config{
-      .scheme = settings_.scheme, .layers = {}, .num_sequences = 1, .memory_limit_bytes = settings_.memory_limit_bytes};
+  CacheConfig config{.scheme = settings_.scheme,
+                     .layers = {},
+                     .num_sequences = 1,
+                     .memory_limit_bytes = settings_.memory_limit_bytes,
+                     .maybe_calibration = settings_.maybe_calibration,
+                     .layer_numbers = {}};
   for (KvTensor& key : tensors_) {
     const auto value = std::ranges::find_if(
         tensors_, [&](const KvTensor& t) { return t.name.layer == key.name.layer && t.name.side == Side::kValue; });
@@ -74,6 +83,7 @@ Status KvBuffer::EnsureCache() {
     }
     key.index = value->index = static_cast<int>(config.layers.size());
     config.layers.push_back({.kv_heads = key.heads, .k_dim = key.dim, .v_dim = value->dim});
+    config.layer_numbers.push_back(key.name.layer);
     config.num_sequences = key.streams;
   }
   Result<std::unique_ptr<KvCache>> cache = KvCache::Create(config);

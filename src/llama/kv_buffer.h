@@ -20,6 +20,7 @@ namespace kvant {
 struct KvSettings {
   Scheme scheme;
   size_t memory_limit_bytes = 0;  ///< of each cache; 0: none
+  std::shared_ptr<const Calibration> maybe_calibration = nullptr;
 };
 
 /// One cache of one context (a model with sliding windows has two). One thread at a time, except where a Team is

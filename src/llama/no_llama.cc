@@ -13,6 +13,10 @@ Status Missing() {
 
 Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
 
+Result<std::string> Runner::HashModel(const std::string&) { return Missing(); }
+
+Status Runner::ShowOutputWeights(const std::string&, RowWatcher*) { return Missing(); }
+
 Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions&) { return Missing(); }
 
 Result<std::unique_ptr<StockAttention>> StockAttention::Create(const StockAttentionShape&) { return Missing(); }

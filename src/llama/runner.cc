@@ -10,6 +10,7 @@
 #include "llama/runner_cache.h"
 #include "llama/runner_gguf.h"
 #include "llama/runner_log.h"
+#include "llama/runner_watch.h"
 
 namespace kvant {
 namespace {
@@ -66,6 +67,9 @@ Status CheckNumbers(const RunnerOptions& options) {
   KVANT_TRY(check("context", options.context));
   KVANT_TRY(check("batch", options.batch));
   KVANT_TRY(check("threads", options.threads));
+  if (options.maybe_watcher != nullptr && options.cache != "f16") {
+    return Status::InvalidArgument("rows can be watched with the cache f16 only");
+  }
   return check("sequences", options.sequences);
 }
 
@@ -74,7 +78,7 @@ Status CheckModel(const RunnerOptions& options, const CacheChoice& choice, const
     return Status::InvalidArgument(
         StrFormat("context %d: the model was trained for at most %d tokens", options.context, info.context_train));
   }
-  if (choice.scheme) return CheckScheme(*choice.scheme, info.layers);
+  if (choice.scheme) return CheckScheme(*choice.scheme, info.layers, options.maybe_calibration.get());
   const size_t bytes = StockBytes(choice, info.layers, static_cast<int64_t>(options.context) * options.sequences);
   if (options.memory_limit_bytes == 0 || bytes <= options.memory_limit_bytes) return Status::Ok();
   return Status::OutOfMemory(StrFormat("cache %s: %zu bytes for %d tokens, the limit is %zu", options.cache.c_str(),
@@ -90,7 +94,8 @@ class LlamaRunner : public Runner {
         info_(std::move(info)),
         device_(std::move(device)),
         model_(std::move(model)),
-        vocab_(llama_model_get_vocab(model_.get())) {}
+        vocab_(llama_model_get_vocab(model_.get())),
+        watch_(options.maybe_watcher) {}
 
   Status MakeContext();
 
@@ -121,6 +126,7 @@ class LlamaRunner : public Runner {
   const std::unique_ptr<ProxyDevice> device_;  // outlives model and context; null: a stock cache
   const Model model_;
   const llama_vocab* const vocab_;
+  NodeWatch watch_;
   Context context_;
   int64_t num_tokens_ = 0;
   std::vector<float> logits_;  // [rows, vocab_size] of the last Decode
@@ -137,6 +143,10 @@ Status LlamaRunner::MakeContext() {
   params.type_k = choice_.key_type;
   params.type_v = choice_.value_type;
   params.no_perf = true;
+  if (options_.maybe_watcher != nullptr) {
+    params.cb_eval = NodeWatch::OnNode;
+    params.cb_eval_user_data = &watch_;
+  }
   context_.reset(llama_init_from_model(model_.get(), params));
   if (context_) return Status::Ok();
   if (device_ && !device_->errors().last().ok()) return device_->errors().last();
@@ -329,6 +339,7 @@ CacheUse LlamaRunner::cache_use() const {
   use.footprint = device_->footprint();
   use.memory_bytes = device_->memory_bytes();
   use.fp16_bytes = 2 * use.footprint.values;
+  use.bases = DescribeBases(*choice_.scheme, info_.layers, options_.maybe_calibration.get());
   return use;
 }
 
@@ -366,7 +377,9 @@ Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions& options) {
   std::unique_ptr<ProxyDevice> device;
   if (choice->scheme) {
     Result<std::unique_ptr<ProxyDevice>> made =
-        ProxyDevice::Create(cpu, {.scheme = *choice->scheme, .memory_limit_bytes = options.memory_limit_bytes});
+        ProxyDevice::Create(cpu, {.scheme = *choice->scheme,
+                                  .memory_limit_bytes = options.memory_limit_bytes,
+                                  .maybe_calibration = options.maybe_calibration});
     if (!made.ok()) return made.status();
     device = std::move(made).value();
   }

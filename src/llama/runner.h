@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "cache/kv_store.h"
+#include "calibrate/row_watcher.h"
+#include "kvant/calibration.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
 
@@ -34,6 +36,9 @@ struct CacheUse {
   Footprint footprint;
   size_t memory_bytes = 0;  ///< held from the system for K and V
   size_t fp16_bytes = 0;    ///< the same rows at 16 bits
+  /// Where the codecs' bases come from: "calibrated", "fitted to the prompt", "K calibrated, V fitted to the prompt";
+  /// empty: they have none.
+  std::string bases;
 };
 
 struct RunnerOptions {
@@ -46,6 +51,9 @@ struct RunnerOptions {
   int threads = 2;
   int sequences = 1;              ///< that the context has room for, `context` tokens each; the runner feeds the first
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
+  /// Bases for the codecs of a kvant scheme; must be of this model. Null: codecs fit their own where they can.
+  std::shared_ptr<const Calibration> maybe_calibration = nullptr;
+  RowWatcher* maybe_watcher = nullptr;  ///< sees the rows of a stock cache ("f16"), which it must outlive
 };
 
 /// A model with one context. Not thread-safe.
@@ -53,6 +61,12 @@ class Runner {
  public:
   /// Reads shapes and metadata only.
   static Result<ModelInfo> Inspect(const std::string& model_path);
+  /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each
+  /// tensor, so it takes a moment whatever the model's size. Errors: those of reading the file.
+  static Result<std::string> HashModel(const std::string& model_path);
+  /// Shows the output projections of all layers to `watcher` (kOutput). Errors: NotSupported when the model has none under
+  /// the usual name.
+  static Status ShowOutputWeights(const std::string& model_path, RowWatcher* watcher);
   /// Errors in one line: file missing, not a GGUF, unsupported architecture or head size, scheme refused, ...
   static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options);
   virtual ~Runner() = default;

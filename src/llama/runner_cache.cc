@@ -4,7 +4,7 @@
 #include <array>
 #include <string>
 
-#include "codec/codec.h"
+#include "codec/calibrated.h"
 
 namespace kvant {
 namespace {
@@ -30,6 +30,24 @@ Status WithStockNames(std::string_view text, const Status& status) {
   return {status.code(), status.message() + ", f16 or a type of llama.cpp (llama:q8_0)"};
 }
 
+// Of one side of all layers.
+std::string BasisSource(const CodecChoice& choice, Side side, const std::vector<LayerShape>& layers,
+                        const Calibration* maybe_calibration) {
+  size_t calibrated = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const Result<Codec> codec = MakeCodec(choice.name, choice.options,
+                                          {.side = side,
+                                           .dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim,
+                                           .layer = static_cast<int>(i),
+                                           .num_layers = static_cast<int>(layers.size())});
+    if (!codec.ok() || codec->state->basis_bytes == 0) return "";
+    const auto bases = FindBases(*codec, choice.options, maybe_calibration, static_cast<int>(i), layers[i].kv_heads);
+    calibrated += bases.ok() && *bases != nullptr;
+  }
+  if (calibrated == 0) return "fitted to the prompt";
+  return calibrated == layers.size() ? "calibrated" : "calibrated in a part of the layers";
+}
+
 }  // namespace
 
 Result<CacheChoice> ParseCacheChoice(std::string_view text) {
@@ -52,22 +70,29 @@ Result<CacheChoice> ParseCacheChoice(std::string_view text) {
   return choice;
 }
 
-Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers) {
+Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers, const Calibration* maybe_calibration) {
   for (size_t i = 0; i < layers.size(); ++i) {
     for (const Side side : {Side::kKey, Side::kValue}) {
       const CodecChoice& choice = side == Side::kKey ? scheme.key : scheme.value;
       const int dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim;
-      const bool seen =
-          std::any_of(layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i),
-                      [&](const LayerShape& l) { return dim == (side == Side::kKey ? l.k_dim : l.v_dim); });
-      if (seen) continue;
       const Result<Codec> codec = MakeCodec(
           choice.name, choice.options,
           {.side = side, .dim = dim, .layer = static_cast<int>(i), .num_layers = static_cast<int>(layers.size())});
       if (!codec.ok()) return codec.status();
+      const auto bases = FindBases(*codec, choice.options, maybe_calibration, static_cast<int>(i), layers[i].kv_heads);
+      if (!bases.ok()) return bases.status();
     }
   }
   return Status::Ok();
+}
+
+std::string DescribeBases(const Scheme& scheme, const std::vector<LayerShape>& layers,
+                          const Calibration* maybe_calibration) {
+  const std::string key = BasisSource(scheme.key, Side::kKey, layers, maybe_calibration);
+  const std::string value = BasisSource(scheme.value, Side::kValue, layers, maybe_calibration);
+  if (key == value) return key;
+  if (key.empty() || value.empty()) return (key.empty() ? "V " : "K ") + key + value;
+  return "K " + key + ", V " + value;
 }
 
 size_t StockBytes(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows) {

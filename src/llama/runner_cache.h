@@ -21,8 +21,13 @@ struct CacheChoice {
 /// "kv4", "k=int:4 v=int:2"; "f16", "llama:q8_0", "llama:q8_0/q4_0". Errors: InvalidArgument, with what is accepted.
 Result<CacheChoice> ParseCacheChoice(std::string_view text);
 
-/// Can the scheme's codecs encode these layers? Errors: those of MakeCodec, naming the layer.
-Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers);
+/// Can the scheme's codecs encode these layers, with bases from the calibration where they need some? Errors: those of
+/// MakeCodec and FindBases.
+Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers, const Calibration* maybe_calibration);
+
+/// CacheUse::bases of a scheme that CheckScheme accepts.
+std::string DescribeBases(const Scheme& scheme, const std::vector<LayerShape>& layers,
+                          const Calibration* maybe_calibration);
 
 /// What a stock cache of `rows` rows takes.
 size_t StockBytes(const CacheChoice& choice, const std::vector<LayerShape>& layers, int64_t rows);

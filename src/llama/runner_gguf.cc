@@ -3,19 +3,12 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <memory>
 #include <optional>
 
-#include "gguf.h"
 #include "llama/runner_log.h"
 
 namespace kvant {
 namespace {
-
-struct FreeGguf {
-  void operator()(gguf_context* file) const { gguf_free(file); }
-};
-using Gguf = std::unique_ptr<gguf_context, FreeGguf>;
 
 std::optional<int64_t> Scalar(const gguf_context* file, int64_t key) {
   switch (gguf_get_kv_type(file, key)) {
@@ -71,13 +64,6 @@ Status CheckComplete(const gguf_context* file, const std::string& path, int64_t 
   return Status::Ok();
 }
 
-Result<Gguf> OpenGguf(const std::string& path) {
-  const LogCapture log;
-  Gguf file(gguf_init_from_file(path.c_str(), {.no_alloc = true, .ctx = nullptr}));
-  if (file) return file;
-  return Status::Corruption(path + ": not a GGUF model file (" + log.Reason() + ")");
-}
-
 Result<std::vector<LayerShape>> ReadLayers(const ModelKeys& keys, int64_t q_heads) {
   const std::optional<int64_t> num_layers = keys.Find("block_count");
   const std::optional<int64_t> width = keys.Find("embedding_length");
@@ -98,10 +84,18 @@ Result<std::vector<LayerShape>> ReadLayers(const ModelKeys& keys, int64_t q_head
 
 }  // namespace
 
-Result<ModelInfo> ReadGguf(const std::string& path) {
+Result<Gguf> OpenGguf(const std::string& path) {
   std::error_code error;
   const auto file_bytes = std::filesystem::file_size(path, error);
   if (error) return Status::NotFound("model file " + path + ": " + error.message());
+  const LogCapture log;
+  Gguf file(gguf_init_from_file(path.c_str(), {.no_alloc = true, .ctx = nullptr}));
+  if (!file) return Status::Corruption(path + ": not a GGUF model file (" + log.Reason() + ")");
+  KVANT_TRY(CheckComplete(file.get(), path, static_cast<int64_t>(file_bytes)));
+  return file;
+}
+
+Result<ModelInfo> ReadGguf(const std::string& path) {
   Result<Gguf> opened = OpenGguf(path);
   if (!opened.ok()) return opened.status();
   const gguf_context* file = opened.value().get();
@@ -113,8 +107,7 @@ Result<ModelInfo> ReadGguf(const std::string& path) {
   ModelInfo info;
   info.path = path;
   info.architecture = gguf_get_val_str(file, name);
-  info.file_bytes = static_cast<int64_t>(file_bytes);
-  KVANT_TRY(CheckComplete(file, path, info.file_bytes));
+  info.file_bytes = static_cast<int64_t>(std::filesystem::file_size(path));
 
   const ModelKeys keys(file, info.architecture);
   info.context_train = static_cast<int>(keys.Find("context_length").value_or(0));

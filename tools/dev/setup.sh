@@ -12,7 +12,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 readonly HERE
 readonly PACKAGES=(
   g++ cmake ninja-build pkg-config ccache
-  libhwy-dev libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libeigen3-dev libutfcpp-dev
+  libhwy-dev libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libeigen3-dev libutfcpp-dev libxxhash-dev
   python3 python3-venv ca-certificates util-linux
 )
 

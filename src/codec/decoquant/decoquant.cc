@@ -184,9 +184,10 @@ constexpr OptionInfo kOptions[] = {
     {"code", "auto", "auto, lm, uniform, absmax, trellis",
      "codebook (auto: absmax for gauge=sqrt, else lm); trellis: best quality, slower to encode"},
     {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
-    {"scale", "unbiased", "unbiased, ls", "a token's scale: no shrinkage, or the least error; not for absmax codes"},
-    {"fit", "1024", "64..1048576", "tokens before the first basis is fitted"},
-    {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all"},
+    {"scale", "unbiased", "unbiased, ls", "a token's scale: no shrinkage, or the least error; not for absmax codes",
+     false},
+    {"fit", "1024", "64..1048576", "tokens before the first basis is fitted", false},
+    {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all", false},
 };
 
 // Measured on N(0,1) rows with the built-in map, +-4 %. Means cost keys 1/4 bit.
