@@ -4,6 +4,7 @@
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
+#include "codec/lowrank/lowrank.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 #include "codec/turboquant/turboquant.h"
@@ -12,7 +13,8 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &asymkv::kInfo, &decoquant::kInfo, &qjl::kInfo, &turboquant::kInfo,
+    &raw::kInfo,       &integer::kInfo, &kivi::kInfo,       &asymkv::kInfo,
+    &decoquant::kInfo, &qjl::kInfo,     &turboquant::kInfo, &lowrank::kInfo,
 };
 
 }  // namespace
