@@ -6,12 +6,13 @@
 #include "codec/kivi/kivi.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
+#include "codec/vidkv/vidkv.h"
 
 namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &asymkv::kInfo, &decoquant::kInfo, &qjl::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &asymkv::kInfo, &decoquant::kInfo, &qjl::kInfo, &vidkv::kInfo,
 };
 
 }  // namespace
