@@ -1,6 +1,7 @@
 #include "kvant/kv_cache.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "cache/store_test_util.h"
 
@@ -38,6 +39,22 @@ float ReadOne(KvStore& store, int sequence, int64_t row) {
   std::vector<F16> values(kHeads * static_cast<size_t>(store.config().codec.shape().dim));
   EXPECT_TRUE(store.Read(Team(), sequence, row, 1, {.data = values.data(), .row_stride = values.size()}).ok());
   return ToFloat(values[0]);
+}
+
+TEST(KvCache, AppendPassesTokenClassesOn) {
+  // What two caches make of the same rows differs when a codec that asks is told of other tokens.
+  const auto cache = MakeCache(SmallConfig("k=raw v=vidkv:salient=4 sink=0 recent=0"));
+  std::vector<float> v(64 * kHeads * kValueDim);
+  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(i * 7919 % 101) - 50.0f;
+  for (int sequence : {0, 1}) {
+    std::vector<TokenClass> classes(64);
+    for (size_t t = 0; t < 4; ++t) classes[static_cast<size_t>(sequence) * 32 + t] = TokenClass::kSalient;
+    ASSERT_TRUE(cache->Append(sequence, 0, 64, TestRows(Range(0, 64)).data(), v.data(), classes.data()).ok());
+    ASSERT_TRUE(cache->Seal(sequence).ok());
+  }
+  const PageView first = cache->values(0).View(0)[0].pages[0], second = cache->values(0).View(1)[0].pages[0];
+  const size_t bytes = kHeads * cache->values(0).config().codec.block_bytes();
+  EXPECT_NE(std::memcmp(first.blocks, second.blocks, bytes), 0);
 }
 
 TEST(KvCache, AppendsToLayersAndSeals) {

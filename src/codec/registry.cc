@@ -8,13 +8,14 @@
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 #include "codec/turboquant/turboquant.h"
+#include "codec/vidkv/vidkv.h"
 
 namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo,       &integer::kInfo, &kivi::kInfo,       &asymkv::kInfo,
-    &decoquant::kInfo, &qjl::kInfo,     &turboquant::kInfo, &lowrank::kInfo,
+    &raw::kInfo, &integer::kInfo,    &kivi::kInfo,    &asymkv::kInfo, &decoquant::kInfo,
+    &qjl::kInfo, &turboquant::kInfo, &lowrank::kInfo, &vidkv::kInfo,
 };
 
 }  // namespace

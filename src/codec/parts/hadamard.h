@@ -31,6 +31,9 @@ void InverseHadamardRow(int dim, float* row);
 struct HadamardKernels {
   void (*forward)(int dim, float* strip);
   void (*inverse)(int dim, float* strip);
+  /// Rows [count, dim] one by one, dim a multiple of 16: for less work than a strip, or rows that stand like that.
+  void (*forward_rows)(int dim, int count, float* rows);
+  void (*inverse_rows)(int dim, int count, float* rows);
 };
 
 const HadamardKernels& GetHadamardKernels();

@@ -20,6 +20,18 @@ def ungrouped(values: np.ndarray, axis: str, group: int, dim: int) -> np.ndarray
     return values.reshape(dim // group, 64, group).transpose(1, 0, 2).reshape(64, dim)
 
 
+def lane_sums(values: np.ndarray) -> np.ndarray:
+    """Sum of each row of float32 values: column j goes to sum j mod 16, and the sixteen are added in halves."""
+    columns = values.reshape(values.shape[0], -1, 16)
+    total = np.zeros((values.shape[0], 16), np.float32)
+    for i in range(columns.shape[1]):
+        total = total + columns[:, i]
+    while total.shape[1] > 1:
+        half = total.shape[1] // 2
+        total = total[:, :half] + total[:, half:]
+    return total[:, 0]
+
+
 def mean(values: np.ndarray, axis: str) -> np.ndarray:
     """Mean of each row of float32 values, summed in the order of the axis."""
     if axis == "channel":
@@ -27,14 +39,7 @@ def mean(values: np.ndarray, axis: str) -> np.ndarray:
         for column in values.T:
             total = total + column
     else:
-        sums = values.reshape(values.shape[0], -1, 16)
-        total = np.zeros((values.shape[0], 16), np.float32)
-        for i in range(sums.shape[1]):
-            total = total + sums[:, i]
-        while total.shape[1] > 1:
-            half = total.shape[1] // 2
-            total = total[:, :half] + total[:, half:]
-        total = total[:, 0]
+        total = lane_sums(values)
     return total / np.float32(values.shape[1])
 
 
