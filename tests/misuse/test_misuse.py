@@ -39,7 +39,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        (["no verb", "run, eval, inspect, codecs"], []),
+        (["no verb", "run, eval, calibrate, inspect, codecs"], []),
         (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
         (["MODEL", "required"], ["run"]),
         (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
