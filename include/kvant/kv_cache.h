@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kvant/scheme.h"
@@ -18,6 +19,7 @@ struct Footprint;
 struct CacheConfig {
   Scheme scheme;
   std::vector<LayerShape> layers;
+  std::vector<RopeShape> ropes = {};  ///< [layers], required by codecs that keep keys before RoPE; or empty
   int num_sequences = 1;
   size_t memory_limit_bytes = 0;  ///< 0: none
 };
@@ -36,8 +38,10 @@ class KvCache {
   KvStore& values(int layer);
 
   /// Appends `count` rows to one layer of a sequence: k [count, kv_heads * k_dim], v [count, kv_heads * v_dim].
-  /// One thread. Seal is separate, so that the attention over these rows is exact.
-  Status Append(int sequence, int layer, int64_t count, const float* k, const float* v);
+  /// One thread. Seal is separate, so that the attention over these rows is exact. `positions` [count] are those that
+  /// the model turned k by (CacheConfig::ropes); empty: the row numbers.
+  Status Append(int sequence, int layer, int64_t count, const float* k, const float* v,
+                std::span<const int32_t> positions = {});
   /// Seals what is due in all layers of a sequence.
   Status Seal(int sequence);
 

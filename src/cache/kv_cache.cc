@@ -11,7 +11,24 @@
 namespace kvant {
 namespace {
 
-Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, PagePool* pool) {
+/// The layers' RoPE, one object for those that turn alike.
+class Ropes {
+ public:
+  Result<std::shared_ptr<const Rope>> Get(const RopeShape& shape, int dim) {
+    for (const auto& rope : ropes_) {
+      if (rope->dim() == dim && rope->shape() == shape) return rope;
+    }
+    auto made = Rope::Make(shape, dim);
+    if (made.ok()) ropes_.push_back(*made);
+    return made;
+  }
+
+ private:
+  std::vector<std::shared_ptr<const Rope>> ropes_;
+};
+
+Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, Ropes* ropes,
+                                           PagePool* pool) {
   const LayerShape& layer_shape = config.layers[static_cast<size_t>(layer)];
   const bool is_key = side == Side::kKey;
   const CodecChoice& choice = is_key ? config.scheme.key : config.scheme.value;
@@ -21,12 +38,19 @@ Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer,
                             .num_layers = static_cast<int>(config.layers.size())};
   Result<Codec> codec = MakeCodec(choice.name, choice.options, shape);
   if (!codec.ok()) return codec.status();
+  std::shared_ptr<const Rope> rope;
+  if (codec->state->keys_before_rope && !config.ropes.empty()) {
+    auto made = ropes->Get(config.ropes[static_cast<size_t>(layer)], shape.dim);
+    if (!made.ok()) return made.status();
+    rope = *made;
+  }
   return KvStore::Create({.layer = layer,
                           .kv_heads = layer_shape.kv_heads,
                           .num_sequences = config.num_sequences,
                           .codec = std::move(*codec),
                           .sink_tokens = config.scheme.sink_tokens,
-                          .recent_tokens = config.scheme.recent_tokens},
+                          .recent_tokens = config.scheme.recent_tokens,
+                          .maybe_rope = std::move(rope)},
                          pool);
 }
 
@@ -36,7 +60,7 @@ struct KvCache::Impl {
   explicit Impl(const CacheConfig& c) : config(c), pool(c.memory_limit_bytes) {}
 
   Status AddStore(int layer, Side side) {
-    Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &pool);
+    Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &ropes, &pool);
     if (!store.ok()) {
       return {store.status().code(),
               StrFormat("layer %d %s: %s", layer, side == Side::kKey ? "K" : "V", store.status().message().c_str())};
@@ -53,6 +77,7 @@ struct KvCache::Impl {
 
   const CacheConfig config;
   PagePool pool;  // outlives the stores
+  Ropes ropes;
   std::vector<std::unique_ptr<KvStore>> keys;
   std::vector<std::unique_ptr<KvStore>> values;
 };
@@ -62,6 +87,10 @@ KvCache::~KvCache() = default;
 
 Result<std::unique_ptr<KvCache>> KvCache::Create(const CacheConfig& config) {
   if (config.layers.empty()) return Status::InvalidArgument("a cache needs at least one layer");
+  if (!config.ropes.empty() && config.ropes.size() != config.layers.size()) {
+    return Status::InvalidArgument(
+        StrFormat("%zu RoPE shapes for %zu layers", config.ropes.size(), config.layers.size()));
+  }
   auto impl = std::make_unique<Impl>(config);
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     KVANT_TRY(impl->AddStore(layer, Side::kKey));
@@ -75,7 +104,8 @@ int KvCache::num_layers() const { return static_cast<int>(impl_->keys.size()); }
 KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(layer)]; }
 KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
 
-Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v) {
+Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v,
+                       std::span<const int32_t> positions) {
   if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
     return Status::InvalidArgument(
         StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
@@ -87,7 +117,11 @@ Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, c
   const int64_t first = keys(layer).num_rows(sequence);
   std::vector<int64_t> rows(static_cast<size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
-  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}));
+  if (!positions.empty() && positions.size() != rows.size()) {
+    return Status::InvalidArgument(StrFormat("append of %zu rows with %zu positions", rows.size(), positions.size()));
+  }
+  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)},
+                              positions));
   Status status =
       values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length

@@ -40,7 +40,8 @@ class PageSealer {
   bool Reserve(PageSeal& seal);
   void EncodeShare(const Team& team, Sequence& sequence);
   Status EncodeBlock(Sequence& sequence, PageSeal& seal, int head, RowScratch& scratch) const;
-  void SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const;
+  void KeepSinks(const std::byte* open_block, PageSeal& seal, int head) const;
+  void ReplaceSinks(float* rows, BlockContext& context, int32_t* positions) const;
   void Commit(Sequence& sequence);
 
   const StoreFormat* format_;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "codec/codec.h"
@@ -20,6 +21,7 @@ struct StoreFormat {
   Codec sealed;  ///< blocks of sealed pages
   Codec open;    ///< blocks of open pages: exact, filled row by row
   Codec sinks;   ///< the same for the sink rows of a sealed page 0: fewer tokens
+  std::shared_ptr<const Rope> maybe_rope = nullptr;  ///< only where positions are kept
 
   /// Errors: InvalidArgument naming the number that is out of range.
   static Result<StoreFormat> Make(const KvStoreConfig& config);
@@ -29,6 +31,12 @@ struct StoreFormat {
   size_t page_values() const { return static_cast<size_t>(kTokensPerPage) * static_cast<size_t>(dim()); }
   size_t PageBytes(const Codec& codec) const { return static_cast<size_t>(kv_heads) * codec.block_bytes(); }
 
+  /// Positions are kept for every row: 4 bytes.
+  bool keeps_positions() const { return sealed.state->keys_before_rope; }
+  size_t positions_bytes() const { return sizeof(int32_t) * kTokensPerPage; }
+
+  /// Pages are sealed only once there is a basis.
+  bool needs_basis() const { return sealed.state->needs_basis || sealed.state->needs_calibration; }
   bool has_basis() const { return sealed.state->basis_bytes > 0 && sealed.info->fit_basis != nullptr; }
   int num_bases() const { return sealed.state->basis_per_layer ? 1 : kv_heads; }
   size_t basis_stride_bytes() const { return AlignUp(sealed.state->basis_bytes); }

@@ -42,6 +42,7 @@
 #include "base/float16.h"
 #include "kvant/status.h"
 #include "page/block_layout.h"
+#include "page/rope.h"
 
 namespace kvant {
 
@@ -59,9 +60,14 @@ enum class Side : uint8_t { kKey, kValue };
 /// What belongs to a block beside its bytes. Not owned.
 struct BlockContext {
   const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
+
+  // Set for keys of codecs with keys_before_rope, else null. prepare_query, which serves many blocks, gets no positions.
+  const int32_t* positions = nullptr;  ///< [tokens] of the block's rows, each below kMaxPositions
+  const Rope* rope = nullptr;          ///< how the model turned the rows
 };
 
-/// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
+/// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer. Keys of codecs
+/// with keys_before_rope are given, and the metric holds, as they were before RoPE.
 struct FitData {
   const float* rows = nullptr;  ///< [tokens, dim]
   size_t tokens = 0;
@@ -115,6 +121,13 @@ class CodecState {
   int basis_refit_tokens = 0;
   /// One basis serves all KV heads of the layer; it is fitted to the rows of all heads, one head after the other.
   bool basis_per_layer = false;
+  /// There is no built-in default: pages stay open until a sequence has a basis. So with needs_calibration as well.
+  bool needs_basis = false;
+
+  /// Keys are stored as they were before RoPE: encode turns the rows back (BlockContext::positions and rope), decode
+  /// gives rows after RoPE as for every codec, score turns on the fly. Moving rows to other positions then changes
+  /// no byte of a block. Never set for values.
+  bool keys_before_rope = false;
 };
 
 /// One implementation (scalar reference, SIMD, ...) of the verbs. The context's basis is null for codecs without one

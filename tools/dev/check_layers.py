@@ -33,7 +33,7 @@ MAY_INCLUDE = {
 
 # A public header belongs to the layer that implements it, and may be included from there upward.
 PUBLIC_LAYER = {
-    "status.h": "base", "version.h": "base", "shape.h": "base",
+    "status.h": "base", "version.h": "base", "shape.h": "page",
     "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec",
     "kv_cache.h": "cache", "attention.h": "attention",
     "c.h": "capi", "kvant.h": "capi",
