@@ -39,8 +39,9 @@ Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer,
   Result<Codec> codec = MakeCodec(choice.name, choice.options, shape);
   if (!codec.ok()) return codec.status();
   std::shared_ptr<const Rope> rope;
-  if (codec->state->keys_before_rope && !config.ropes.empty()) {
-    auto made = ropes->Get(config.ropes[static_cast<size_t>(layer)], shape.dim);
+  if (const size_t index = static_cast<size_t>(layer);
+      codec->state->keys_before_rope && !config.ropes.empty() && !config.ropes[index].frequencies.empty()) {
+    auto made = ropes->Get(config.ropes[index], shape.dim);
     if (!made.ok()) return made.status();
     rope = *made;
   }
@@ -120,8 +121,8 @@ Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, c
   if (!positions.empty() && positions.size() != rows.size()) {
     return Status::InvalidArgument(StrFormat("append of %zu rows with %zu positions", rows.size(), positions.size()));
   }
-  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)},
-                              positions));
+  KVANT_TRY(
+      keys(layer).Write(Team(), sequence, rows, {.data = k, .row_stride_bytes = stride_bytes(shape.k_dim)}, positions));
   Status status =
       values(layer).Write(Team(), sequence, rows, {.data = v, .row_stride_bytes = stride_bytes(shape.v_dim)});
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length

@@ -17,7 +17,13 @@ namespace kvant {
 
 struct KvStore::Impl {
   Impl(const KvStoreConfig& c, StoreFormat f, PagePool* p)
-      : config(c), format(std::move(f)), pool(p), writer(&format, p), sealer(&format, p), reader(&format), mover(&format, p) {
+      : config(c),
+        format(std::move(f)),
+        pool(p),
+        writer(&format, p),
+        sealer(&format, p),
+        reader(&format),
+        mover(&format, p) {
     for (int i = 0; i < config.num_sequences; ++i) sequences.emplace_back(&format);
   }
 

@@ -128,7 +128,8 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
     const int salt = ++salt_;
     const Row values = TestRows(rows, salt);
     std::vector<int32_t> positions;
-    for (const int64_t row : rows) positions.push_back(GetParam().before_rope ? static_cast<int32_t>(row + 5 * salt) : 0);
+    for (const int64_t row : rows)
+      positions.push_back(GetParam().before_rope ? static_cast<int32_t>(row + 5 * salt) : 0);
     OnTeam([&](const Team& team) { return store_.WriteValues(sequence, rows, values, team, positions); });
     for (size_t i = 0; i < rows.size(); ++i) models_[sequence].Write(rows[i], salt, positions[i]);
   }

@@ -39,8 +39,8 @@ class RowWriter {
     int64_t page;
     size_t first;  ///< in order_
     size_t last;
-    uint64_t written;  ///< bit t: row t is in the batch
-    PoolSlot slot;     ///< what the page is opened into; empty when it is open
+    uint64_t written;         ///< bit t: row t is in the batch
+    PoolSlot slot;            ///< what the page is opened into; empty when it is open
     PoolSlot positions = {};  ///< of a page that has none yet, where the format keeps them
   };
 

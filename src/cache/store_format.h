@@ -18,9 +18,9 @@ struct StoreFormat {
   int kv_heads = 0;
   int sink_tokens = 0;
   int recent_tokens = 0;
-  Codec sealed;  ///< blocks of sealed pages
-  Codec open;    ///< blocks of open pages: exact, filled row by row
-  Codec sinks;   ///< the same for the sink rows of a sealed page 0: fewer tokens
+  Codec sealed;                                      ///< blocks of sealed pages
+  Codec open;                                        ///< blocks of open pages: exact, filled row by row
+  Codec sinks;                                       ///< the same for the sink rows of a sealed page 0: fewer tokens
   std::shared_ptr<const Rope> maybe_rope = nullptr;  ///< only where positions are kept
 
   /// Errors: InvalidArgument naming the number that is out of range.

@@ -96,7 +96,8 @@ TEST(Rope, ConsecutivePositions) {
 TEST(Rope, RefusesWhatCannotBe) {
   const auto message = [](const RopeShape& shape, int dim) { return Rope::Make(shape, dim).status().message(); };
   EXPECT_EQ(message({}, 128), "RoPE has 0 frequencies; accepted for a head of 128: 1..64");
-  EXPECT_EQ(message(RopeShape::OfBase(1e4, 128, false), 64), "RoPE has 64 frequencies; accepted for a head of 64: 1..32");
+  EXPECT_EQ(message(RopeShape::OfBase(1e4, 128, false), 64),
+            "RoPE has 64 frequencies; accepted for a head of 64: 1..32");
   EXPECT_THAT(message({.frequencies = {INFINITY}}, 64), testing::HasSubstr("not finite"));
   EXPECT_THAT(message({.frequencies = {1.0}, .interleaved = false, .attention_factor = 0}, 64),
               testing::HasSubstr("attention factor 0"));
