@@ -30,6 +30,10 @@ Result<StoreFormat> StoreFormat::Make(const KvStoreConfig& config) {
   KVANT_TRY(CheckRange("recent", config.recent_tokens, 0, 1 << 16));
   KVANT_TRY(CheckRange("tokens of a sealed block", shape.tokens, kTokensPerPage, kTokensPerPage));
   const CodecState& state = *config.codec.state;
+  if (state.needs_calibration) {
+    return Status::NotSupported(StrFormat("codec %s needs calibrated constants; see its options for one without",
+                                          std::string(config.codec.info->name).c_str()));
+  }
   if (state.keys_before_rope && config.maybe_rope == nullptr) {
     return Status::InvalidArgument(
         StrFormat("codec %s keeps keys as they were before RoPE, and how this layer turns them is not known",

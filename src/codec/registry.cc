@@ -3,6 +3,7 @@
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
+#include "codec/kvquant/kvquant.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
 
@@ -10,7 +11,7 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo, &kvquant::kInfo,
 };
 
 }  // namespace

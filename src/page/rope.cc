@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/check.h"
 
@@ -20,7 +21,7 @@ RopeShape RopeShape::OfBase(double base, int dim, bool interleaved) {
 
 Result<std::shared_ptr<const Rope>> Rope::Make(const RopeShape& shape, int dim) {
   const size_t pairs = shape.frequencies.size();
-  if (pairs == 0 || 2 * pairs > static_cast<size_t>(dim)) {
+  if (pairs == 0 || 2 * pairs > static_cast<size_t>(dim) || pairs > kMaxPairs) {
     return Status::InvalidArgument(
         StrFormat("RoPE has %zu frequencies; accepted for a head of %d: 1..%d", pairs, dim, dim / 2));
   }
@@ -55,6 +56,10 @@ Rope::Rope(const RopeShape& shape, int dim)
       }
     }
   }
+  int32_t positions[kTokensPerPage];
+  std::iota(positions, positions + kTokensPerPage, 0);
+  first_page_angles_.resize(static_cast<size_t>(PageAngleValues(dim)));
+  PageAngles(positions, first_page_angles_.data());
 }
 
 void Rope::Angles(int32_t position, float* cos, float* sin) const {

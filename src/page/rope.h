@@ -12,6 +12,7 @@
 
 #include "kvant/shape.h"
 #include "kvant/status.h"
+#include "page/block_layout.h"
 
 namespace kvant {
 
@@ -19,8 +20,19 @@ namespace kvant {
 constexpr int kPositionDigits = 4;
 constexpr int kDigitValues = 64;
 constexpr int32_t kMaxPositions = 1 << 24;
+/// Of a head, the angle stride included.
+constexpr int kMaxPairs = 128;
 
-/// A RopeShape with its tables, for heads of one size. Immutable; 128 KiB at head size 128, shared by layers.
+/// Four coded channels (two pairs, in pair order) and 64 tokens: kernels take them together.
+constexpr int kQuadValues = 4 * kTokensPerPage;
+constexpr int PageAngleValues(int dim) { return dim / 4 * kQuadValues; }
+/// Angles are int16 [dim / 4][2][64 tokens][2]: cosines of the quad's two pairs, then sines, in units of 1 / 32767. The
+/// cosine of a pair stands at the index of its even channel, the sine at that of the odd one.
+constexpr int PageAngleIndex(int channel, int token) {
+  return channel / 4 * kQuadValues + channel % 2 * (kQuadValues / 2) + 2 * token + channel / 2 % 2;
+}
+
+/// A RopeShape with its tables, for heads of one size. Immutable; 144 KiB at head size 128, shared by layers.
 class Rope {
  public:
   /// Errors: InvalidArgument (no frequencies, more of them than pairs, a number that is not finite).
@@ -45,6 +57,12 @@ class Rope {
   /// cos [angle_stride] and sin [angle_stride] of a position. REQUIRES: 0 <= position < kMaxPositions
   void Angles(int32_t position, float* cos, float* sin) const;
 
+  /// Angles of a page in 16 bits, for integer kernels; the layout is that of PageAngleIndex.
+  /// positions [64] -> angles [PageAngleValues(dim)]
+  void PageAngles(const int32_t* positions, int16_t* angles) const;
+  /// The same for positions 0..63, made once.
+  const int16_t* first_page_angles() const { return first_page_angles_.data(); }
+
  private:
   Rope(const RopeShape& shape, int dim);
 
@@ -52,6 +70,7 @@ class Rope {
   int dim_;
   int angle_stride_;
   std::vector<int16_t> pair_order_;
+  std::vector<int16_t> first_page_angles_;
   std::vector<float> digits_;  ///< [kPositionDigits][kDigitValues][cos, sin][angle_stride]
 };
 

@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/check.h"
 #include "page/rope.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,8 +17,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::CappedTag<float, 16>;  // angle rows are padded to 16
 using VF = hn::Vec<DF>;
 constexpr DF df;
-
-constexpr int kMaxPairs = 128;
 
 // Where the two channels of pair j stand in memory.
 template <bool kInterleaved>
@@ -73,20 +70,64 @@ void AddAngles(const float* HWY_RESTRICT x, const float* HWY_RESTRICT y, size_t 
   }
 }
 
+// Angles of one position after the other, times gain and direction as in AddAngles.
+class AngleWalk {
+ public:
+  AngleWalk(const Rope& rope, float gain, float direction) : rope_(rope), gain_(gain), direction_(direction) {}
+
+  void MoveTo(int32_t position) {
+    const auto stride = static_cast<size_t>(rope_.angle_stride());
+    const int32_t low = position % kDigitValues;
+    if (position - low != high_of_) {
+      high_of_ = position - low;
+      rope_.Angles(high_of_, high_, high_ + stride);
+    }
+    AddAngles(high_, rope_.Digit(0, low), stride, gain_, direction_, cos_, sin_);
+  }
+  const float* cos() const { return cos_; }
+  const float* sin() const { return sin_; }
+
+ private:
+  const Rope& rope_;
+  const float gain_;
+  const float direction_;
+  int32_t high_of_ = -1;
+  alignas(64) float high_[2 * kMaxPairs];  // angles of all digits but the lowest
+  alignas(64) float cos_[kMaxPairs];
+  alignas(64) float sin_[kMaxPairs];
+};
+
 void Turn(const Rope& rope, const int32_t* positions, int count, float gain, float direction, float* rows) {
   const auto pairs = static_cast<size_t>(rope.pairs());
-  const auto stride = static_cast<size_t>(rope.angle_stride());
-  KVANT_DCHECK(stride <= kMaxPairs);
-  alignas(64) float high[2 * kMaxPairs], cos[kMaxPairs], sin[kMaxPairs];  // high: angles of all digits but the lowest
-  int32_t high_of = -1;
+  AngleWalk angles(rope, gain, direction);
   for (int t = 0; t < count; ++t, rows += rope.dim()) {
-    const int32_t low = positions[t] % kDigitValues;
-    if (positions[t] - low != high_of) {
-      high_of = positions[t] - low;
-      rope.Angles(high_of, high, high + stride);
+    angles.MoveTo(positions[t]);
+    rope.shape().interleaved ? TurnRow<true>(pairs, angles.cos(), angles.sin(), rows)
+                             : TurnRow<false>(pairs, angles.cos(), angles.sin(), rows);
+  }
+}
+
+void Fix(const float* HWY_RESTRICT values, int count, int16_t* HWY_RESTRICT out) {
+  const hn::Rebind<int16_t, DF> dh;
+  for (int i = 0; i < count; i += static_cast<int>(hn::Lanes(df))) {
+    hn::StoreU(hn::DemoteTo(dh, hn::NearestInt(hn::LoadU(df, values + i))), dh, out + i);
+  }
+}
+
+void PageAngles(const Rope& rope, const int32_t* positions, int16_t* out) {
+  constexpr int16_t kOne = 32767;
+  AngleWalk angles(rope, kOne, 1.0f);
+  alignas(64) int16_t fixed[2][kMaxPairs];
+  for (int t = 0; t < kTokensPerPage; ++t) {
+    angles.MoveTo(positions[t]);
+    Fix(angles.cos(), rope.angle_stride(), fixed[0]);
+    Fix(angles.sin(), rope.angle_stride(), fixed[1]);
+    std::fill(fixed[0] + rope.pairs(), fixed[0] + rope.dim() / 2, kOne);
+    std::fill(fixed[1] + rope.pairs(), fixed[1] + rope.dim() / 2, int16_t{0});
+    for (int quad = 0; quad < rope.dim() / 4; ++quad) {
+      hwy::CopyBytes<4>(fixed[0] + 2 * quad, out + PageAngleIndex(4 * quad, t));
+      hwy::CopyBytes<4>(fixed[1] + 2 * quad, out + PageAngleIndex(4 * quad + 1, t));
     }
-    AddAngles(high, rope.Digit(0, low), stride, gain, direction, cos, sin);
-    rope.shape().interleaved ? TurnRow<true>(pairs, cos, sin, rows) : TurnRow<false>(pairs, cos, sin, rows);
   }
 }
 
@@ -99,6 +140,11 @@ HWY_AFTER_NAMESPACE();
 namespace kvant {
 
 HWY_EXPORT(Turn);
+HWY_EXPORT(PageAngles);
+
+void Rope::PageAngles(const int32_t* positions, int16_t* angles) const {
+  HWY_DYNAMIC_DISPATCH(PageAngles)(*this, positions, angles);
+}
 
 void TurnRows(const Rope& rope, const int32_t* positions, int count, float* rows) {
   HWY_DYNAMIC_DISPATCH(Turn)(rope, positions, count, rope.factor(), 1.0f, rows);

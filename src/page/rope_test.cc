@@ -86,6 +86,28 @@ TEST(Rope, PairOrderPutsPartnersSideBySide) {
   for (int i = 0; i < 16; ++i) EXPECT_EQ(interleaved->pair_order()[i], i);
 }
 
+TEST(Rope, PageAnglesAreThoseOfThePositions) {
+  const auto rope = MakeRope(RopeShape::OfBase(10000, 24, false), 32);  // four pairs are not turned
+  std::vector<int32_t> positions;
+  for (int t = 0; t < kTokensPerPage; ++t) positions.push_back(t * 37 % 64 * 91);
+  for (const std::string& target : SimdTargets()) {
+    ASSERT_TRUE(SetSimdTarget(target));
+    std::vector<int16_t> angles(PageAngleValues(32));
+    rope->PageAngles(positions.data(), angles.data());
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      for (size_t j = 0; j < 16; ++j) {
+        const double angle = j < 12 ? positions[static_cast<size_t>(t)] * rope->shape().frequencies[j] : 0.0;
+        const auto at = [&](int member) {
+          return angles[static_cast<size_t>(PageAngleIndex(2 * static_cast<int>(j) + member, t))];
+        };
+        ASSERT_NEAR(at(0), 32767 * std::cos(angle), 1.0) << t << " " << j;
+        ASSERT_NEAR(at(1), 32767 * std::sin(angle), 1.0) << t << " " << j;
+      }
+    }
+  }
+  SetSimdTarget("");
+}
+
 TEST(Rope, ConsecutivePositions) {
   const int32_t positions[] = {7, 8, 9, 11};
   EXPECT_TRUE(AreConsecutive(positions, 1));
