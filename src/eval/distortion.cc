@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numbers>
+#include <numeric>
 #include <random>
 #include <span>
 
@@ -23,16 +25,56 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
   return values;
 }
 
+namespace {
+
+constexpr size_t kFitRows = 1024;
+constexpr uint64_t kFitSeed = 77;
+constexpr double kRopeBase = 10000;  // any: normal rows stay normal when they are turned
+
+// What a block needs beside its bytes.
+struct Surroundings {
+  AlignedBuffer<std::byte> basis;
+  std::shared_ptr<const Rope> rope;
+  std::vector<int32_t> positions;
+  BlockContext context;
+};
+
+Result<Surroundings> MakeSurroundings(const Codec& codec) {
+  const CodecState& state = *codec.state;
+  Surroundings s;
+  if (state.needs_basis) {
+    s.basis = AlignedBuffer<std::byte>(state.basis_bytes);
+    const std::vector<float> rows = NormalValues(kFitRows * static_cast<size_t>(state.shape.dim), kFitSeed);
+    KVANT_TRY(codec.info->fit_basis(state, {.rows = rows.data(), .tokens = kFitRows}, s.basis.data()));
+    s.context.basis = s.basis.data();
+  }
+  if (state.keys_before_rope) {
+    const auto rope = Rope::Make(RopeShape::OfBase(kRopeBase, state.shape.dim, false), state.shape.dim);
+    if (!rope.ok()) return rope.status();
+    s.rope = *rope;
+    s.positions.resize(static_cast<size_t>(state.shape.tokens));
+    std::iota(s.positions.begin(), s.positions.end(), 0);
+    s.context.rope = s.rope.get();
+    s.context.positions = s.positions.data();
+  }
+  return s;
+}
+
+}  // namespace
+
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed) {
   const size_t block_values = static_cast<size_t>(codec.shape().tokens) * static_cast<size_t>(codec.shape().dim);
   AlignedBuffer<float> rows(block_values), decoded(block_values);
   AlignedBuffer<std::byte> block(codec.block_bytes());
   const std::vector<float> values = NormalValues(block_values * static_cast<size_t>(blocks), seed);
+  const Result<Surroundings> surroundings = MakeSurroundings(codec);
+  if (!surroundings.ok()) return surroundings.status();
+  const BlockContext& context = surroundings->context;
   double error = 0, power = 0;
   for (size_t start = 0; start < values.size(); start += block_values) {
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(start), block_values, rows.data());
-    KVANT_TRY(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()));
-    KVANT_TRY(codec.verbs.decode(*codec.state, {}, block.data(), decoded.data()));
+    KVANT_TRY(codec.verbs.encode(*codec.state, context, rows.data(), block.data()));
+    KVANT_TRY(codec.verbs.decode(*codec.state, context, block.data(), decoded.data()));
     for (size_t i = 0; i < block_values; ++i) {
       const double difference = static_cast<double>(decoded.data()[i]) - static_cast<double>(rows.data()[i]);
       error += difference * difference;

@@ -15,7 +15,8 @@ struct Distortion {
   double relative_error = 0;  ///< ||decode(encode(rows)) - rows|| / ||rows||
 };
 
-/// Encodes and decodes `blocks` blocks with the codec's built-in basis. The rows are the same on every
+/// Encodes and decodes `blocks` blocks with the codec's built-in basis, or where it has none with one fitted to other
+/// such rows. The rows are the same on every
 /// machine. Errors: those of the codec.
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed);
 

@@ -77,6 +77,12 @@ Status StoreOutliers(const State& s, const OutlierPicker& outliers, std::byte* b
   return Status::Ok();
 }
 
+Status CheckContext(const State& s, const BlockContext& context) {
+  if (context.basis == nullptr) return Status::InvalidArgument("kvquant: a block cannot do without a basis");
+  if (!s.keys() || (context.positions != nullptr && context.rope != nullptr)) return Status::Ok();
+  return Status::InvalidArgument("kvquant: keys cannot do without positions and how they are turned (RoPE)");
+}
+
 Status CheckBlock(const State& s, const std::byte* block) {
   constexpr uint16_t kInfinity = 0x7C00;
   bool valid = true;
@@ -199,12 +205,14 @@ Status EncodeValues(const State& s, const BlockContext& context, const float* ro
 
 Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   const State& s = AsState(state);
+  KVANT_TRY(CheckContext(s, context));
   std::memset(block, 0, s.layout.block_bytes());
   return (s.keys() ? EncodeKeys : EncodeValues)(s, context, rows, block);
 }
 
 Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   const State& s = AsState(state);
+  KVANT_TRY(CheckContext(s, context));
   KVANT_TRY(CheckBlock(s, block));
   for (int t = 0; t < kTokensPerPage; ++t) DecodeRow(s, context, block, t, rows + t * s.shape.dim);
   return Status::Ok();

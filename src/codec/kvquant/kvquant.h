@@ -90,6 +90,8 @@ void FitRanges(const State& s, const float* rows, const OutlierPicker& outliers,
 /// Writes ranges, or places and deltas. InvalidArgument: a number does not fit fp16.
 Status StoreRanges(const State& s, const TokenRange* ranges, std::byte* block);
 Status StoreOutliers(const State& s, const OutlierPicker& outliers, std::byte* block);
+/// InvalidArgument: no basis, or no positions for keys.
+Status CheckContext(const State& s, const BlockContext& context);
 /// Corruption: a number that no encoder writes.
 Status CheckBlock(const State& s, const std::byte* block);
 

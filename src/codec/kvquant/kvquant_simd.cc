@@ -326,6 +326,7 @@ Status EncodeValues(const State& s, const BlockContext& context, const float* ro
 
 Status Encode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   const State& s = AsState(state);
+  KVANT_TRY(CheckContext(s, context));
   std::memset(block, 0, s.layout.block_bytes());
   alignas(64) uint8_t codes[kTokensPerPage * kMaxDim];
   KVANT_TRY((s.keys() ? EncodeKeys : EncodeValues)(s, context, rows, block, codes));
@@ -373,6 +374,7 @@ void DecodeValues(const State& s, const BlockContext& context, const uint8_t* co
 
 Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   const State& s = AsState(state);
+  KVANT_TRY(CheckContext(s, context));
   KVANT_TRY(CheckBlock(s, block));
   alignas(64) uint8_t codes[kTokensPerPage * kMaxDim];
   alignas(64) float deltas[kMaxSlots];

@@ -363,13 +363,25 @@ TEST(KvQuant, SaysWhatItNeeds) {
   }
 }
 
+TEST(KvQuant, RefusesBlocksWithoutWhatTheyNeed) {
+  for (const auto implementation : {Implementation::kBest, Implementation::kReference}) {
+    const Codec codec = *TryMake("", Side::kKey, 64, implementation);
+    AlignedBuffer<std::byte> block(codec.block_bytes()), basis(codec.state->basis_bytes);
+    AlignedBuffer<float> rows(64 * 64);
+    EXPECT_THAT(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).message(),
+                HasSubstr("without a basis"));
+    EXPECT_THAT(codec.verbs.decode(*codec.state, {.basis = basis.data()}, block.data(), rows.data()).message(),
+                HasSubstr("without positions"));
+  }
+}
+
 TEST(KvQuant, RefusesWhatDoesNotFitFp16) {
   Subject keys("", Side::kKey, 64);
   keys.Fit(Normal(512, 64, 1));
   Subject values("outliers=0", Side::kValue, 64);
   values.Fit(Normal(512, 64, 1));
   AlignedBuffer<float> large(64 * 64);  // beyond what a cache holds
-  for (size_t i = 0; i < rows.size(); ++i) large[i] = i % 2 == 0 ? 3e5f : -3e5f;
+  for (size_t i = 0; i < large.size(); ++i) large[i] = i % 2 == 0 ? 3e5f : -3e5f;
   for (const Subject* s : {&keys, &values}) {
     AlignedBuffer<std::byte> block(s->codec.block_bytes());
     const Status status = s->codec.verbs.encode(*s->codec.state, s->context(), large.data(), block.data());
