@@ -23,6 +23,7 @@ namespace {
 constexpr double kMaxError = 2e-3;
 constexpr int64_t kCheckedTokens = 2048;
 constexpr int64_t kPoolRows = 4096;
+constexpr double kRopeBase = 500000;  // for keys before RoPE
 
 // Rows that look like a cache: channels of different scale, a common offset. Reused in turn: what counts for time is
 // that the pages are distinct memory, what counts for codes is that they are random.
@@ -86,7 +87,9 @@ class Subject {
     if (!scheme.ok()) return scheme.status();
     scheme->sink_tokens = 0;
     scheme->recent_tokens = 0;
-    auto cache = KvCache::Create({.scheme = *scheme, .layers = {{o.kv_heads, o.dim, o.dim}}});
+    auto cache = KvCache::Create({.scheme = *scheme,
+                                  .layers = {{o.kv_heads, o.dim, o.dim}},
+                                  .ropes = {RopeShape::OfBase(kRopeBase, o.dim, false)}});
     if (!cache.ok()) return cache.status();
     auto subject = std::unique_ptr<Subject>(new Subject(o, *std::move(cache)));
     KVANT_TRY(Fill(subject->cache_->keys(0), threads, tokens, k));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <numeric>
 #include <random>
 
 #include "base/aligned_buffer.h"
@@ -14,6 +15,9 @@ namespace kvant {
 namespace {
 
 constexpr int kFitRows = 2048;
+// For keys before RoPE: a page in the middle of a text.
+constexpr double kRopeBase = 500000;
+constexpr int32_t kFirstPosition = 5000;
 
 // Median nanoseconds of a call, over samples of about a millisecond.
 double Nanoseconds(const std::function<void()>& work) {
@@ -52,6 +56,11 @@ Status AddSide(const CodecChoice& choice, Side side, int heads, int dim, Table* 
   AlignedBuffer<std::byte> block(codec.block_bytes()), basis_bytes(s.basis_bytes);
   AlignedBuffer<std::byte> prepared(static_cast<size_t>(heads) * s.prepared_head_bytes);
   BlockContext context;
+  const Result<std::shared_ptr<const Rope>> rope = Rope::Make(RopeShape::OfBase(kRopeBase, dim, false), dim);
+  if (!rope.ok()) return rope.status();
+  int32_t positions[kTokensPerPage];
+  std::iota(positions, positions + kTokensPerPage, kFirstPosition);
+  if (s.keys_before_rope) context = {.positions = positions, .rope = rope->get()};
   if (codec.info->fit_basis != nullptr && s.basis_bytes > 0) {
     KVANT_TRY(codec.info->fit_basis(s, {.rows = rows.data(), .tokens = kFitRows}, basis_bytes.data()));
     context.basis = basis_bytes.data();

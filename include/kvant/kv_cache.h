@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kvant/calibration.h"
@@ -20,6 +21,7 @@ struct Footprint;
 struct CacheConfig {
   Scheme scheme;
   std::vector<LayerShape> layers;
+  std::vector<RopeShape> ropes = {};  ///< [layers], required by codecs that keep keys before RoPE; or empty
   int num_sequences = 1;
   size_t memory_limit_bytes = 0;  ///< 0: none
   /// Bases that codecs take from a file; those without an entry fit their own where they can. Null: no file.
@@ -42,10 +44,11 @@ class KvCache {
   KvStore& values(int layer);
 
   /// Appends `count` rows to one layer of a sequence: k [count, kv_heads * k_dim], v [count, kv_heads * v_dim].
-  /// One thread. Seal is separate, so that the attention over these rows is exact. `maybe_classes` [count] tells codecs
-  /// that ask which tokens to keep better; null: all are ordinary.
+  /// One thread. Seal is separate, so that the attention over these rows is exact. `positions` [count] are those that
+  /// the model turned k by (CacheConfig::ropes); empty: the row numbers. `maybe_classes` [count] tells codecs that ask
+  /// which tokens to keep better; null: all are ordinary.
   Status Append(int sequence, int layer, int64_t count, const float* k, const float* v,
-                const TokenClass* maybe_classes = nullptr);
+                std::span<const int32_t> positions = {}, const TokenClass* maybe_classes = nullptr);
   /// Seals what is due in all layers of a sequence.
   Status Seal(int sequence);
 

@@ -48,7 +48,8 @@ class Attention {
   explicit Attention(const Problem& p) : p_(p) {
     Result<Scheme> scheme = Scheme::Parse(p.scheme);
     EXPECT_TRUE(scheme.ok()) << scheme.status().message();
-    auto cache = KvCache::Create({.scheme = *scheme, .layers = {p.shape}});
+    auto cache = KvCache::Create(
+        {.scheme = *scheme, .layers = {p.shape}, .ropes = {RopeShape::OfBase(10000, p.shape.k_dim, false)}});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
     cache_ = *std::move(cache);
     for (int64_t first = 0; first < p.tokens; first += 200) {  // chunks that do not end with pages
@@ -138,10 +139,10 @@ std::vector<F16> CausalMask(int num_queries, int64_t tokens) {
 TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
-    for (const char* scheme :
-         {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4", "decoquant:4",
-          "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl", "k=int:4 v=decoquant:2",
-          "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17"}) {
+    for (const char* scheme : {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4",
+                               "decoquant:4", "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl",
+                               "k=int:4 v=decoquant:2", "k=qjl:outliers=0 v=kivi:2 recent=0", "k=raw v=int:2 sink=17",
+                               "kvquant:4,fit=256", "kvquant:2,fit=256 sink=0"}) {
       ExpectMatches({.scheme = scheme});
     }
     for (const char* scheme : {"int:2", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256"}) {

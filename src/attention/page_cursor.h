@@ -25,9 +25,7 @@ class PageCursor {
   const std::byte* block(int head) const {
     return page().blocks + static_cast<size_t>(head) * run().codec->block_bytes();
   }
-  BlockContext context(int head) const {
-    return {.basis = run().bases.empty() ? nullptr : run().bases[static_cast<size_t>(head)]};
-  }
+  BlockContext context(int head) const { return run().Context(page(), head); }
   void Next() {
     ++page_;
     Settle();

@@ -91,6 +91,10 @@ void BasisFitter::GatherShare(const Team& team, const Sequence& sequence, TeamSt
     const PageRows& page = pages_[item / heads];
     const int head = static_cast<int>(item % heads);
     status.Record(static_cast<int64_t>(item), LoadRows(*format_, sequence, page.page, head, scratch));
+    if (format_->keeps_positions()) {
+      TurnRowsBack(*format_->maybe_rope, sequence.FindPage(page.page)->maybe_positions(), kTokensPerPage,
+                   scratch.rows());
+    }
     CopyChosen(page, head, scratch.rows());
   }
 }

@@ -13,6 +13,7 @@ class Adder {
   void AddSequence(const Sequence& sequence) {
     for (const Page& page : sequence.pages()) {
       if (page.open) Add(StreamKind::kExact, page.open.bytes());
+      if (page.positions) Add(StreamKind::kPositions, page.positions.bytes());
       if (page.sealed != nullptr && IsNew(page.sealed.get())) AddSealed(*page.sealed);
     }
     if (sequence.maybe_sinks() != nullptr && IsNew(sequence.maybe_sinks())) {

@@ -15,7 +15,24 @@ int NumberOf(const CacheConfig& config, int layer) {
   return config.layer_numbers.empty() ? layer : config.layer_numbers[static_cast<size_t>(layer)];
 }
 
-Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, PagePool* pool) {
+/// The layers' RoPE, one object for those that turn alike.
+class Ropes {
+ public:
+  Result<std::shared_ptr<const Rope>> Get(const RopeShape& shape, int dim) {
+    for (const auto& rope : ropes_) {
+      if (rope->dim() == dim && rope->shape() == shape) return rope;
+    }
+    auto made = Rope::Make(shape, dim);
+    if (made.ok()) ropes_.push_back(*made);
+    return made;
+  }
+
+ private:
+  std::vector<std::shared_ptr<const Rope>> ropes_;
+};
+
+Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer, Side side, Ropes* ropes,
+                                           PagePool* pool) {
   const LayerShape& layer_shape = config.layers[static_cast<size_t>(layer)];
   const int number = NumberOf(config, layer);
   const bool is_key = side == Side::kKey;
@@ -29,13 +46,21 @@ Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer,
   Result<SharedBases> bases =
       FindBases(*codec, choice.options, config.maybe_calibration.get(), number, layer_shape.kv_heads);
   if (!bases.ok()) return bases.status();
+  std::shared_ptr<const Rope> rope;
+  if (const size_t index = static_cast<size_t>(layer);
+      codec->state->keys_before_rope && !config.ropes.empty() && !config.ropes[index].frequencies.empty()) {
+    auto made = ropes->Get(config.ropes[index], shape.dim);
+    if (!made.ok()) return made.status();
+    rope = *made;
+  }
   return KvStore::Create({.layer = number,
                           .kv_heads = layer_shape.kv_heads,
                           .num_sequences = config.num_sequences,
                           .codec = std::move(*codec),
                           .maybe_bases = std::move(*bases),
                           .sink_tokens = config.scheme.sink_tokens,
-                          .recent_tokens = config.scheme.recent_tokens},
+                          .recent_tokens = config.scheme.recent_tokens,
+                          .maybe_rope = std::move(rope)},
                          pool);
 }
 
@@ -45,7 +70,7 @@ struct KvCache::Impl {
   explicit Impl(const CacheConfig& c) : config(c), pool(c.memory_limit_bytes) {}
 
   Status AddStore(int layer, Side side) {
-    Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &pool);
+    Result<std::unique_ptr<KvStore>> store = MakeStore(config, layer, side, &ropes, &pool);
     if (!store.ok()) {
       return {store.status().code(), StrFormat("layer %d %s: %s", NumberOf(config, layer),
                                                side == Side::kKey ? "K" : "V", store.status().message().c_str())};
@@ -62,6 +87,7 @@ struct KvCache::Impl {
 
   const CacheConfig config;
   PagePool pool;  // outlives the stores
+  Ropes ropes;
   std::vector<std::unique_ptr<KvStore>> keys;
   std::vector<std::unique_ptr<KvStore>> values;
 };
@@ -74,6 +100,10 @@ Result<std::unique_ptr<KvCache>> KvCache::Create(const CacheConfig& config) {
   if (!config.layer_numbers.empty() && config.layer_numbers.size() != config.layers.size()) {
     return Status::InvalidArgument(
         StrFormat("%zu layer numbers for %zu layers", config.layer_numbers.size(), config.layers.size()));
+  }
+  if (!config.ropes.empty() && config.ropes.size() != config.layers.size()) {
+    return Status::InvalidArgument(
+        StrFormat("%zu RoPE shapes for %zu layers", config.ropes.size(), config.layers.size()));
   }
   auto impl = std::make_unique<Impl>(config);
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
@@ -89,7 +119,7 @@ KvStore& KvCache::keys(int layer) { return *impl_->keys[static_cast<size_t>(laye
 KvStore& KvCache::values(int layer) { return *impl_->values[static_cast<size_t>(layer)]; }
 
 Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, const float* v,
-                       const TokenClass* maybe_classes) {
+                       std::span<const int32_t> positions, const TokenClass* maybe_classes) {
   if (layer < 0 || layer >= num_layers() || sequence < 0 || sequence >= impl_->config.num_sequences || count < 0) {
     return Status::InvalidArgument(
         StrFormat("append of %lld rows to layer %d of sequence %d: the cache has %d layers "
@@ -101,10 +131,13 @@ Status KvCache::Append(int sequence, int layer, int64_t count, const float* k, c
   const int64_t first = keys(layer).num_rows(sequence);
   std::vector<int64_t> rows(static_cast<size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
+  if (!positions.empty() && positions.size() != rows.size()) {
+    return Status::InvalidArgument(StrFormat("append of %zu rows with %zu positions", rows.size(), positions.size()));
+  }
   const auto source = [&](const float* data, int dim) {
     return RowSource{.data = data, .row_stride_bytes = stride_bytes(dim), .maybe_classes = maybe_classes};
   };
-  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, source(k, shape.k_dim)));
+  KVANT_TRY(keys(layer).Write(Team(), sequence, rows, source(k, shape.k_dim), positions));
   Status status = values(layer).Write(Team(), sequence, rows, source(v, shape.v_dim));
   if (!status.ok()) KVANT_TRY(keys(layer).Truncate(sequence, first));  // K and V stay of one length
   return status;

@@ -49,12 +49,35 @@ TEST(KvCache, AppendPassesTokenClassesOn) {
   for (int sequence : {0, 1}) {
     std::vector<TokenClass> classes(64);
     for (size_t t = 0; t < 4; ++t) classes[static_cast<size_t>(sequence) * 32 + t] = TokenClass::kSalient;
-    ASSERT_TRUE(cache->Append(sequence, 0, 64, TestRows(Range(0, 64)).data(), v.data(), classes.data()).ok());
+    ASSERT_TRUE(cache->Append(sequence, 0, 64, TestRows(Range(0, 64)).data(), v.data(), {}, classes.data()).ok());
     ASSERT_TRUE(cache->Seal(sequence).ok());
   }
   const PageView first = cache->values(0).View(0)[0].pages[0], second = cache->values(0).View(1)[0].pages[0];
   const size_t bytes = kHeads * cache->values(0).config().codec.block_bytes();
   EXPECT_NE(std::memcmp(first.blocks, second.blocks, bytes), 0);
+}
+
+TEST(KvCache, KeysBeforeRopeNeedToKnowHowTheyAreTurned) {
+  CacheConfig config = SmallConfig("k=kvquant:fit=256 v=raw");
+  EXPECT_THAT(KvCache::Create(config).status().message(),
+              HasSubstr("layer 0 K: codec kvquant keeps keys as they were before RoPE"));
+  config.ropes = {RopeShape::OfBase(100, kDim, false)};
+  EXPECT_EQ(KvCache::Create(config).status().message(), "1 RoPE shapes for 2 layers");
+  config.ropes.push_back({});
+  EXPECT_THAT(KvCache::Create(config).status().message(), HasSubstr("layer 1 K: codec kvquant keeps keys"));
+  config.ropes[1] = RopeShape::OfBase(100, 2 * kDim, false);
+  EXPECT_THAT(KvCache::Create(config).status().message(), HasSubstr("layer 1 K: RoPE has 16 frequencies"));
+
+  config.ropes[1] = config.ropes[0];
+  const auto cache = MakeCache(config);
+  const std::vector<float> k = TestRows({0, 1}), v = Values(2, 1.0f);
+  const std::vector<int32_t> positions = {40, 7};
+  ASSERT_TRUE(cache->Append(0, 0, 2, k.data(), v.data(), positions).ok());
+  EXPECT_EQ(cache->keys(0).Position(0, 1), 7);
+  EXPECT_FALSE(cache->values(0).keeps_positions());
+  EXPECT_EQ(cache->Append(0, 0, 1, k.data(), v.data(), positions).message(), "append of 1 rows with 2 positions");
+  config.scheme = *Scheme::Parse("k=kvquant v=raw");
+  EXPECT_THAT(KvCache::Create(config).status().message(), HasSubstr("calibrat"));
 }
 
 TEST(KvCache, AppendsToLayersAndSeals) {

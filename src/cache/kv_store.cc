@@ -8,6 +8,7 @@
 #include "cache/footprint.h"
 #include "cache/page_pool.h"
 #include "cache/page_sealer.h"
+#include "cache/position_mover.h"
 #include "cache/row_reader.h"
 #include "cache/row_writer.h"
 #include "cache/sequence.h"
@@ -23,7 +24,8 @@ struct KvStore::Impl {
         maybe_calibrated(std::move(b)),
         writer(&format, p),
         sealer(&format, p),
-        reader(&format) {
+        reader(&format),
+        mover(&format, p) {
     for (int i = 0; i < config.num_sequences; ++i) sequences.emplace_back(&format, maybe_calibrated);
   }
 
@@ -45,6 +47,7 @@ struct KvStore::Impl {
   RowWriter writer;
   PageSealer sealer;
   RowReader reader;
+  PositionMover mover;
 };
 
 KvStore::KvStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -63,9 +66,17 @@ const KvStoreConfig& KvStore::config() const { return impl_->config; }
 
 // ---- by a team
 
-Status KvStore::Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source) {
+Status KvStore::Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source,
+                      std::span<const int32_t> positions) {
+  KVANT_DCHECK(positions.empty() || positions.size() == rows.size());
   KVANT_TRY(impl_->CheckSequence(sequence));
-  return impl_->writer.Write(team, impl_->At(sequence), rows, source);
+  return impl_->writer.Write(team, impl_->At(sequence), rows, source, positions);
+}
+
+Status KvStore::MovePositions(const Team& team, int sequence, std::span<const int32_t> shift) {
+  KVANT_DCHECK(keeps_positions());
+  KVANT_TRY(impl_->CheckSequence(sequence));
+  return impl_->mover.Move(team, impl_->At(sequence), shift);
 }
 
 Status KvStore::Seal(const Team& team, int sequence) {
@@ -81,6 +92,13 @@ Status KvStore::Read(const Team& team, int sequence, int64_t first, int64_t coun
 // ---- by one thread
 
 std::span<const PageRun> KvStore::View(int sequence) const { return impl_->At(sequence).View(); }
+
+bool KvStore::keeps_positions() const { return impl_->format.keeps_positions(); }
+
+int32_t KvStore::Position(int sequence, int64_t row) const {
+  const Page* page = impl_->At(sequence).FindPage(PageOfRow(row));
+  return page == nullptr ? 0 : page->maybe_positions()[row % kTokensPerPage];
+}
 
 int64_t KvStore::num_rows(int sequence) const { return impl_->At(sequence).num_rows(); }
 

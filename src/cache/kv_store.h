@@ -44,6 +44,14 @@ struct PageRun {
   const Codec* codec;                       ///< how to read the pages; the raw codec for open pages and sinks
   std::span<const std::byte* const> bases;  ///< [kv_heads] or empty: no basis
   std::span<const PageView> pages;
+  const Rope* maybe_rope = nullptr;  ///< of codecs that keep keys before RoPE
+
+  /// What the verbs need beside the block of `head` in `page`.
+  BlockContext Context(const PageView& page, int head) const {
+    return {.basis = bases.empty() ? nullptr : bases[static_cast<size_t>(head)],
+            .positions = page.maybe_positions,
+            .rope = maybe_rope};
+  }
 };
 
 /// Bytes held, by what they are for. All of them are really allocated.
@@ -68,6 +76,7 @@ struct KvStoreConfig {
   SharedBases maybe_bases = nullptr;
   int sink_tokens = 0;
   int recent_tokens = 0;
+  std::shared_ptr<const Rope> maybe_rope = nullptr;  ///< required by codecs that keep keys before RoPE
 };
 
 class KvStore {
@@ -82,12 +91,24 @@ class KvStore {
   /// Writes `rows.size()` rows of `source` at the given row numbers of `sequence`; a row of a sealed page opens the
   /// page again. Errors: InvalidArgument (a NaN, an infinity or a value beyond fp16, naming layer, K or V, head and
   /// row; nothing of the batch is visible then), OutOfMemory. Next: Seal, after the attention has read exact rows.
-  Status Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source);
+  /// `positions` [rows.size()] are those that the model turned the rows by; empty: the row numbers. Only codecs that
+  /// keep keys before RoPE care.
+  Status Write(const Team& team, int sequence, std::span<const int64_t> rows, const RowSource& source,
+               std::span<const int32_t> positions = {});
 
   /// Seals every full page that is older than the recent window, fitting a basis first where the codec wants one.
   /// Returns without a barrier when there is none, which is so for most tokens. Errors: OutOfMemory, and InvalidArgument
   /// when the codec refuses a page; such a page stays open and exact, the others are sealed.
   Status Seal(const Team& team, int sequence);
+
+  /// Whether positions matter here: the codec keeps keys before RoPE.
+  bool keeps_positions() const;
+  /// Position of a row; 0 when it was never written. REQUIRES: keeps_positions()
+  int32_t Position(int sequence, int64_t row) const;
+  /// Moves row r by shift[r] positions (0: not at all); rows from shift.size() on stay. Sealed pages stay as they are,
+  /// exact rows are turned. Errors: InvalidArgument (a position below 0 or beyond kMaxPositions), OutOfMemory; nothing
+  /// is moved then. REQUIRES: keeps_positions()
+  Status MovePositions(const Team& team, int sequence, std::span<const int32_t> shift);
 
   /// Decodes rows first .. first+count-1 to F16; rows never written give zeros.
   Status Read(const Team& team, int sequence, int64_t first, int64_t count, const RowTarget& target) const;

@@ -22,22 +22,65 @@ struct ModelOptions {
   int sink_tokens;
   int recent_tokens;
   int team_size;
+  bool before_rope = false;
 };
+
+using Row = std::vector<float>;
+
+Row RoundedToF16(Row row) {
+  for (float& v : row) v = ToFloat(ToF16(v));
+  return row;
+}
 
 /// What a sequence should hold.
 struct Model {
   struct Cell {
-    int salt;
-    bool coded;
+    Row values;        ///< as the codec left them, when coded; else as they are read
+    int32_t position;  ///< 0 where positions do not matter
+    bool coded = false;
   };
+  std::shared_ptr<const Rope> maybe_rope;
   std::map<int64_t, Cell> rows;
   std::set<int64_t> sealed;
 
   int64_t num_rows() const { return rows.empty() ? 0 : rows.rbegin()->first + 1; }
 
-  void Write(int64_t row, int salt) {
-    sealed.erase(row / 64);
-    rows[row] = {salt, false};
+  void Turn(decltype(TurnRows) turn, int32_t position, Row& row) const {
+    const int32_t positions[kHeads] = {position, position};
+    if (maybe_rope != nullptr) turn(*maybe_rope, positions, kHeads, row.data());
+  }
+
+  Row Decoded(const Cell& cell) const {
+    Row row = cell.values;
+    if (cell.coded) Turn(TurnRows, cell.position, row);
+    return row;
+  }
+
+  void Write(int64_t row, int salt, int32_t position) {
+    if (sealed.erase(row / 64) != 0) {  // what was coded is exact from now on
+      for (auto it = rows.lower_bound(row / 64 * 64); it != rows.end() && it->first / 64 == row / 64; ++it) {
+        it->second = {RoundedToF16(Decoded(it->second)), it->second.position};
+      }
+    }
+    rows[row] = {TestRows({row}, salt), position};
+  }
+
+  void Code(Cell& cell) const {
+    Turn(TurnRowsBack, cell.position, cell.values);
+    std::ranges::transform(cell.values, cell.values.begin(), [](float v) { return OnGrid(v); });
+    cell.coded = true;
+  }
+
+  void Move(const std::vector<int32_t>& shift) {
+    for (auto& [row, cell] : rows) {
+      const int32_t by = row < std::ssize(shift) ? shift[static_cast<size_t>(row)] : 0;
+      if (!cell.coded && by != 0) {
+        Turn(TurnRowsBack, cell.position, cell.values);
+        Turn(TurnRows, cell.position + by, cell.values);
+        cell.values = RoundedToF16(cell.values);
+      }
+      cell.position += by;
+    }
   }
 
   void Seal(const ModelOptions& options) {
@@ -45,7 +88,9 @@ struct Model {
       const auto first = rows.lower_bound(page * 64);
       const auto end = rows.lower_bound((page + 1) * 64);
       if (std::distance(first, end) != 64 || !sealed.insert(page).second) continue;
-      for (auto row = first; row != end; ++row) row->second.coded |= row->first >= options.sink_tokens;
+      for (auto row = first; row != end; ++row) {
+        if (row->first >= options.sink_tokens) Code(row->second);
+      }
     }
   }
 
@@ -54,12 +99,9 @@ struct Model {
     std::erase_if(sealed, [&](int64_t page) { return page * 64 >= num_rows; });
   }
 
-  std::vector<float> Row(int64_t row) const {
+  Row RowAt(int64_t row) const {
     const auto cell = rows.find(row);
-    if (cell == rows.end()) return std::vector<float>(kRowValues, 0.0f);
-    std::vector<float> values = TestRows({row}, cell->second.salt);
-    if (cell->second.coded) std::ranges::transform(values, values.begin(), [](float v) { return OnGrid(v); });
-    return values;
+    return cell == rows.end() ? Row(kRowValues, 0.0f) : Decoded(cell->second);
   }
 };
 
@@ -84,9 +126,21 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
       for (int64_t i = Below(20); i >= 0; --i) rows.push_back(Below(kRows));
     }
     const int salt = ++salt_;
-    const std::vector<float> values = TestRows(rows, salt);
-    OnTeam([&](const Team& team) { return store_.WriteValues(sequence, rows, values, team); });
-    for (const int64_t row : rows) models_[sequence].Write(row, salt);
+    const Row values = TestRows(rows, salt);
+    std::vector<int32_t> positions;
+    for (const int64_t row : rows)
+      positions.push_back(GetParam().before_rope ? static_cast<int32_t>(row + 5 * salt) : 0);
+    OnTeam([&](const Team& team) { return store_.WriteValues(sequence, rows, values, team, positions); });
+    for (size_t i = 0; i < rows.size(); ++i) models_[sequence].Write(rows[i], salt, positions[i]);
+  }
+
+  /// Context shift: rows from somewhere on move together, those before stay.
+  void Move(int sequence) {
+    std::vector<int32_t> shift(static_cast<size_t>(models_[sequence].num_rows()));
+    const auto first = shift.begin() + Below(std::ssize(shift) + 1);
+    std::fill(first, shift.end(), static_cast<int32_t>(Below(200)));
+    OnTeam([&](const Team& team) { return store_->MovePositions(team, sequence, shift); });
+    models_[sequence].Move(shift);
   }
 
   void Seal(int sequence) {
@@ -114,8 +168,11 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
         return Fork(static_cast<int>(Below(kSequences)), sequence);
       case 2:
         store_->Clear(sequence);
-        models_[sequence] = Model();
+        models_[sequence] = Model{store_->config().maybe_rope, {}, {}};
         return;
+      case 7:
+        if (GetParam().before_rope) return Move(sequence);
+        return WriteSome(sequence);
       case 3:
       case 4:
       case 5:
@@ -134,9 +191,9 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
       return store_->Read(team, sequence, first, count, {.data = read.data(), .row_stride = kRowValues});
     });
     for (int64_t i = 0; i < count; ++i) {
-      std::vector<float> row;
+      Row row;
       for (size_t c = 0; c < kRowValues; ++c) row.push_back(ToFloat(read[static_cast<size_t>(i) * kRowValues + c]));
-      ASSERT_EQ(row, model.Row(first + i)) << "row " << first + i;
+      ASSERT_EQ(row, RoundedToF16(model.RowAt(first + i))) << "row " << first + i;
     }
   }
 
@@ -148,7 +205,10 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
     auto cell = model.rows.begin();
     for (const SeenRow& row : seen) {
       ASSERT_EQ(row.row, cell->first);  // every live row once, in order
-      ASSERT_EQ(row.values, model.Row(row.row));
+      ASSERT_EQ(row.values, model.RowAt(row.row));
+      if (GetParam().before_rope) {
+        ASSERT_EQ(store_->Position(sequence, row.row), cell->second.position);
+      }
       ASSERT_EQ(row.exact, !model.sealed.contains(row.row / 64) || row.row < GetParam().sink_tokens);
       ++cell;
     }
@@ -164,7 +224,8 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
   TestStore store_{{.side = GetParam().side,
                     .num_sequences = kSequences,
                     .sink_tokens = GetParam().sink_tokens,
-                    .recent_tokens = GetParam().recent_tokens}};
+                    .recent_tokens = GetParam().recent_tokens,
+                    .codec = {.keys_before_rope = GetParam().before_rope}}};
   ThreadTeam team_{GetParam().team_size};
   std::array<Model, kSequences> models_;
   std::mt19937 random_{17};
@@ -172,6 +233,7 @@ class ModelTest : public ::testing::TestWithParam<ModelOptions> {
 };
 
 TEST_P(ModelTest, MatchesAPlainTable) {
+  for (Model& model : models_) model.maybe_rope = store_->config().maybe_rope;
   for (int step = 0; step < 300; ++step) {
     SCOPED_TRACE("step " + std::to_string(step));
     Step();
@@ -185,13 +247,16 @@ TEST_P(ModelTest, MatchesAPlainTable) {
 
 std::string Name(const ::testing::TestParamInfo<ModelOptions>& info) {
   return std::string(info.param.side == Side::kKey ? "K" : "V") + "_sink" + std::to_string(info.param.sink_tokens) +
-         "_recent" + std::to_string(info.param.recent_tokens) + "_team" + std::to_string(info.param.team_size);
+         "_recent" + std::to_string(info.param.recent_tokens) + "_team" + std::to_string(info.param.team_size) +
+         (info.param.before_rope ? "_before_rope" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(KvStore, ModelTest,
                          ::testing::Values(ModelOptions{Side::kKey, 0, 0, 1}, ModelOptions{Side::kKey, 5, 100, 1},
                                            ModelOptions{Side::kKey, 4, 64, 3}, ModelOptions{Side::kValue, 17, 0, 3},
-                                           ModelOptions{Side::kValue, 64, 1, 3}, ModelOptions{Side::kValue, 0, 300, 1}),
+                                           ModelOptions{Side::kValue, 64, 1, 3}, ModelOptions{Side::kValue, 0, 300, 1},
+                                           ModelOptions{Side::kKey, 0, 0, 1, true},
+                                           ModelOptions{Side::kKey, 5, 100, 3, true}),
                          Name);
 
 }  // namespace

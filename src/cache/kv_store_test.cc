@@ -375,5 +375,68 @@ TEST(KvStore, FootprintIsWhatThePoolHandedOut) {
   EXPECT_DOUBLE_EQ(footprint.bits_per_value(), 8.0 * static_cast<double>(footprint.total()) / (150.0 * kRowValues));
 }
 
+// ---- positions
+
+constexpr GridOptions kBeforeRope = {.keys_before_rope = true};
+
+TEST(KvStorePositions, AreNeededAndChecked) {
+  PagePool pool;
+  const auto store = KvStore::Create({.kv_heads = 1, .codec = GridCodec(Side::kKey, kDim, kBeforeRope)}, &pool);
+  EXPECT_THAT(store.status().message(), HasSubstr("codec grid keeps keys as they were before RoPE"));
+  TestStore positioned({.codec = kBeforeRope});
+  const int32_t positions[] = {3, -1};
+  EXPECT_THAT(positioned.WriteValues(0, {0, 1}, TestRows({0, 1}), Team(), positions).message(),
+              HasSubstr("layer 3 K, row 1: position -1; accepted: 0..16777215"));
+  EXPECT_EQ(positioned->num_rows(0), 0);
+}
+
+TEST(KvStorePositions, AreCountedAndGivenBack) {
+  TestStore store({.codec = kBeforeRope});
+  store.Append(0, 0, 100);
+  EXPECT_EQ(store->footprint().by_kind[static_cast<int>(StreamKind::kPositions)], 2u * 64 * 4);
+  EXPECT_EQ(store->footprint().total(), store.pool.used_bytes());
+  EXPECT_EQ(store->Position(0, 99), 99);  // none given: the row numbers
+  ASSERT_TRUE(store->Truncate(0, 64).ok());
+  EXPECT_EQ(store->footprint().by_kind[static_cast<int>(StreamKind::kPositions)], 64u * 4);
+}
+
+TEST(KvStorePositions, ShiftLeavesSealedPagesAlone) {
+  TestStore store({.sink_tokens = 4, .codec = kBeforeRope});
+  store.Append(0, 0, 130);
+  ASSERT_TRUE(store->Fork(0, 1).ok());
+  const std::byte* blocks = store->View(0)[1].pages[0].blocks;
+  const std::vector<float> before = store.Read(1, 0, 130);
+  ASSERT_TRUE(store->MovePositions(Team(), 0, std::vector<int32_t>(130, 7)).ok());
+  EXPECT_EQ(store->View(0)[1].pages[0].blocks, blocks);
+  EXPECT_EQ(store->Position(0, 70), 77);
+  EXPECT_EQ(store.Read(1, 0, 130), before);  // sinks and positions of the fork are its own
+  EXPECT_NE(store.Read(0, 0, 1), store.Read(1, 0, 1));
+  const Status status = store->MovePositions(Team(), 0, std::vector<int32_t>(130, -8));
+  EXPECT_THAT(status.message(), HasSubstr("layer 3 K, row 0: position -1"));
+  EXPECT_EQ(store->Position(0, 129), 136);
+}
+
+TEST(KvStorePositions, BasisIsFittedBeforeRope) {
+  TestStore store({.codec = {.basis_min_tokens = 64, .keys_before_rope = true}});
+  std::vector<float> rows(64 * kRowValues, 2.0f);  // the same key at all positions, turned
+  std::vector<int32_t> positions(64 * kHeads);
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(100 + i / kHeads);
+  TurnRows(*TestRope(), positions.data(), 64 * kHeads, rows.data());
+  std::vector<int32_t> row_positions(64);
+  std::iota(row_positions.begin(), row_positions.end(), 100);
+  ASSERT_TRUE(store.WriteValues(0, Range(0, 64), rows, Team(), row_positions).ok());
+  ASSERT_TRUE(store->Seal(Team(), 0).ok());
+  EXPECT_NEAR(Origin(store->View(0)[0].bases[0]), 2.0f, 1e-3f);
+}
+
+TEST(KvStore, PagesWaitForABasisThatIsNeeded) {
+  TestStore store({.codec = {.basis_min_tokens = 150, .needs_basis = true}});
+  store.Append(0, 0, 149);
+  EXPECT_EQ(store->footprint().by_kind[static_cast<int>(StreamKind::kCodes)], 0u);
+  store.Append(0, 149, 150);
+  for (const PageRun& run : store->View(0).first(1)) EXPECT_FALSE(run.bases.empty());
+  EXPECT_EQ(store->View(0)[0].pages.size(), 2u);
+}
+
 }  // namespace
 }  // namespace kvant::test

@@ -7,9 +7,9 @@
 namespace kvant {
 namespace {
 
-Status LoadSealed(const StoreFormat& format, const SealedPage& sealed, int head, float* rows) {
-  return format.sealed.verbs.decode(*format.sealed.state, ContextOf(sealed, head),
-                                    BlockOf(format.sealed, sealed.blocks.data(), head), rows);
+Status LoadSealed(const StoreFormat& format, const Page& page, int head, float* rows) {
+  return format.sealed.verbs.decode(*format.sealed.state, ContextOf(format, *page.sealed, page, head),
+                                    BlockOf(format.sealed, page.sealed->blocks.data(), head), rows);
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t pag
   if (p->open) {
     return format.open.verbs.decode(*format.open.state, {}, BlockOf(format.open, p->open.data(), head), scratch.rows());
   }
-  if (const Status status = LoadSealed(format, *p->sealed, head, scratch.rows()); !status.ok()) {
+  if (const Status status = LoadSealed(format, *p, head, scratch.rows()); !status.ok()) {
     return AtPage(format, page, head, status);
   }
   if (page != 0 || sequence.maybe_sinks() == nullptr) return Status::Ok();
@@ -37,6 +37,12 @@ Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t pag
 Status StoreRows(const StoreFormat& format, float* rows, std::byte* block) {
   for (size_t i = 0; i < format.page_values(); ++i) rows[i] = std::clamp(rows[i], -kF16Max, kF16Max);
   return format.open.verbs.encode(*format.open.state, {}, rows, block);
+}
+
+Status PositionOutOfRange(const StoreFormat& format, int64_t row, int64_t position) {
+  return Status::InvalidArgument(StrFormat("%s, row %lld: position %lld; accepted: 0..%d", format.Where().c_str(),
+                                           static_cast<long long>(row), static_cast<long long>(position),
+                                           kMaxPositions - 1));
 }
 
 Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status) {

@@ -36,6 +36,9 @@ Status LoadRows(const StoreFormat& format, const Sequence& sequence, int64_t pag
 /// overshoot.
 Status StoreRows(const StoreFormat& format, float* rows, std::byte* block);
 
+/// The error of a row at a position that codecs cannot turn by.
+Status PositionOutOfRange(const StoreFormat& format, int64_t row, int64_t position);
+
 /// "layer 3 K, head 1, rows 64..127: " before the message.
 Status AtPage(const StoreFormat& format, int64_t page, int head, const Status& status);
 

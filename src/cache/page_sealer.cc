@@ -77,11 +77,13 @@ void PageSealer::EncodeShare(const Team& team, Sequence& sequence) {
 
 Status PageSealer::EncodeBlock(Sequence& sequence, PageSeal& seal, int head, RowScratch& scratch) const {
   KVANT_TRY(LoadRows(*format_, sequence, seal.page, head, scratch));
+  BlockContext context = ContextOf(*format_, *seal.sealed, *sequence.FindPage(seal.page), head);
+  int32_t positions[kTokensPerPage];
   if (seal.maybe_sinks != nullptr) {
-    SetSinksApart(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head, scratch.rows());
+    KeepSinks(BlockOf(format_->open, sequence.OpenBytes(seal.page), head), seal, head);
+    ReplaceSinks(scratch.rows(), context, positions);
   }
   TokenClasses classes;
-  BlockContext context = ContextOf(*seal.sealed, head);
   context.maybe_token_classes = ClassesOf(sequence, seal, classes);
   const Status status = format_->sealed.verbs.encode(*format_->sealed.state, context, scratch.rows(),
                                                      BlockOf(format_->sealed, seal.sealed->blocks.data(), head));
@@ -97,17 +99,28 @@ const TokenClass* PageSealer::ClassesOf(const Sequence& sequence, const PageSeal
   return classes.data();
 }
 
-void PageSealer::SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const {
+void PageSealer::KeepSinks(const std::byte* open_block, PageSeal& seal, int head) const {
   std::byte* sink_block = BlockOf(format_->sinks, seal.maybe_sinks->data(), head);
   std::fill_n(sink_block, format_->sinks.block_bytes(), std::byte{0});
-  const int dim = format_->dim();
-  const int num_sinks = format_->sink_tokens;
-  std::vector<F16> row(static_cast<size_t>(dim));
-  for (int t = 0; t < num_sinks; ++t) {
+  std::vector<F16> row(static_cast<size_t>(format_->dim()));
+  for (int t = 0; t < format_->sink_tokens; ++t) {
     format_->open.info->load_row(format_->open.shape(), open_block, t, row.data());
     format_->sinks.info->store_row(format_->sinks.shape(), sink_block, t, row.data());
   }
-  // What stands in the coded page in their place should cost the codec nothing: the mean of the other rows.
+}
+
+// What stands in the coded page in the place of the sinks should cost the codec nothing: the mean of the other rows;
+// before RoPE, where a mean of turned rows is nothing, the next row and its position.
+void PageSealer::ReplaceSinks(float* rows, BlockContext& context, int32_t* positions) const {
+  const int dim = format_->dim();
+  const int num_sinks = format_->sink_tokens;
+  if (context.positions != nullptr) {
+    std::copy_n(context.positions, kTokensPerPage, positions);
+    std::fill_n(positions, num_sinks, positions[num_sinks]);
+    for (int t = 0; t < num_sinks; ++t) std::copy_n(rows + num_sinks * dim, dim, rows + t * dim);
+    context.positions = positions;
+    return;
+  }
   for (int c = 0; c < dim; ++c) {
     float sum = 0.0f;
     for (int t = num_sinks; t < kTokensPerPage; ++t) sum += rows[t * dim + c];

@@ -42,7 +42,8 @@ class PageSealer {
   Status EncodeBlock(Sequence& sequence, PageSeal& seal, int head, RowScratch& scratch) const;
   /// The classes that the codec shall see. Null: all ordinary; else `classes`, filled.
   const TokenClass* ClassesOf(const Sequence& sequence, const PageSeal& seal, TokenClasses& classes) const;
-  void SetSinksApart(const std::byte* open_block, PageSeal& seal, int head, float* rows) const;
+  void KeepSinks(const std::byte* open_block, PageSeal& seal, int head) const;
+  void ReplaceSinks(float* rows, BlockContext& context, int32_t* positions) const;
   void Commit(Sequence& sequence);
 
   const StoreFormat* format_;

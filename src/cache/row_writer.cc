@@ -58,8 +58,9 @@ Status CheckValues(const StoreFormat& format, int64_t row, const T* values) {
 
 }  // namespace
 
-Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source) {
-  const Batch batch = {sequence, rows, source};
+Status RowWriter::Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source,
+                        std::span<const int32_t> positions) {
+  const Batch batch = {sequence, rows, source, positions};
   const bool alone = rows.size() * format_->row_values() <= kAloneValues;
   team.Sync();
   if (team.leader()) status_.Reset();
@@ -98,6 +99,10 @@ Status RowWriter::CheckRow(const Batch& batch, size_t i) const {
     return Status::InvalidArgument(StrFormat("%s: row %lld does not exist; accepted: 0..%lld", format_->Where().c_str(),
                                              static_cast<long long>(row), static_cast<long long>(kMaxRows - 1)));
   }
+  if (const int64_t position = batch.position(i);
+      format_->keeps_positions() && (position < 0 || position >= kMaxPositions)) {
+    return PositionOutOfRange(*format_, row, position);
+  }
   const std::byte* values = RowStart(batch.source, i);
   return batch.source.is_f16 ? CheckValues(*format_, row, reinterpret_cast<const F16*>(values))
                              : CheckValues(*format_, row, reinterpret_cast<const float*>(values));
@@ -121,14 +126,23 @@ Status RowWriter::Plan(const Batch& batch) {
   for (PageWrite& write : writes_) {
     const Page* page = batch.sequence.FindPage(write.page);
     if (page != nullptr && page->open) continue;
-    write.slot = PoolSlot(pool_, format_->PageBytes(format_->open));
-    if (!write.slot) {
+    if (!Reserve(batch, write)) {
       writes_.clear();
       return pool_->OutOfMemory(format_->Where());
     }
     opens_pages_ = true;
   }
   return Status::Ok();
+}
+
+bool RowWriter::Reserve(const Batch& batch, PageWrite& write) {
+  write.slot = PoolSlot(pool_, format_->PageBytes(format_->open));
+  if (!write.slot) return false;
+  if (!format_->keeps_positions() || batch.sequence.FindPage(write.page) != nullptr) return true;
+  write.positions = PoolSlot(pool_, format_->positions_bytes());
+  if (!write.positions) return false;
+  std::memset(write.positions.data(), 0, write.positions.bytes());
+  return true;
 }
 
 void RowWriter::GroupByPage(const Batch& batch) {
@@ -140,7 +154,7 @@ void RowWriter::GroupByPage(const Batch& batch) {
   writes_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
     const int64_t row = batch.rows[order_[i]];
-    if (writes_.empty() || writes_.back().page != PageOfRow(row)) writes_.push_back({PageOfRow(row), i, i, 0, {}});
+    if (writes_.empty() || writes_.back().page != PageOfRow(row)) writes_.push_back({PageOfRow(row), i, i, 0, {}, {}});
     writes_.back().last = i + 1;
     writes_.back().written |= uint64_t{1} << (row % kTokensPerPage);
   }
@@ -202,10 +216,13 @@ void RowWriter::CopyRows(const Batch& batch, const PageWrite& write, int head, s
 
 void RowWriter::Commit(const Batch& batch) {
   for (PageWrite& write : writes_) {
-    batch.sequence.CommitWrite(write.page, std::move(write.slot), write.written);
+    batch.sequence.CommitWrite(write.page, std::move(write.slot), std::move(write.positions), write.written);
+    int32_t* positions = format_->keeps_positions() ? batch.sequence.PositionsOf(write.page) : nullptr;
     for (size_t i = write.first; i < write.last; ++i) {
+      const size_t from = order_[i];
       const TokenClass* classes = batch.source.maybe_classes;
-      batch.sequence.SetClass(batch.rows[order_[i]], classes ? classes[order_[i]] : TokenClass::kOrdinary);
+      batch.sequence.SetClass(batch.rows[from], classes ? classes[from] : TokenClass::kOrdinary);
+      if (positions) positions[batch.rows[from] % kTokensPerPage] = static_cast<int32_t>(batch.position(from));
     }
   }
   if (opens_pages_) batch.sequence.RebuildView();

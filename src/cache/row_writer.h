@@ -22,27 +22,33 @@ class RowWriter {
   RowWriter(const StoreFormat* format, PagePool* pool) : format_(format), pool_(pool) {}
 
   /// As KvStore::Write.
-  Status Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source);
+  Status Write(const Team& team, Sequence& sequence, std::span<const int64_t> rows, const RowSource& source,
+               std::span<const int32_t> positions);
 
  private:
   struct Batch {
     Sequence& sequence;
     std::span<const int64_t> rows;
     const RowSource& source;
+    std::span<const int32_t> positions;  ///< empty: the row numbers
+
+    int64_t position(size_t i) const { return positions.empty() ? rows[i] : positions[i]; }
   };
   /// The rows of a batch that fall into one page.
   struct PageWrite {
     int64_t page;
     size_t first;  ///< in order_
     size_t last;
-    uint64_t written;  ///< bit t: row t is in the batch
-    PoolSlot slot;     ///< what the page is opened into; empty when it is open
+    uint64_t written;         ///< bit t: row t is in the batch
+    PoolSlot slot;            ///< what the page is opened into; empty when it is open
+    PoolSlot positions = {};  ///< of a page that has none yet, where the format keeps them
   };
 
   void WriteWith(const Team& team, const Batch& batch);
   Status CheckRow(const Batch& batch, size_t i) const;
   void CheckShare(const Team& team, const Batch& batch);
   Status Plan(const Batch& batch);
+  bool Reserve(const Batch& batch, PageWrite& write);
   void GroupByPage(const Batch& batch);
   void OpenShare(const Team& team, const Batch& batch);
   Status OpenBlock(const Batch& batch, PageWrite& write, int head) const;

@@ -15,6 +15,15 @@ uint64_t RowsBelow(int64_t num_rows, int64_t page) {
   return rows == 0 ? 0 : kFull >> (kTokensPerPage - rows);
 }
 
+// False: no memory. Nothing to do for an empty slot.
+bool CopySlot(const PoolSlot& from, PagePool* pool, PoolSlot* to) {
+  if (!from) return true;
+  *to = PoolSlot(pool, from.bytes());
+  if (!*to) return false;
+  std::memcpy(to->data(), from.data(), from.bytes());
+  return true;
+}
+
 }  // namespace
 
 const Page* Sequence::FindPage(int64_t page) const {
@@ -31,6 +40,7 @@ bool Sequence::IsDue(int64_t page) const {
 
 std::vector<int64_t> Sequence::DuePages(size_t max_pages) const {
   std::vector<int64_t> due;
+  if (format_->needs_basis() && basis_ == nullptr && !WantsBasis()) return due;
   for (const int64_t page : open_pages_) {
     if (due.size() == max_pages || (page + 1) * kTokensPerPage + format_->recent_tokens > num_rows_) break;
     if (IsDue(page)) due.push_back(page);
@@ -49,7 +59,7 @@ bool Sequence::WantsBasis() const {
 
 // ---- changes
 
-void Sequence::CommitWrite(int64_t page, PoolSlot slot, uint64_t written) {
+void Sequence::CommitWrite(int64_t page, PoolSlot slot, PoolSlot positions, uint64_t written) {
   if (page >= std::ssize(pages_)) pages_.resize(static_cast<size_t>(page) + 1);
   Page& p = pages_[static_cast<size_t>(page)];
   const bool opened = static_cast<bool>(slot);
@@ -59,6 +69,7 @@ void Sequence::CommitWrite(int64_t page, PoolSlot slot, uint64_t written) {
     if (page == 0) sinks_.reset();
     open_pages_.insert(page);
   }
+  if (positions) p.positions = std::move(positions);
   rows_held_ += std::popcount(written & ~p.live);
   p.live |= written;
   const int64_t first_row = page * kTokensPerPage;
@@ -118,12 +129,11 @@ Result<Sequence> Sequence::Fork(PagePool* pool) const {
   for (size_t i = 0; i < pages_.size(); ++i) {
     copy.pages_[i].sealed = pages_[i].sealed;
     copy.pages_[i].live = pages_[i].live;
-    if (!pages_[i].open) continue;
-    PoolSlot slot(pool, pages_[i].open.bytes());
-    if (!slot) return pool->OutOfMemory(format_->Where());
-    std::memcpy(slot.data(), pages_[i].open.data(), slot.bytes());
-    copy.pages_[i].open = std::move(slot);
-    if (pages_[i].maybe_classes)
+    if (!CopySlot(pages_[i].open, pool, &copy.pages_[i].open) ||
+        !CopySlot(pages_[i].positions, pool, &copy.pages_[i].positions)) {
+      return pool->OutOfMemory(format_->Where());
+    }
+    if (pages_[i].open && pages_[i].maybe_classes)
       copy.pages_[i].maybe_classes = std::make_unique<TokenClasses>(*pages_[i].maybe_classes);
   }
   copy.open_pages_ = open_pages_;
@@ -151,7 +161,7 @@ void Sequence::RebuildView() {
       const uint64_t sinks = i == 0 ? page.live & format_->sink_mask() : 0;
       if (sinks != 0) AddToView(format_->sinks, nullptr, {sinks_->data(), first_row, sinks});
       AddToView(format_->sealed, page.sealed->maybe_basis.get(),
-                {page.sealed->blocks.data(), first_row, page.live & ~sinks});
+                {page.sealed->blocks.data(), first_row, page.live & ~sinks, page.maybe_positions()});
     }
   }
 }
@@ -165,7 +175,8 @@ void Sequence::AddToView(const Codec& codec, const Basis* maybe_basis, const Pag
   if (!runs_.empty() && runs_.back().codec == &codec && runs_.back().bases.data() == bases.data()) {
     runs_.back().pages = {runs_.back().pages.data(), added + 1};
   } else {
-    runs_.push_back({&codec, bases, {added, 1}});
+    const Rope* rope = view.maybe_positions == nullptr ? nullptr : format_->maybe_rope.get();
+    runs_.push_back({&codec, bases, {added, 1}, rope});
   }
 }
 

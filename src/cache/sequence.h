@@ -26,23 +26,29 @@ struct SealedPage {
   std::shared_ptr<const Basis> maybe_basis;
 };
 
-inline BlockContext ContextOf(const SealedPage& page, int head) {
-  const Basis* basis = page.maybe_basis.get();
-  return {.basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)]};
-}
-
 using TokenClasses = std::array<TokenClass, kTokensPerPage>;
 
 /// One page of the table: empty (nothing written), open or sealed.
 struct Page {
   PoolSlot open;  ///< [kv_heads, block_bytes] of the open codec
   std::shared_ptr<const SealedPage> sealed;
+  PoolSlot positions;                           ///< int32 [kTokensPerPage] where the format keeps them, else empty
   std::unique_ptr<TokenClasses> maybe_classes;  ///< of an open page; null: all ordinary
   uint64_t live = 0;                            ///< bit t: row t was written; sinks included
   size_t view_index = 0;                        ///< place in Sequence::View, when open
 
   bool is_empty() const { return !open && sealed == nullptr; }
+  int32_t* maybe_positions() { return reinterpret_cast<int32_t*>(positions.data()); }
+  const int32_t* maybe_positions() const { return reinterpret_cast<const int32_t*>(positions.data()); }
 };
+
+/// What the sealed codec's verbs need beside a block of `page`.
+inline BlockContext ContextOf(const StoreFormat& format, const SealedPage& sealed, const Page& page, int head) {
+  const Basis* basis = sealed.maybe_basis.get();
+  return {.basis = basis == nullptr ? nullptr : basis->of_heads[static_cast<size_t>(head)],
+          .positions = page.maybe_positions(),
+          .rope = format.maybe_rope.get()};
+}
 
 /// Rows written since the last basis was fitted: what the next one is fitted to.
 struct Segment {
@@ -90,10 +96,14 @@ class Sequence {
 
   // ---- changes; the caller rebuilds the view after the last one where it says so
   /// Rows `written` of `page` hold data. A `slot` that is not empty becomes the open page (then rebuild the
-  /// view).
-  void CommitWrite(int64_t page, PoolSlot slot, uint64_t written);
+  /// view), `positions` the page's positions.
+  void CommitWrite(int64_t page, PoolSlot slot, PoolSlot positions, uint64_t written);
   /// What an open row is to the one who wrote it. REQUIRES: its page is open.
   void SetClass(int64_t row, TokenClass token_class);
+  /// [kTokensPerPage] of a page that is not empty. REQUIRES: the format keeps positions
+  int32_t* PositionsOf(int64_t page) { return pages_[static_cast<size_t>(page)].maybe_positions(); }
+  /// Replaces the exact sinks, which forks share. Rebuild the view.
+  void CommitSinks(std::shared_ptr<const PoolSlot> sinks) { sinks_ = std::move(sinks); }
   /// `page` is sealed; `sinks` for page 0 of a sequence with sinks. Rebuild the view.
   void CommitSeal(int64_t page, std::shared_ptr<const SealedPage> sealed, std::shared_ptr<const PoolSlot> sinks);
   /// Starts a new segment.

@@ -29,6 +29,16 @@ Result<StoreFormat> StoreFormat::Make(const KvStoreConfig& config) {
   KVANT_TRY(CheckRange("sink", config.sink_tokens, 0, kTokensPerPage));
   KVANT_TRY(CheckRange("recent", config.recent_tokens, 0, 1 << 16));
   KVANT_TRY(CheckRange("tokens of a sealed block", shape.tokens, kTokensPerPage, kTokensPerPage));
+  const CodecState& state = *config.codec.state;
+  if (state.keys_before_rope && config.maybe_rope == nullptr) {
+    return Status::InvalidArgument(
+        StrFormat("codec %s keeps keys as they were before RoPE, and how this layer turns them is not known",
+                  std::string(config.codec.info->name).c_str()));
+  }
+  if (state.keys_before_rope && config.maybe_rope->dim() != shape.dim) {
+    return Status::InvalidArgument(
+        StrFormat("RoPE is for a head of %d, the keys have %d", config.maybe_rope->dim(), shape.dim));
+  }
   const int sink_block_tokens = (std::max(config.sink_tokens, 1) + kSinkGranule - 1) / kSinkGranule * kSinkGranule;
   return StoreFormat{.layer = config.layer,
                      .kv_heads = config.kv_heads,
@@ -37,7 +47,8 @@ Result<StoreFormat> StoreFormat::Make(const KvStoreConfig& config) {
                      .has_calibrated = config.maybe_bases != nullptr,
                      .sealed = config.codec,
                      .open = ExactCodec(shape, kTokensPerPage),
-                     .sinks = ExactCodec(shape, sink_block_tokens)};
+                     .sinks = ExactCodec(shape, sink_block_tokens),
+                     .maybe_rope = state.keys_before_rope ? config.maybe_rope : nullptr};
 }
 
 std::string StoreFormat::Where() const {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "codec/codec.h"
@@ -17,10 +18,11 @@ struct StoreFormat {
   int kv_heads = 0;
   int sink_tokens = 0;
   int recent_tokens = 0;
-  bool has_calibrated = false;  ///< one set of bases is there from the start and stays
-  Codec sealed;                 ///< blocks of sealed pages
-  Codec open;                   ///< blocks of open pages: exact, filled row by row
-  Codec sinks;                  ///< the same for the sink rows of a sealed page 0: fewer tokens
+  bool has_calibrated = false;                       ///< one set of bases is there from the start and stays
+  Codec sealed;                                      ///< blocks of sealed pages
+  Codec open;                                        ///< blocks of open pages: exact, filled row by row
+  Codec sinks;                                       ///< the same for the sink rows of a sealed page 0: fewer tokens
+  std::shared_ptr<const Rope> maybe_rope = nullptr;  ///< only where positions are kept
 
   /// Errors: InvalidArgument naming the number that is out of range.
   static Result<StoreFormat> Make(const KvStoreConfig& config);
@@ -30,9 +32,15 @@ struct StoreFormat {
   size_t page_values() const { return static_cast<size_t>(kTokensPerPage) * static_cast<size_t>(dim()); }
   size_t PageBytes(const Codec& codec) const { return static_cast<size_t>(kv_heads) * codec.block_bytes(); }
 
+  /// Positions are kept for every row: 4 bytes.
+  bool keeps_positions() const { return sealed.state->keys_before_rope; }
+  size_t positions_bytes() const { return sizeof(int32_t) * kTokensPerPage; }
+
   bool has_basis() const { return sealed.state->basis_bytes > 0; }
   /// Bases are fitted to the rows of each sequence.
   bool fits_online() const { return has_basis() && !has_calibrated && sealed.info->fit_basis != nullptr; }
+  /// Pages are sealed only once there is a basis.
+  bool needs_basis() const { return sealed.state->needs_basis && !has_calibrated; }
   int num_bases() const { return sealed.state->basis_per_layer ? 1 : kv_heads; }
   size_t basis_stride_bytes() const { return AlignUp(sealed.state->basis_bytes); }
 

@@ -49,6 +49,8 @@ struct StoreOptions {
   GridOptions codec = {};
 };
 
+inline std::shared_ptr<const Rope> TestRope() { return *Rope::Make(RopeShape::OfBase(100, kDim, false), kDim); }
+
 /// A store over its own pool, with the test codec.
 struct TestStore {
   explicit TestStore(const StoreOptions& options = {}) : pool(options.limit_bytes) {
@@ -57,7 +59,8 @@ struct TestStore {
                                     .num_sequences = options.num_sequences,
                                     .codec = GridCodec(options.side, kDim, options.codec),
                                     .sink_tokens = options.sink_tokens,
-                                    .recent_tokens = options.recent_tokens},
+                                    .recent_tokens = options.recent_tokens,
+                                    .maybe_rope = options.codec.keys_before_rope ? TestRope() : nullptr},
                                    &pool);
     EXPECT_TRUE(created.ok()) << created.status().message();
     store = std::move(created.value());
@@ -65,8 +68,9 @@ struct TestStore {
   KvStore* operator->() { return store.get(); }
 
   Status WriteValues(int sequence, const std::vector<int64_t>& rows, const std::vector<float>& values,
-                     const Team& team = Team()) {
-    return store->Write(team, sequence, rows, {.data = values.data(), .row_stride_bytes = kRowValues * sizeof(float)});
+                     const Team& team = Team(), std::span<const int32_t> positions = {}) {
+    return store->Write(team, sequence, rows, {.data = values.data(), .row_stride_bytes = kRowValues * sizeof(float)},
+                        positions);
   }
   Status Write(int sequence, const std::vector<int64_t>& rows, int salt = 0) {
     return WriteValues(sequence, rows, TestRows(rows, salt));
@@ -111,7 +115,7 @@ inline std::vector<SeenRow> ReadView(const KvStore& store, int sequence) {
     for (const PageView& page : run.pages) {
       for (size_t head = 0; head < kHeads; ++head) {
         const Status status =
-            run.codec->verbs.decode(*run.codec->state, {.basis = run.bases.empty() ? nullptr : run.bases[head]},
+            run.codec->verbs.decode(*run.codec->state, run.Context(page, static_cast<int>(head)),
                                     page.blocks + head * run.codec->block_bytes(), rows.data() + head * tokens * kDim);
         EXPECT_TRUE(status.ok()) << status.message();
       }

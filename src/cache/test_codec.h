@@ -32,6 +32,12 @@ inline float Origin(const std::byte* maybe_basis) {
   return maybe_basis == nullptr ? 0.0f : reinterpret_cast<const GridBasis*>(maybe_basis)->origin;
 }
 
+/// Before RoPE, where the codec keeps keys so; else as they are.
+inline void TurnGridRows(const CodecState& state, const BlockContext& context, bool back, float* rows) {
+  if (!state.keys_before_rope) return;
+  (back ? TurnRowsBack : TurnRows)(*context.rope, context.positions, state.shape.tokens, rows);
+}
+
 inline size_t NumValues(const CodecState& state) { return static_cast<size_t>(state.shape.tokens * state.shape.dim); }
 
 /// The salient tokens that a block was encoded with.
@@ -42,9 +48,11 @@ inline uint64_t& GridSalient(const CodecState& state, std::byte* block) {
 inline Status GridEncode(const CodecState& state, const BlockContext& context, const float* rows, std::byte* block) {
   std::memset(block, 0, state.layout.block_bytes());
   auto* out = reinterpret_cast<float*>(block);
+  std::memcpy(out, rows, NumValues(state) * sizeof(float));
+  TurnGridRows(state, context, /*back=*/true, out);
   for (size_t i = 0; i < NumValues(state); ++i) {
-    if (std::abs(rows[i]) > kGridMax) return Status::InvalidArgument("grid: value too large");
-    out[i] = OnGrid(rows[i], Origin(context.basis));
+    if (std::abs(out[i]) > kGridMax) return Status::InvalidArgument("grid: value too large");
+    out[i] = OnGrid(out[i], Origin(context.basis));
   }
   for (int t = 0; t < state.shape.tokens && context.maybe_token_classes != nullptr; ++t) {
     const bool salient = context.maybe_token_classes[t] == TokenClass::kSalient;
@@ -53,8 +61,9 @@ inline Status GridEncode(const CodecState& state, const BlockContext& context, c
   return Status::Ok();
 }
 
-inline Status GridDecode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows) {
+inline Status GridDecode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {
   std::memcpy(rows, block, NumValues(state) * sizeof(float));
+  TurnGridRows(state, context, /*back=*/false, rows);
   return Status::Ok();
 }
 
@@ -81,6 +90,8 @@ struct GridOptions {
   int basis_min_tokens = 0;  ///< 0: no basis
   int basis_refit_tokens = 0;
   bool basis_per_layer = false;
+  bool needs_basis = false;
+  bool keys_before_rope = false;
 };
 
 inline Codec GridCodec(Side side, int dim, const GridOptions& options = {}) {
@@ -91,6 +102,8 @@ inline Codec GridCodec(Side side, int dim, const GridOptions& options = {}) {
   state->basis_min_tokens = options.basis_min_tokens;
   state->basis_refit_tokens = options.basis_refit_tokens;
   state->basis_per_layer = options.basis_per_layer;
+  state->needs_basis = options.needs_basis;
+  state->keys_before_rope = options.keys_before_rope;
   return {.info = &kGridInfo, .state = std::move(state), .verbs = kGridInfo.reference};
 }
 

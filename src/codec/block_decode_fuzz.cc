@@ -8,7 +8,7 @@ namespace {
 // Changes up to three bytes; the rest of the input belongs to the block.
 AlignedBuffer<std::byte> DamagedBasis(const FuzzSubject& subject, FuzzInput& input) {
   AlignedBuffer<std::byte> basis(subject.basis_bytes.size());
-  std::copy_n(subject.context(), basis.size(), basis.data());
+  std::copy_n(subject.basis_bytes.data(), basis.size(), basis.data());
   for (int left = input.Byte() % 4; left > 0; --left) {
     const size_t at = input.Below(basis.size());
     basis[at] = std::byte{input.Byte()};
@@ -52,11 +52,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (subject == nullptr) return 0;
   const int heads = 1 + input.Byte() % kvant::kMaxHeads;
   kvant::AlignedBuffer<std::byte> basis;
-  if (subject->basis() != nullptr) {
+  if (subject->basis_bytes.size() != 0) {
     basis = kvant::DamagedBasis(*subject, input);
     if (!subject->info().check_basis(subject->state(), basis.data()).ok()) return 0;
   }
-  const auto block = kvant::DamagedBlock(*subject, basis.data(), input);
-  kvant::CheckBlock(*subject, basis.data(), block.data(), heads);
+  const kvant::BlockContext context = subject->rope.Context(subject->state(), basis.data());
+  const auto block = kvant::DamagedBlock(*subject, context, input);
+  kvant::CheckBlock(*subject, context, block.data(), heads);
   return 0;
 }

@@ -44,6 +44,7 @@
 #include "kvant/token_class.h"
 #include "page/block_layout.h"
 #include "page/read_ahead.h"
+#include "page/rope.h"
 
 namespace kvant {
 
@@ -63,9 +64,14 @@ struct BlockContext {
   const std::byte* basis = nullptr;  ///< of the block's segment; null: the codec's built-in default
   ReadAhead* maybe_ahead = nullptr;  ///< score and accumulate: to prefetch from, a few lines per step of their loops
   const TokenClass* maybe_token_classes = nullptr;  ///< [tokens], encode only; null: all ordinary
+
+  // Set for keys of codecs with keys_before_rope, else null. prepare_query, which serves many blocks, gets no positions.
+  const int32_t* positions = nullptr;  ///< [tokens] of the block's rows, each below kMaxPositions
+  const Rope* rope = nullptr;          ///< how the model turned the rows
 };
 
-/// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer.
+/// What a basis is fitted to: rows of one KV head, or of all heads with CodecState::basis_per_layer. Keys of codecs
+/// with keys_before_rope are given, and the metric holds, as they were before RoPE.
 struct FitData {
   /// [tokens, dim]; a calibration gives whole pages of 64 consecutive tokens, one after the other, online fitting what
   /// the sequence has.
@@ -115,8 +121,6 @@ class CodecState {
   size_t basis_bytes = 0;
   /// The basis comes from a calibration; the codec cannot encode without it and is never fitted online.
   bool needs_calibration = false;
-  /// K: the rows that a basis is fitted to, and encoded, are keys before RoPE.
-  bool keys_before_rope = false;
   /// Rows a sequence must hold before fit_basis is worth while, sinks included; pages sealed before use the
   /// codec's built-in default (null basis).
   int basis_min_tokens = 0;
@@ -125,7 +129,17 @@ class CodecState {
   int basis_refit_tokens = 0;
   /// One basis serves all KV heads of the layer; it is fitted to the rows of all heads, one head after the other.
   bool basis_per_layer = false;
+  /// There is no built-in default: pages stay open until a sequence has a basis. So with needs_calibration as well.
+  bool needs_basis = false;
+
+  /// Keys are stored as they were before RoPE: encode turns the rows back (BlockContext::positions and rope), decode
+  /// gives rows after RoPE as for every codec, score turns on the fly. Moving rows to other positions then changes
+  /// no byte of a block. Never set for values.
+  bool keys_before_rope = false;
 };
+
+/// Nothing can be encoded without a basis.
+inline bool NeedsBasis(const CodecState& state) { return state.needs_basis || state.needs_calibration; }
 
 /// One implementation (scalar reference, SIMD, ...) of the verbs. The context's basis is null for codecs without one
 /// and for pages sealed before the first fit. A null entry means: use the reference's.

@@ -10,6 +10,7 @@
 #include "base/aligned_buffer.h"
 #include "base/simd_target.h"
 #include "codec/registry.h"
+#include "codec/test_rope.h"
 
 namespace kvant {
 namespace {
@@ -60,24 +61,28 @@ bool AllFinite(const float* x, size_t n) {
 struct Subject {
   Codec codec;
   AlignedBuffer<std::byte> basis_bytes;
+  TestRope rope;
   BlockContext context = {};
 
   const CodecState& state() const { return *codec.state; }
   size_t values() const { return static_cast<size_t>(kTokensPerPage * codec.shape().dim); }
 };
 
-// Configures an expectation's codec; `fit` gives it a basis where it has one.
+// Configures an expectation's codec; `fit` gives it a basis where it has one, of rows that are not those of the tests.
+// A codec without a default basis gets one of Gaussian rows instead of none.
 Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit,
-                            Implementation implementation) {
+                            Implementation implementation, TestPositions positions) {
   const Result<CodecOptions> options = ParseCodecOptions(info, e.options);
   if (!options.ok()) return options.status();
   Result<Codec> codec = MakeCodec(info.name, *options, {.side = e.side, .dim = dim}, implementation);
   if (!codec.ok()) return codec.status();
-  Subject setup{*std::move(codec), {}, {}};
-  if ((fit || setup.state().needs_calibration) && setup.state().basis_bytes > 0) {
-    const int rows = std::max(setup.state().basis_min_tokens, 256);
+  Subject setup{*std::move(codec), {}, TestRope(dim, positions), {}};
+  setup.context = setup.rope.Context(setup.state(), nullptr);
+  if ((fit || NeedsBasis(setup.state())) && info.fit_basis != nullptr && setup.state().basis_bytes > 0) {
+    const int rows = std::max(setup.state().basis_min_tokens, 1024);
     setup.basis_bytes = AlignedBuffer<std::byte>(setup.state().basis_bytes);
-    const AlignedBuffer<float> sample = MakeRows(RowKind::kRotated, rows, dim, 99);
+    AlignedBuffer<float> sample = MakeRows(fit ? RowKind::kRotated : RowKind::kGaussian, rows, dim, 99);
+    TurnFitRows(setup.state(), rows, sample.data());
     KVANT_TRY(info.fit_basis(setup.state(), {.rows = sample.data(), .tokens = static_cast<size_t>(rows)},
                              setup.basis_bytes.data()));
     setup.context.basis = setup.basis_bytes.data();
@@ -132,8 +137,9 @@ class ConformanceTest : public ::testing::TestWithParam<Param> {
   void TearDown() override { SetSimdTarget(""); }
 
   // The codec on this target at a head size, or nothing where it refuses the size in words.
-  std::optional<Subject> Make(int dim, bool fit, Implementation implementation = Implementation::kBest) {
-    Result<Subject> setup = MakeSubject(*GetParam().info, *GetParam().expectation, dim, fit, implementation);
+  std::optional<Subject> Make(int dim, bool fit, Implementation implementation = Implementation::kBest,
+                              TestPositions positions = TestPositions::kConsecutive) {
+    Result<Subject> setup = MakeSubject(*GetParam().info, *GetParam().expectation, dim, fit, implementation, positions);
     if (setup.ok()) return *std::move(setup);
     EXPECT_NE(dim, 128) << setup.status().message();
     EXPECT_FALSE(setup.status().message().empty());
@@ -179,7 +185,7 @@ TEST_P(ConformanceTest, TargetsAgreeAsDeclared) {
       const auto s = Make(dim, fit);
       const auto reference = Make(dim, fit, Implementation::kReference);
       if (!s) continue;
-      Subject same_basis{reference->codec, {}, s->context};
+      Subject same_basis{reference->codec, {}, TestRope(dim), s->context};
       const AlignedBuffer<float> rows = MakeRows(RowKind::kRotated, kTokensPerPage, dim, 5);
       const auto got = Encoded(*s, rows.data());
       const auto want = Encoded(same_basis, rows.data());
@@ -201,9 +207,11 @@ TEST_P(ConformanceTest, ScoreIsQueryTimesDecode) {
   if (GetParam().expectation->side != Side::kKey) return;
   const double bound = GetParam().expectation->min_error > kCoarseCodec ? kMaxCoarseScoreError : kMaxVerbError;
   for (const int dim : kDims) {
-    for (const bool fit : {false, true}) {
-      const auto s = Make(dim, fit);
-      if (!s) continue;
+    for (int variant = 0; variant < 4; ++variant) {
+      const bool scattered = variant >= 2;
+      const auto s = Make(dim, variant % 2 == 1, Implementation::kBest,
+                          scattered ? TestPositions::kScattered : TestPositions::kConsecutive);
+      if (!s || (scattered && !s->state().keys_before_rope)) continue;
       const AlignedBuffer<float> rows = MakeRows(RowKind::kGaussian, kTokensPerPage, dim, 6);
       const auto block = Encoded(*s, rows.data());
       const auto decoded = Decoded(*s, block.data());

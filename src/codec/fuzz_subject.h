@@ -17,6 +17,7 @@
 #include "base/simd_target.h"
 #include "codec/golden_rows.h"
 #include "codec/registry.h"
+#include "codec/test_rope.h"
 
 namespace kvant {
 
@@ -67,10 +68,11 @@ struct FuzzSubject {
   std::vector<OnTarget> targets;
   double min_error = 0;                  ///< Expectation::min_error
   AlignedBuffer<std::byte> basis_bytes;  ///< empty: without a basis
+  TestRope rope;
 
   const CodecInfo& info() const { return *reference.info; }
   const CodecState& state() const { return *reference.state; }
-  BlockContext context() const { return {.basis = basis_bytes.data()}; }
+  BlockContext context() const { return rope.Context(state(), basis_bytes.data()); }
   bool keys() const { return state().shape.side == Side::kKey; }
   int dim() const { return state().shape.dim; }
   size_t num_values() const { return static_cast<size_t>(kTokensPerPage * dim()); }
@@ -82,15 +84,16 @@ inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const E
   const BlockShape shape = {.side = e.side, .dim = dim};
   Result<Codec> reference = MakeCodec(info.name, *options, shape, Implementation::kReference);
   if (!reference.ok()) return std::nullopt;
-  FuzzSubject subject{*std::move(reference), {}, e.min_error, {}};
+  FuzzSubject subject{*std::move(reference), {}, e.min_error, {}, TestRope(dim)};
   for (const std::string& target : SimdTargets()) {
     KVANT_CHECK(SetSimdTarget(target));
     subject.targets.push_back({target, *MakeCodec(info.name, *options, shape)});
   }
-  if ((fit || subject.state().needs_calibration) && subject.state().basis_bytes > 0) {
+  if ((fit || NeedsBasis(subject.state())) && subject.state().basis_bytes > 0) {
     const int pages = std::max(subject.state().basis_min_tokens, 256) / kTokensPerPage;
-    const AlignedBuffer<float> sample = FuzzRows(pages, dim);
+    AlignedBuffer<float> sample = FuzzRows(pages, dim);
     const size_t tokens = static_cast<size_t>(pages * kTokensPerPage);
+    TurnFitRows(subject.state(), static_cast<int>(tokens), sample.data());
     subject.basis_bytes = AlignedBuffer<std::byte>(subject.state().basis_bytes);
     KVANT_CHECK(
         info.fit_basis(subject.state(), {.rows = sample.data(), .tokens = tokens}, subject.basis_bytes.data()).ok());

@@ -12,6 +12,7 @@
 #include "base/simd_target.h"
 #include "codec/golden_rows.h"
 #include "codec/registry.h"
+#include "codec/test_rope.h"
 
 namespace kvant {
 namespace {
@@ -75,14 +76,17 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
 
   AlignedBuffer<float> Decoded(const Codec& codec, const std::byte* block) const {
     AlignedBuffer<float> rows(rows_.size());
-    EXPECT_TRUE(codec.verbs.decode(*codec.state, {.basis = basis_.data()}, block, rows.data()).ok());
+    EXPECT_TRUE(codec.verbs.decode(*codec.state, Context(codec), block, rows.data()).ok());
     return rows;
   }
 
   void ReadBasis();
   void ExpectGoldenBytes(const Codec& codec) const;
 
+  BlockContext Context(const Codec& codec) const { return rope_.Context(*codec.state, basis_.data()); }
+
   AlignedBuffer<std::byte> basis_, golden_;
+  TestRope rope_{GetParam().dim};
   AlignedBuffer<float> rows_{static_cast<size_t>(kTokensPerPage * GetParam().dim)};
 };
 
@@ -108,7 +112,7 @@ double RelativeDistance(const AlignedBuffer<float>& a, const AlignedBuffer<float
 void GoldenTest::ExpectGoldenBytes(const Codec& codec) const {
   ASSERT_EQ(codec.block_bytes(), golden_.size());
   AlignedBuffer<std::byte> block(golden_.size());
-  ASSERT_TRUE(codec.verbs.encode(*codec.state, {.basis = basis_.data()}, rows_.data(), block.data()).ok());
+  ASSERT_TRUE(codec.verbs.encode(*codec.state, Context(codec), rows_.data(), block.data()).ok());
   size_t different = 0;
   for (size_t i = 0; i < block.size(); ++i) different += block[i] != golden_[i];
 

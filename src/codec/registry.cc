@@ -4,6 +4,7 @@
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
+#include "codec/kvquant/kvquant.h"
 #include "codec/lowrank/lowrank.h"
 #include "codec/qjl/qjl.h"
 #include "codec/raw/raw.h"
@@ -15,7 +16,7 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo, &integer::kInfo,    &kivi::kInfo,    &asymkv::kInfo, &decoquant::kInfo,
-    &qjl::kInfo, &turboquant::kInfo, &lowrank::kInfo, &vidkv::kInfo,
+    &qjl::kInfo, &turboquant::kInfo, &kvquant::kInfo, &lowrank::kInfo, &vidkv::kInfo,
 };
 
 }  // namespace

@@ -37,6 +37,8 @@ class CacheCost {
     size_t open_page_bytes;
     size_t sink_bytes;
     size_t basis_bytes;
+    size_t page_position_bytes;  ///< beside sealed and open pages alike
+    bool needs_basis;            ///< nothing is sealed before basis_min_tokens
     int64_t basis_min_tokens;
     int64_t basis_refit_tokens;  ///< 0: the first one stays
     bool calibrated;             ///< held from the start, instead
@@ -45,6 +47,7 @@ class CacheCost {
   static Store StoreCost(const StoreFormat& format);
   static size_t NumBases(const Store& store, int64_t tokens);
   static size_t Bytes(const Store& store, int64_t tokens);
+  size_t AllBytes(int64_t tokens) const;
   std::vector<Store> stores_;
 };
 

@@ -13,7 +13,9 @@ const std::vector<LayerShape> kLayers = {{.kv_heads = 2, .k_dim = 64, .v_dim = 3
 
 // Bytes a real cache holds after each of `tokens` tokens; the largest so far.
 size_t MeasuredPeak(const Scheme& scheme, int64_t tokens) {
-  auto cache = KvCache::Create({.scheme = scheme, .layers = kLayers});
+  auto cache = KvCache::Create({.scheme = scheme,
+                                .layers = kLayers,
+                                .ropes = {RopeShape::OfBase(100, 64, false), RopeShape::OfBase(100, 128, true)}});
   EXPECT_TRUE(cache.ok()) << cache.status().message();
   const auto values = NormalValues(128 + static_cast<size_t>(tokens), 1);
   size_t peak = 0;
@@ -30,7 +32,8 @@ size_t MeasuredPeak(const Scheme& scheme, int64_t tokens) {
 
 TEST(CacheCostTest, AgreesWithARealCache) {
   for (const char* text :
-       {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100", "decoquant:4,gauge=klt,fit=128,refit=256"}) {
+       {"raw", "int:4 sink=4", "k=int:8 v=int:2 sink=0 recent=100", "decoquant:4,gauge=klt,fit=128,refit=256",
+        "kvquant:3,fit=256", "k=kvquant:4,fit=300 v=int:4 sink=0"}) {
     const auto scheme = Scheme::Parse(text);
     ASSERT_TRUE(scheme.ok()) << scheme.status().message();
     const auto cost = CacheCost::Of(*scheme, kLayers);

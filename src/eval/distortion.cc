@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numbers>
+#include <numeric>
 #include <random>
 #include <span>
 
@@ -25,15 +27,37 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
 
 namespace {
 
-// A basis for codecs that cannot do without one, fitted to other rows of the same distribution.
-Result<AlignedBuffer<std::byte>> CalibratedBasis(const Codec& codec, uint64_t seed) {
-  constexpr size_t kTokens = 1024;
+constexpr size_t kFitRows = 1024;
+constexpr uint64_t kFitSeed = 77;
+constexpr double kRopeBase = 10000;  // any: normal rows stay normal when they are turned
+
+// What a block needs beside its bytes.
+struct Surroundings {
+  AlignedBuffer<std::byte> basis;
+  std::shared_ptr<const Rope> rope;
+  std::vector<int32_t> positions;
+  BlockContext context;
+};
+
+Result<Surroundings> MakeSurroundings(const Codec& codec) {
   const CodecState& state = *codec.state;
-  if (!state.needs_calibration) return AlignedBuffer<std::byte>();
-  AlignedBuffer<std::byte> basis(state.basis_bytes);
-  const std::vector<float> rows = NormalValues(kTokens * static_cast<size_t>(state.shape.dim), seed);
-  KVANT_TRY(codec.info->fit_basis(state, {.rows = rows.data(), .tokens = kTokens}, basis.data()));
-  return basis;
+  Surroundings s;
+  if (NeedsBasis(state)) {
+    s.basis = AlignedBuffer<std::byte>(state.basis_bytes);
+    const std::vector<float> rows = NormalValues(kFitRows * static_cast<size_t>(state.shape.dim), kFitSeed);
+    KVANT_TRY(codec.info->fit_basis(state, {.rows = rows.data(), .tokens = kFitRows}, s.basis.data()));
+    s.context.basis = s.basis.data();
+  }
+  if (state.keys_before_rope) {
+    const auto rope = Rope::Make(RopeShape::OfBase(kRopeBase, state.shape.dim, false), state.shape.dim);
+    if (!rope.ok()) return rope.status();
+    s.rope = *rope;
+    s.positions.resize(static_cast<size_t>(state.shape.tokens));
+    std::iota(s.positions.begin(), s.positions.end(), 0);
+    s.context.rope = s.rope.get();
+    s.context.positions = s.positions.data();
+  }
+  return s;
 }
 
 }  // namespace
@@ -43,9 +67,9 @@ Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t se
   AlignedBuffer<float> rows(block_values), decoded(block_values);
   AlignedBuffer<std::byte> block(codec.block_bytes());
   const std::vector<float> values = NormalValues(block_values * static_cast<size_t>(blocks), seed);
-  const Result<AlignedBuffer<std::byte>> basis = CalibratedBasis(codec, seed + 1);
-  if (!basis.ok()) return basis.status();
-  const BlockContext context = {.basis = basis->size() > 0 ? basis->data() : nullptr};
+  const Result<Surroundings> surroundings = MakeSurroundings(codec);
+  if (!surroundings.ok()) return surroundings.status();
+  const BlockContext& context = surroundings->context;
   double error = 0, power = 0;
   for (size_t start = 0; start < values.size(); start += block_values) {
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(start), block_values, rows.data());

@@ -34,6 +34,16 @@ TEST(MeasureDistortionTest, Fp16RowsLoseHalfAUnitInTheLastPlace) {
   EXPECT_LT(measured->relative_error, 1.0 / 2048);
 }
 
+TEST(MeasureDistortionTest, FitsABasisWhereACodecNeedsOne) {
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    const auto codec = MakeCodec("kvquant", {}, {.side = side, .dim = 128});
+    ASSERT_TRUE(codec.ok());
+    const auto measured = MeasureDistortion(*codec, 4, 1);
+    ASSERT_TRUE(measured.ok()) << measured.status().message();
+    EXPECT_NEAR(measured->relative_error, 0.082, 0.006);
+  }
+}
+
 TEST(MeasureDistortionTest, CoversOneBlockOfAnySize) {
   const auto codec = MakeCodec("raw", {}, {.side = Side::kValue, .dim = 64});
   ASSERT_TRUE(codec.ok());

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
+
+#include "llama/position_stamp.h"
 
 #include "codec/calibrated.h"
 
@@ -53,10 +56,29 @@ Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) 
   const auto bases =
       FindBases(*codec, choice.options, settings_.maybe_calibration.get(), tensor.name.layer, static_cast<int>(heads));
   if (!bases.ok()) return bases.status();
-  KvTensor& known = tensors_[static_cast<size_t>(&tensor - tensors_.data())];
-  known.heads = static_cast<int>(heads);
-  known.dim = static_cast<int>(dim);
+  if (codec->state->keys_before_rope && heads * dim < kStampValues) {
+    return Status::NotSupported(StrFormat("layer %d: codec %s needs cache rows of %d values, not %lld",
+                                          tensor.name.layer, choice.name.c_str(), kStampValues,
+                                          static_cast<long long>(heads * dim)));
+  }
+  Known(tensor).before_rope = codec->state->keys_before_rope;
+  KVANT_TRY(CheckRope(tensor));
+  Known(tensor).heads = static_cast<int>(heads);
+  Known(tensor).dim = static_cast<int>(dim);
   return Status::Ok();
+}
+
+Status KvBuffer::LearnRope(const KvTensor& tensor, const Result<RopeShape>& rope) {
+  Known(tensor).rope = rope.ok() ? *rope : RopeShape();
+  Known(tensor).no_rope = rope.ok() ? "" : rope.status().message();
+  return CheckRope(tensor);
+}
+
+// The host plans the write of a layer before its attention, but does not promise it.
+Status KvBuffer::CheckRope(const KvTensor& tensor) const {
+  if (!tensor.before_rope || tensor.no_rope.empty()) return Status::Ok();
+  return Status::NotSupported(StrFormat("layer %d: codec %s keeps keys as they were before RoPE, but %s",
+                                        tensor.name.layer, settings_.scheme.key.name.c_str(), tensor.no_rope.c_str()));
 }
 
 int KvBuffer::num_layers() const {
@@ -84,6 +106,7 @@ Status KvBuffer::EnsureCache() {
     key.index = value->index = static_cast<int>(config.layers.size());
     config.layers.push_back({.kv_heads = key.heads, .k_dim = key.dim, .v_dim = value->dim});
     config.layer_numbers.push_back(key.name.layer);
+    config.ropes.push_back(key.rope);
     config.num_sequences = key.streams;
   }
   Result<std::unique_ptr<KvCache>> cache = KvCache::Create(config);
@@ -117,6 +140,9 @@ Status KvBuffer::ReadBytes(const void* address, std::span<std::byte> out) {
     rows.resize(static_cast<size_t>(count * tensor.row_values));
     KVANT_TRY(store(tensor).Read(Team(), at.stream, at.first_cell, count,
                                  {rows.data(), static_cast<size_t>(tensor.row_values)}));
+    for (int64_t row = 0; row < count && store(tensor).keeps_positions(); ++row) {
+      StampPosition(store(tensor).Position(at.stream, at.first_cell + row), rows.data() + row * tensor.row_values);
+    }
     const size_t bytes = std::min(out.size(), static_cast<size_t>(count) * row_bytes - at.byte_in_row);
     std::memcpy(out.data(), reinterpret_cast<const std::byte*>(rows.data()) + at.byte_in_row, bytes);
     out = out.subspan(bytes);
@@ -147,10 +173,32 @@ Status KvBuffer::WriteRows(const KvTensor& tensor, int stream, int64_t first, in
     numbers.resize(static_cast<size_t>(std::min(kRestoreRows, count - done)));
     std::iota(numbers.begin(), numbers.end(), first + done);
     const RowSource source{rows + static_cast<size_t>(done) * tensor.row_bytes(), tensor.row_bytes(), true};
-    KVANT_TRY(store(tensor).Write(Team(), stream, numbers, source));
+    const Result<std::vector<int32_t>> positions =
+        StampedPositions(tensor, numbers, static_cast<const std::byte*>(source.data));
+    if (!positions.ok()) return positions.status();
+    KVANT_TRY(store(tensor).Write(Team(), stream, numbers, source, *positions));
     KVANT_TRY(store(tensor).Seal(Team(), stream));
   }
   return Status::Ok();
+}
+
+// What ReadBytes stamped; nothing where positions do not matter.
+Result<std::vector<int32_t>> KvBuffer::StampedPositions(const KvTensor& tensor, std::span<const int64_t> rows,
+                                                        const std::byte* data) const {
+  std::vector<int32_t> positions;
+  if (!store(tensor).keeps_positions()) return positions;
+  for (const int64_t row : rows) {
+    const std::optional<int32_t> position = StampedPosition(reinterpret_cast<const F16*>(data));
+    if (!position) {
+      return Status::NotSupported(StrFormat(
+          "layer %d, cell %lld: the restored key does not say its position, which codec %s needs; only states "
+          "that kvant saved with such a codec can be restored",
+          tensor.name.layer, static_cast<long long>(row), settings_.scheme.key.name.c_str()));
+    }
+    positions.push_back(*position);
+    data += tensor.row_bytes();
+  }
+  return positions;
 }
 
 Status KvBuffer::ZeroBytes(const void* address, size_t bytes) {

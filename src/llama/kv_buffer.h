@@ -12,6 +12,7 @@
 
 #include "cache/kv_store.h"
 #include "kvant/kv_cache.h"
+#include "kvant/shape.h"
 #include "llama/kv_tensor.h"
 
 namespace kvant {
@@ -38,6 +39,8 @@ class KvBuffer {
 
   /// Errors: NotSupported when head count and size do not make up the tensor's rows; those of MakeCodec for the scheme.
   Status LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim);
+  /// How a layer's keys are turned, or why that is not known. Errors: NotSupported when the scheme's codec must know.
+  Status LearnRope(const KvTensor& tensor, const Result<RopeShape>& rope);
   /// Makes the stores of all layers whose heads are known. Errors: those of KvCache::Create.
   Status EnsureCache();
   /// REQUIRES: EnsureCache() succeeded and tensor.index >= 0
@@ -65,6 +68,10 @@ class KvBuffer {
   /// The tensor at an address, its store made; an error when the model never showed that layer.
   Result<const KvTensor*> FindStored(const void* address);
   int num_layers() const;
+  KvTensor& Known(const KvTensor& tensor) { return tensors_[static_cast<size_t>(&tensor - tensors_.data())]; }
+  Status CheckRope(const KvTensor& tensor) const;
+  Result<std::vector<int32_t>> StampedPositions(const KvTensor& tensor, std::span<const int64_t> rows,
+                                                const std::byte* data) const;
   Status WriteRows(const KvTensor& tensor, int stream, int64_t first, int64_t count, const std::byte* rows);
 
   const KvSettings settings_;

@@ -84,6 +84,8 @@ Status KvGraph::Rewrite(const ggml_cgraph& graph) {
   nodes_.clear();
   tensors_.clear();
   steps_.clear();
+  ropes_.clear();
+  positions_.clear();
   KVANT_TRY(ReserveScratch(graph));
   for (int i = 0; i < graph.n_nodes; ++i) KVANT_TRY(AddNode(graph.nodes[i]));
   return Status::Ok();
@@ -104,7 +106,7 @@ Status KvGraph::ReserveScratch(const ggml_cgraph& graph) {
     } else if (kind == CacheOp::kShift) {
       const Result<ShiftOp> op = ParseShift(*graph.nodes[i]);
       if (!op.ok()) return op.status();
-      keys = std::max(keys, op->keys->cells * op->keys->row_values);
+      if (!op->keys->before_rope) keys = std::max(keys, op->keys->cells * op->keys->row_values);
     }
   }
   if (keys == 0) scratch_ = {};
@@ -115,11 +117,15 @@ Status KvGraph::ReserveScratch(const ggml_cgraph& graph) {
 Status KvGraph::AddNode(ggml_tensor* node) {
   const CacheOp kind = Classify(*node);
   if (kind == CacheOp::kNone || kind == CacheOp::kView) {
+    if (node->op == GGML_OP_ROPE) ropes_.push_back(node);
     nodes_.push_back(node);
   } else if (kind == CacheOp::kWrite) {
-    const Result<WriteOp> op = ParseWrite(*node);
+    Result<WriteOp> op = ParseWrite(*node);
     if (!op.ok()) return op.status();
     KVANT_TRY(CheckUsable(op->cache, *op->tensor));
+    const Result<std::span<const int32_t>> positions = PositionsOf(*op);
+    if (!positions.ok()) return positions.status();
+    op->positions = *positions;
     AddWrite(*op);
   } else if (kind == CacheOp::kAttention) {
     const Result<AttentionOp> op = ParseAttention(*node);
@@ -131,7 +137,7 @@ Status KvGraph::AddNode(ggml_tensor* node) {
     const Result<ShiftOp> op = ParseShift(*node);
     if (!op.ok()) return op.status();
     KVANT_TRY(CheckUsable(op->cache, *op->keys));
-    AddShift(*op);
+    op->keys->before_rope ? AddMove(*op) : AddShift(*op);
   } else {
     return ClaimOp(*node).status();
   }
@@ -140,6 +146,28 @@ Status KvGraph::AddNode(ggml_tensor* node) {
 
 void KvGraph::AddWrite(const WriteOp& op) {
   AddStep(*op.rows, [op](const Team& team) { return WriteCells(team, op); });
+}
+
+// Copied before the graph runs: once the last ROPE node has read them, their memory may serve other nodes.
+Result<std::span<const int32_t>> KvGraph::PositionsOf(const WriteOp& op) {
+  if (!op.tensor->before_rope) return std::span<const int32_t>();
+  const auto unknown = [&op](const char* why) {
+    return Status::NotSupported(
+        StrFormat("layer %d: the positions of new keys are not known, %s", op.tensor->name.layer, why));
+  };
+  if (op.maybe_rope == nullptr || std::ranges::find(ropes_, op.maybe_rope) == ropes_.end()) {
+    return unknown("they are turned in another graph than they are written");
+  }
+  const ggml_tensor* source = op.maybe_rope->src[1];
+  if (source->op != GGML_OP_NONE || source->type != GGML_TYPE_I32 || source->ne[0] != op.rows->ne[1]) {
+    return unknown("the graph computes them");
+  }
+  std::vector<int32_t>& copy = positions_[source];
+  if (copy.empty()) {
+    const auto* data = static_cast<const int32_t*>(source->data);
+    copy.assign(data, data + source->ne[0]);
+  }
+  return std::span<const int32_t>(copy);
 }
 
 void KvGraph::AddAttention(const AttentionOp& op) {
@@ -185,6 +213,16 @@ void KvGraph::AddShift(const ShiftOp& op) {
     AddStep(*op.node, [op, shift, scratch, rows, stream](const Team& team) {
       return WriteShifted(team, op, stream, {static_cast<const int32_t*>(shift->data), static_cast<size_t>(rows)},
                           scratch);
+    });
+  }
+}
+
+void KvGraph::AddMove(const ShiftOp& op) {
+  for (int stream = 0; stream < op.keys->streams; ++stream) {
+    AddStep(*op.node, [op, stream](const Team& team) {
+      const auto cells = static_cast<size_t>(op.keys->cells);
+      const auto* shift = static_cast<const int32_t*>(op.node->src[1]->data) + static_cast<size_t>(stream) * cells;
+      return op.cache->store(*op.keys).MovePositions(team, stream, {shift, cells});
     });
   }
 }

@@ -8,7 +8,9 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -54,9 +56,11 @@ class KvGraph {
   Status ReserveScratch(const ggml_cgraph& graph);
   Status AddNode(ggml_tensor* node);
   void AddWrite(const WriteOp& op);
+  Result<std::span<const int32_t>> PositionsOf(const WriteOp& op);
   void AddAttention(const AttentionOp& op);
   void AddPrefill(const AttentionOp& op);
   void AddShift(const ShiftOp& op);
+  void AddMove(const ShiftOp& op);
   void AddStep(const ggml_tensor& like, Work work);
   ggml_tensor* Copy(const ggml_tensor& node);
 
@@ -65,7 +69,9 @@ class KvGraph {
   std::vector<ggml_tensor*> nodes_;  ///< the rewritten graph
   std::deque<ggml_tensor> tensors_;  ///< our own nodes and sources in it
   std::deque<Step> steps_;
-  std::vector<std::unique_ptr<Barrier>> barriers_;  ///< [team size]
+  std::vector<const ggml_tensor*> ropes_;                         ///< ROPE nodes of the graph so far
+  std::map<const ggml_tensor*, std::vector<int32_t>> positions_;  ///< copies of what they turn by
+  std::vector<std::unique_ptr<Barrier>> barriers_;                ///< [team size]
   Scratch scratch_;
   AlignedBuffer<std::byte> workspace_;  ///< of Attend
   Status status_;  ///< first error of the running graph; written by a team's leader between two of ggml's barriers

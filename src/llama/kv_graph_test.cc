@@ -209,5 +209,109 @@ TEST(KvGraph, AStreamIsCopiedWithoutMemoryForSealedPages) {
   EXPECT_EQ(proxy->footprint().rows, 2u * 2 * 256);
 }
 
+// ---- keys before RoPE
+
+// A codec that keeps them so, close enough that a wrong angle shows.
+constexpr const char* kBeforeRope = "k=kvquant:4,fit=256 v=raw sink=0";
+
+std::vector<float> KeysOf(TestLayer& layer, size_t rows) {
+  std::vector<ggml_fp16_t> words(128 * rows);
+  ggml_backend_tensor_get(layer.key(), words.data(), 0, words.size() * sizeof(ggml_fp16_t));
+  std::vector<float> values;
+  for (const ggml_fp16_t word : words) values.push_back(ggml_fp16_to_fp32(word));
+  return values;
+}
+
+struct TurnCase {
+  const char* name;
+  TestTurn turn;
+};
+
+class KvGraphTurn : public testing::TestWithParam<TurnCase> {};
+
+TEST_P(KvGraphTurn, KeysAndShiftsMatchGgml) {
+  const TestShape shape = {.turn = GetParam().turn};
+  const auto proxy = Proxy(kBeforeRope);
+  TestLayer ours(proxy->device(), shape);
+  TestLayer ggml(Cpu(), shape);
+  std::vector<int32_t> shift(512, 0);
+  for (size_t i = 40; i < 230; ++i) shift[i] = -33;
+  std::vector<float> keys[2], shifted[2];
+  for (TestLayer* layer : {&ours, &ggml}) {
+    ASSERT_EQ(layer->Write(Cells(0, 256), 1), GGML_STATUS_SUCCESS);
+    ASSERT_EQ(layer->Write({100}, 3), GGML_STATUS_SUCCESS);  // opens a page, which is sealed again
+    ASSERT_EQ(layer->Write({255}, 3), GGML_STATUS_SUCCESS);
+    keys[layer == &ggml] = KeysOf(*layer, 256);
+    ggml_context* c = layer->NewGraph();
+    ggml_tensor* view = ggml_view_3d(c, layer->key(), GetParam().turn.dims, 2, 512, 64 * 2, 128 * 2, 0);
+    layer->Add(layer->Turn(view, layer->Input(GGML_TYPE_I32, {512}, shift.data()), true));
+    ASSERT_TRUE(layer->Plan());
+    ASSERT_EQ(layer->Compute(), GGML_STATUS_SUCCESS);
+    shifted[layer == &ggml] = KeysOf(*layer, 256);
+  }
+  EXPECT_GT(proxy->footprint().by_kind[static_cast<int>(StreamKind::kCodes)], 0u) << "nothing was sealed";
+  EXPECT_LT(RelativeError(keys[1], keys[0]), 0.12);
+  EXPECT_LT(RelativeError(shifted[1], shifted[0]), 0.12);
+  EXPECT_GT(RelativeError(keys[1], shifted[1]), 0.3) << "the shift did nothing";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, KvGraphTurn,
+    testing::Values(TurnCase{"split", {.dims = 64}},
+                    TurnCase{"interleaved", {.dims = 64, .mode = GGML_ROPE_TYPE_NORMAL}},
+                    TurnCase{"partial", {.dims = 32}}, TurnCase{"scaled", {.dims = 64, .scale = 0.25f}},
+                    TurnCase{"factors", {.dims = 64, .factors = true}},
+                    TurnCase{"partial_interleaved", {.dims = 48, .mode = GGML_ROPE_TYPE_NORMAL, .base = 5e5f}}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// YaRN scales keys by more than 1, and ggml's shift does it again; so only what is written is compared.
+TEST(KvGraph, KeysTurnedByYarn) {
+  const TestShape shape = {.turn = {.dims = 64, .scale = 0.25f, .ext_factor = 1.0f, .factors = true}};
+  const auto proxy = Proxy(kBeforeRope);
+  TestLayer ours(proxy->device(), shape);
+  TestLayer ggml(Cpu(), shape);
+  for (TestLayer* layer : {&ours, &ggml}) {
+    ASSERT_EQ(layer->Write(Cells(0, 256), 1), GGML_STATUS_SUCCESS);
+  }
+  EXPECT_LT(RelativeError(KeysOf(ggml, 256), KeysOf(ours, 256)), 0.12);
+}
+
+TEST(KvGraph, FewQueriesReadKeysBeforeRope) {
+  const TestShape shape = {.turn = {.dims = 64}};
+  const auto proxy = Proxy(kBeforeRope);
+  TestLayer ours(proxy->device(), shape);
+  ASSERT_EQ(ours.Write(Cells(0, 256), 1), GGML_STATUS_SUCCESS);
+  const std::vector<float> fused = ours.Attend({.queries = kMaxFusedQueries}, 1);
+  // The same rows in a raw cache, as they are decoded.
+  const auto raw = Proxy();
+  TestLayer decoded(raw->device(), {});
+  ASSERT_EQ(decoded.Write(Cells(0, 256), 1), GGML_STATUS_SUCCESS);
+  std::vector<ggml_fp16_t> keys(128 * 256);
+  ggml_backend_tensor_get(ours.key(), keys.data(), 0, keys.size() * 2);
+  ggml_backend_tensor_set(decoded.key(), keys.data(), 0, keys.size() * 2);
+  EXPECT_LT(RelativeError(decoded.Attend({.queries = kMaxFusedQueries}, 1), fused), 3e-3);
+}
+
+TEST(KvGraph, RowsOfAStateCarryTheirPositions) {
+  const TestShape shape = {.turn = {.dims = 64}};
+  const auto from = Proxy(kBeforeRope), to = Proxy(kBeforeRope);
+  TestLayer saved(from->device(), shape), restored(to->device(), shape);
+  ASSERT_EQ(saved.Write(Cells(0, 256), 1), GGML_STATUS_SUCCESS);
+  ASSERT_EQ(restored.Write({511}, 9), GGML_STATUS_SUCCESS);  // makes the stores
+  std::vector<ggml_fp16_t> rows(128 * 256);
+  ggml_backend_tensor_get(saved.key(), rows.data(), 0, rows.size() * 2);
+  ggml_backend_tensor_set(restored.key(), rows.data(), 0, rows.size() * 2);
+  EXPECT_TRUE(to->errors().last().ok());
+  EXPECT_GT(to->footprint().by_kind[static_cast<int>(StreamKind::kCodes)], 0u);
+  EXPECT_LT(RelativeError(KeysOf(saved, 256), KeysOf(restored, 256)), 0.1);
+
+  for (ggml_fp16_t& word : rows) word = static_cast<ggml_fp16_t>(word ^ 1);  // as another program would leave them
+  ggml_backend_tensor_set(restored.key(), rows.data(), 0, rows.size() * 2);
+  EXPECT_THAT(
+      to->errors().last().message(),
+      testing::HasSubstr("layer 0, cell 0: the restored key does not say its position, which codec kvquant needs"));
+  EXPECT_EQ(restored.Write({5}, 2), GGML_STATUS_FAILED);
+}
+
 }  // namespace
 }  // namespace kvant

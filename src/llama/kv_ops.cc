@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "ggml-backend-impl.h"
+#include "llama/kv_rope.h"
 #include "llama/proxy_buffer_type.h"
 
 namespace kvant {
@@ -59,7 +60,7 @@ Result<WriteOp> ParseWrite(const ggml_tensor& node) {
     return Refuse(*tensor, "rows are written in a type that is not f32 or f16");
   }
   if (rows->ne[2] != 1 || rows->ne[3] != 1 || cells->ne[1] != 1) return Refuse(*tensor, "rows are written in batches");
-  return WriteOp{cache, tensor, rows, cells};
+  return WriteOp{.cache = cache, .tensor = tensor, .rows = rows, .cells = cells, .maybe_rope = FindRope(*rows)};
 }
 
 Result<AttentionOp> ParseAttention(const ggml_tensor& node) {
@@ -114,9 +115,14 @@ Result<bool> ClaimOp(const ggml_tensor& op) {
     }
     case CacheOp::kView:
       return true;
-    case CacheOp::kWrite:
-      if (const auto write = ParseWrite(op); !write.ok()) return write.status();
+    case CacheOp::kWrite: {
+      const auto write = ParseWrite(op);
+      if (!write.ok()) return write.status();
+      if (write->tensor->name.side == Side::kKey) {
+        KVANT_TRY(write->cache->LearnRope(*write->tensor, ParseRope(write->maybe_rope)));
+      }
       return true;
+    }
     case CacheOp::kShift:
       if (const auto shift = ParseShift(op); !shift.ok()) return shift.status();
       return true;

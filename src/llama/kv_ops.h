@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "ggml.h"
 #include "kvant/status.h"
@@ -25,8 +26,10 @@ CacheOp Classify(const ggml_tensor& node);
 struct WriteOp {
   KvBuffer* cache;
   const KvTensor* tensor;
-  const ggml_tensor* rows;   ///< F32 or F16
-  const ggml_tensor* cells;  ///< I64 or I32 [count]
+  const ggml_tensor* rows;                  ///< F32 or F16
+  const ggml_tensor* cells;                 ///< I64 or I32 [count]
+  const ggml_tensor* maybe_rope = nullptr;  ///< the node that made the rows, when it turned them
+  std::span<const int32_t> positions = {};  ///< [count] by which it did; set by kv_graph, where they matter
 };
 
 /// FLASH_ATTN_EXT: queries [k_dim, num_queries, q_heads, num_streams] over the first `num_cells` cells of each stream.

@@ -68,7 +68,8 @@ Status WriteCells(const Team& team, const WriteOp& op) {
       rows.push_back(next->row);
     }
     const RowSource source{Bytes(*op.rows, first * op.rows->nb[1]), op.rows->nb[1], op.rows->type == GGML_TYPE_F16};
-    KVANT_TRY(store.Write(team, start->stream, rows, source));
+    const size_t positions = op.positions.empty() ? 0 : rows.size();
+    KVANT_TRY(store.Write(team, start->stream, rows, source, op.positions.subspan(positions ? first : 0, positions)));
   }
   return Status::Ok();
 }

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "codec/codec.h"
 #include "ggml.h"
+#include "kvant/shape.h"
 #include "kvant/status.h"
 
 namespace kvant {
@@ -37,6 +39,9 @@ struct KvTensor {
   int index = -1;  ///< layer number in our cache; -1 until its head size is known
   int heads = 0;   ///< kv heads; 0: not known yet
   int dim = 0;
+  bool before_rope = false;  ///< the codec keeps keys before RoPE; known with `heads`
+  RopeShape rope = {};       ///< how the model turns the keys of this layer, where known
+  std::string no_rope = {};  ///< why not; empty as long as no write was seen
 
   size_t row_bytes() const { return static_cast<size_t>(row_values) * sizeof(uint16_t); }
   size_t bytes() const { return row_bytes() * static_cast<size_t>(cells) * static_cast<size_t>(streams); }

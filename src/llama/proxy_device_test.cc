@@ -47,6 +47,20 @@ TEST(ProxyDevice, ACacheTakesAddressesOnly) {
   EXPECT_EQ(proxy->memory_bytes(), 0u);
 }
 
+TEST(ProxyDevice, KeysBeforeRopeAreRefusedWhereTurnsAreNotKnown) {
+  const auto error = [](const TestTurn& turn) {
+    const auto proxy = Proxy("k=kvquant:4,fit=256 v=raw");
+    TestLayer layer(proxy->device(), {.turn = turn});
+    EXPECT_EQ(layer.Write({0}, 1), GGML_STATUS_ALLOC_FAILED);
+    return proxy->errors().last().message();
+  };
+  EXPECT_EQ(error({}),
+            "layer 0: codec kvquant keeps keys as they were before RoPE, but the model does not turn them (RoPE) just "
+            "before the cache");
+  EXPECT_THAT(error({.dims = 64, .mode = GGML_ROPE_TYPE_VISION}),
+              HasSubstr("a kind of RoPE that is not supported (24;"));
+}
+
 TEST(ProxyDevice, SizesAskedWithoutAnAllocationDoNotMakeTheNextBufferACache) {
   const auto proxy = Proxy();
   ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(proxy->device());

@@ -93,6 +93,25 @@ TEST_P(RunnerChunks, RawAgreesWithStock) {
 // One token, several rows in the fused kernel, a chunk that is decoded first.
 INSTANTIATE_TEST_SUITE_P(Sizes, RunnerChunks, testing::Values(1, 7, 100));
 
+// Positions come from the graph; a wrong one would cost far more than codes of 4 bits do.
+constexpr const char* kBeforeRope = "k=kvquant:4,fit=256 v=raw";
+
+TEST(Runner, KeysBeforeRopeAgreeWithStock) {
+  KVANT_NEED_MODEL();
+  const auto stock = Open(Options("f16"));
+  const auto turned = Open(Options(kBeforeRope));
+  const std::vector<int> tokens = Text(*stock, 600);
+  const auto a = LogitsInChunks(*stock, tokens, 500, 100);
+  for (const size_t chunk : {1, 7, 100}) {
+    ASSERT_TRUE(turned->Truncate(0).ok());
+    const auto b = LogitsInChunks(*turned, tokens, 500, chunk);
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += Divergence(a[i], b[i]);
+    EXPECT_LT(sum / static_cast<double>(a.size()), 0.02) << chunk;
+  }
+  EXPECT_GT(turned->cache_use().footprint.by_kind[static_cast<int>(StreamKind::kOutliers)], 0u) << "nothing was sealed";
+}
+
 TEST(Runner, StockCacheIsWhatLlamaAllocates) {
   KVANT_NEED_MODEL();
   const auto runner = Open(Options("llama:q8_0/q4_0"));
@@ -153,6 +172,28 @@ TEST(Runner, StateComesBackExactly) {
   EXPECT_EQ(runner->num_tokens(), 400);
   ASSERT_TRUE(runner->Decode(std::span(tokens).subspan(400, 1), false).ok());
   EXPECT_EQ(before, Copy(runner->Logits(-1)));
+}
+
+TEST(Runner, StateOfKeysBeforeRopeComesBack) {
+  KVANT_NEED_MODEL();
+  const auto runner = Open(Options(kBeforeRope));
+  const std::vector<int> tokens = Text(*runner, 401);
+  ASSERT_TRUE(runner->Decode(std::span(tokens).first(400), false).ok());
+  const Result<std::vector<std::byte>> state = runner->SaveState();
+  ASSERT_TRUE(state.ok()) << state.status().message();
+  ASSERT_TRUE(runner->Decode(std::span(tokens).subspan(400), false).ok());
+  const std::vector<float> before = Copy(runner->Logits(-1));
+  ASSERT_TRUE(runner->LoadState(*state).ok());
+  ASSERT_TRUE(runner->Decode(std::span(tokens).subspan(400), false).ok());
+  EXPECT_LT(Divergence(before, runner->Logits(-1)), 0.03);  // coded a second time, by another basis
+
+  const auto raw = Open(Options(kRaw));  // its states do not say where keys were
+  ASSERT_TRUE(raw->Decode(std::span(tokens).first(400), false).ok());
+  const Result<std::vector<std::byte>> foreign = raw->SaveState();
+  ASSERT_TRUE(foreign.ok());
+  Status status = runner->LoadState(*foreign);
+  if (status.ok()) status = runner->Decode(std::span(tokens).subspan(400), false);
+  EXPECT_THAT(status.message(), HasSubstr("does not say its position"));
 }
 
 TEST(Runner, ForeignStateIsRefused) {

@@ -23,6 +23,16 @@ struct FreeGgml {
 template <typename T>
 using GgmlPtr = std::unique_ptr<T, FreeGgml>;
 
+/// How keys are turned before they are written, as libllama's models do it.
+struct TestTurn {
+  int dims = 0;  ///< 0: not at all
+  int mode = GGML_ROPE_TYPE_NEOX;
+  float base = 1e4f;
+  float scale = 1.0f;
+  float ext_factor = 0.0f;
+  bool factors = false;  ///< frequency factors 1, 1.5, 2, ...
+};
+
 struct TestShape {
   int q_heads = 8;
   int kv_heads = 2;
@@ -30,6 +40,7 @@ struct TestShape {
   int v_dim = 128;
   int cells = 512;
   int streams = 1;
+  TestTurn turn = {};
 };
 
 struct TestAttention {
@@ -117,8 +128,23 @@ class TestLayer {
       std::vector<float>& data = rows_[salt];
       data = RandomFloats(static_cast<size_t>(cache->ne[0] * rows), seed * 2 + static_cast<unsigned>(salt++));
       ggml_tensor* all = ggml_reshape_2d(graph_context_.get(), cache, cache->ne[0], cache->ne[1] * cache->ne[2]);
-      Add(ggml_set_rows(graph_context_.get(), all, Input(GGML_TYPE_F32, {cache->ne[0], rows}, data.data()), index));
+      ggml_tensor* source = shape_.turn.dims != 0 && cache == key_
+                                ? Turned(rows, data.data())
+                                : Input(GGML_TYPE_F32, {cache->ne[0], rows}, data.data());
+      Add(ggml_set_rows(graph_context_.get(), all, source, index));
     }
+  }
+
+  /// Position of a key that is written to a cell.
+  static int32_t PositionOf(int64_t cell) { return static_cast<int32_t>(7 + cell % 1000); }
+  /// ROPE of keys [k_dim, kv_heads, rows] by `positions`, as this layer does it.
+  ggml_tensor* Turn(ggml_tensor* keys, ggml_tensor* positions, bool in_place) {
+    const TestTurn& t = shape_.turn;
+    ggml_tensor* node = (in_place ? ggml_rope_ext_inplace : ggml_rope_ext)(
+        graph_context_.get(), keys, positions, t.factors ? Factors() : nullptr, t.dims, GGML_ROPE_TYPE_NORMAL, 512,
+        t.base, t.scale, t.ext_factor, 1.0f, 32.0f, 1.0f);
+    node->op_params[2] = t.mode;  // of kinds that this function does not make as well
+    return node;
   }
 
   std::vector<float> AddAttention(const TestAttention& a, unsigned seed, ggml_tensor** out = nullptr) {
@@ -145,6 +171,26 @@ class TestLayer {
   }
 
  private:
+  // A weight, so its data is there before any graph.
+  ggml_tensor* Factors() {
+    if (factors_ == nullptr) {
+      weights_context_ = NewContext();
+      factors_ = ggml_new_tensor_1d(weights_context_.get(), GGML_TYPE_F32, shape_.turn.dims / 2);
+      weights_.reset(ggml_backend_alloc_ctx_tensors_from_buft(weights_context_.get(), ggml_backend_cpu_buffer_type()));
+      for (int i = 0; i < shape_.turn.dims / 2; ++i) {
+        static_cast<float*>(factors_->data)[i] = 1.0f + 0.5f * static_cast<float>(i);
+      }
+    }
+    return factors_;
+  }
+  ggml_tensor* Turned(int64_t rows, const float* data) {
+    ggml_context* c = graph_context_.get();
+    positions_.clear();
+    for (const int64_t cell : cells_) positions_.push_back(PositionOf(cell));
+    ggml_tensor* keys = Input(GGML_TYPE_F32, {shape_.k_dim, shape_.kv_heads, rows}, data);
+    ggml_tensor* turned = Turn(keys, Input(GGML_TYPE_I32, {rows}, positions_.data()), false);
+    return ggml_view_2d(c, turned, key_->ne[0], rows, turned->nb[2], 0);
+  }
   static GgmlPtr<ggml_context> NewContext() {
     return GgmlPtr<ggml_context>(ggml_init({.mem_size = 1 << 20, .mem_buffer = nullptr, .no_alloc = true}));
   }
@@ -165,6 +211,9 @@ class TestLayer {
   GgmlPtr<ggml_backend> backend_;
   GgmlPtr<ggml_context> cache_context_;
   GgmlPtr<ggml_backend_buffer> cache_;
+  GgmlPtr<ggml_context> weights_context_;
+  GgmlPtr<ggml_backend_buffer> weights_;
+  ggml_tensor* factors_ = nullptr;
   GgmlPtr<ggml_context> graph_context_;
   GgmlPtr<ggml_gallocr> allocator_;
   ggml_cgraph* graph_ = nullptr;
@@ -173,6 +222,7 @@ class TestLayer {
   std::vector<std::pair<ggml_tensor*, const void*>> inputs_;
   std::vector<int64_t> cells_;
   std::vector<float> rows_[2];
+  std::vector<int32_t> positions_;
   std::vector<float> queries_;
   std::vector<ggml_fp16_t> mask_;
   std::vector<float> sinks_;

@@ -15,11 +15,11 @@ namespace kvant {
 constexpr int kTokensPerPage = 64;
 
 /// What a stream's bytes are for; the accounting of effective bits sums by this.
-enum class StreamKind { kCodes, kScales, kMeans, kOutliers, kBases, kExact };
+enum class StreamKind { kCodes, kScales, kMeans, kOutliers, kBases, kExact, kPositions };
 
 /// "codes", "scales", ...: the words of the breakdown that `kvant eval` prints.
 std::string_view StreamKindName(StreamKind kind);
-constexpr int kNumStreamKinds = 6;
+constexpr int kNumStreamKinds = 7;
 
 struct Stream {
   std::string_view name;  ///< as in the codec's byte table

@@ -12,6 +12,8 @@ struct PageView {
   const std::byte* blocks;  ///< [kv_heads, block_bytes]
   int64_t first_row;        ///< row (cache cell) of the page's token 0
   uint64_t live;            ///< bit t: token t was written and is represented here
+  /// [tokens] of codecs that keep keys before RoPE; else null.
+  const int32_t* maybe_positions = nullptr;
 };
 
 }  // namespace kvant

@@ -102,6 +102,40 @@ def test_context_shift(run, n_seq_max):
     assert divergence(stock["logits"], ours["logits"]) < 2e-3
 
 
+# Keys before RoPE: where positions are wrong the divergence is far above 0.1.
+BEFORE_ROPE = "k=kvquant:4,fit=256 v=raw"
+
+
+@pytest.mark.parametrize("n_seq_max", [1, 2])
+def test_context_shift_of_keys_before_rope(run, n_seq_max):
+    settings = {"n_seq_max": n_seq_max, "kv_unified": False, "n_ctx": 1024 * n_seq_max}
+    stock, ours = run("shift", None, **settings), run("shift", BEFORE_ROPE, **settings)
+    assert divergence(stock["logits"], ours["logits"]) < 0.02
+
+
+@pytest.mark.parametrize("unified", [False, True])
+def test_sequences_in_turns_with_keys_before_rope(run, unified):
+    settings = {"n_seq_max": 2, "kv_unified": unified}
+    stock, ours = run("sequences", None, **settings), run("sequences", BEFORE_ROPE, **settings)
+    assert divergence(stock["logits"], ours["logits"]) < 0.02
+
+
+@pytest.mark.parametrize("where", ["state", "state_on_device"])
+def test_state_of_keys_before_rope_comes_back(run, where):
+    assert run(where, BEFORE_ROPE)["difference"] < 0.3  # logits; rows are coded a second time
+
+
+def test_rollback_of_keys_before_rope(run):
+    result = run("remove", BEFORE_ROPE)
+    assert divergence(result["fresh"], result["logits"]) < 0.02
+
+
+def test_keys_before_rope_without_rope_are_refused(run, tmp_path):
+    model = str(tmp_path / "model.gguf")
+    tiny_models.write("mpt", model)
+    assert "the model does not turn them" in only_error(run("opened", BEFORE_ROPE, model=model))
+
+
 def test_memory_limit_fails_the_decode_and_not_the_host(run):
     result = run("limit", environment={"KVANT_MEMORY_LIMIT": "4M"})
     assert "-2" in result["error"] and "4194304" in result["error"]

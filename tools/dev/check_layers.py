@@ -33,7 +33,7 @@ MAY_INCLUDE = {
 
 # A public header belongs to the layer that implements it, and may be included from there upward.
 PUBLIC_LAYER = {
-    "status.h": "base", "version.h": "base", "shape.h": "base", "token_class.h": "base",
+    "status.h": "base", "version.h": "base", "shape.h": "page", "token_class.h": "base",
     "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec",
     "kv_cache.h": "cache", "attention.h": "attention",
     "c.h": "capi", "kvant.h": "capi",

@@ -1,4 +1,5 @@
-// The primitive under every tile kernel: sums of four products of an unsigned and a signed byte.
+// The primitives under integer kernels: sums of four products of an unsigned and a signed byte, and of two products of
+// signed 16-bit numbers.
 //
 // The one place that names an instruction: Highway 1.0.3, the packaged one, has no operation for VNNI's, which does
 // this in one step (later releases call it SumOfMulQuadAccumulate), and does not switch it on in the compiler for
@@ -44,6 +45,26 @@ HWY_INLINE V32 DotBytes(V32 sum, VU8 levels, VI8 operand) {
     return hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(wide)), hn::ShiftRight<16>(wide));
   };
   return hn::Add(sum, hn::Add(pairs(hn::Mul(even, operand_even)), pairs(hn::Mul(odd, operand_odd))));
+#endif
+#endif
+}
+
+/// sum[i] + a[2i] * b[2i] + a[2i+1] * b[2i+1]; exact as long as it fits.
+template <class V32, class V16>
+HWY_INLINE V32 DotPairs(V32 sum, V16 a, V16 b) {
+  namespace hn = hwy::HWY_NAMESPACE;
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
+  return sum;
+#else
+  const hn::DFromV<V32> d32;
+#if HWY_TARGET <= HWY_SSSE3 && HWY_ARCH_X86
+  auto unused = hn::Zero(d32);
+  return hn::ReorderWidenMulAccumulate(d32, a, b, sum, unused);
+#else
+  const auto low = [&](auto v) { return hn::ShiftRight<16>(hn::ShiftLeft<16>(hn::BitCast(d32, v))); };
+  const auto high = [&](auto v) { return hn::ShiftRight<16>(hn::BitCast(d32, v)); };
+  return hn::Add(sum, hn::Add(hn::Mul(low(a), low(b)), hn::Mul(high(a), high(b))));
 #endif
 #endif
 }
