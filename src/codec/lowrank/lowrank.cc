@@ -232,7 +232,7 @@ constexpr OptionInfo kOptions[] = {
     {"code", "nf", "nf, uniform", "values of the codes: NormalFloat, or at equal distances"},
     {"rank", "8", "0, 4, 8, 16", "directions of the low-rank part; 0: none"},
     {"factor_bits", "4", "4, 8", "bits of a factor: one number per token and direction"},
-    {"rounds", "1", "0..16", "times that factors and codes are fitted to each other again"},
+    {"rounds", "0", "0..16", "times that factors and codes are fitted to each other again"},
     {"rotate", "hadamard", "hadamard, none",
      "randomised Hadamard transform before the decomposition; none: as published"},
     {"fit", "1024", "64..1048576", "tokens before the first basis is fitted"},
@@ -250,7 +250,7 @@ constexpr Expectation kExpectations[] = {
     {"", Side::kValue, 4.4375, 0.0881, 0.09544},
     {"rank=0,rotate=none", Side::kValue, 4.1875, 0.08899, 0.09641},
     {"bits=3,rank=16,factor_bits=8", Side::kValue, 4.1875, 0.1944, 0.2106},
-    {"bits=2,rounds=0", Side::kValue, 2.4375, 0.5395, 0.5845},
+    {"bits=2,rounds=2", Side::kValue, 2.4375, 0.5395, 0.5845},
     {"bits=2,code=uniform,rank=4", Side::kValue, 2.3125, 0.4786, 0.5185},
 };
 

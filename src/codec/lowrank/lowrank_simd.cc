@@ -71,25 +71,29 @@ struct Directions {
 
 // 16 rows of a page from `token` on -> what is decomposed.
 void LoadLatentRows(const State& s, const Factors& factors, const Directions& directions, const float* rows, int token,
-                    float* out) {
-  const int dim = s.shape.dim;
-  std::copy_n(rows + token * dim, kStripRows * dim, out);
-  Rotate(s, false, kStripRows, out);
-  if (!factors.present()) return;
-  for (int r = 0; r < kStripRows; ++r) {
-    for (int c = 0; c < dim; ++c) out[r * dim + c] -= directions.mean[c];
+                    Rows* scratch, float* out) {
+  const auto dim = static_cast<size_t>(s.shape.dim);
+  if (s.rotated) {
+    LoadStrip(rows + static_cast<size_t>(token) * dim, dim, kStripRows, s.shape.dim, scratch->values);
+    GetHadamardKernels().forward(s.shape.dim, scratch->values);
+    StoreStrip(scratch->values, kStripRows, s.shape.dim, dim, out);
+  } else {
+    std::copy_n(rows + static_cast<size_t>(token) * dim, kStripRows * dim, out);
+  }
+  for (int r = 0; factors.present() && r < kStripRows; ++r) {
+    for (int c = 0; c < s.shape.dim; ++c) out[r * s.shape.dim + c] -= directions.mean[c];
   }
 }
 
-// rows [16, dim] -= what the factors [16][rank] stand for.
-void SubtractFactors(const State& s, const Factors& factors, const Directions& directions, const uint8_t* codes,
-                     float* rows) {
+// rows [16, dim] += sign times what the factors [16][rank] stand for.
+void AddFactors(const State& s, const Factors& factors, const Directions& directions, const uint8_t* codes, float sign,
+                float* rows) {
   if (!factors.present()) return;
   const float center = static_cast<float>((1 << s.factor_bits) - 1) * 0.5f;
   float values[kStripRows * kTileChannels];
   for (int r = 0; r < kStripRows; ++r) {
     for (int j = 0; j < s.rank; ++j) {
-      values[r * kTileChannels + j] = center - static_cast<float>(codes[r * s.rank + j]);
+      values[r * kTileChannels + j] = sign * (static_cast<float>(codes[r * s.rank + j]) - center);
     }
   }
   AddProduct(values, kStripRows, s.rank, directions.values, s.shape.dim, rows);
@@ -107,52 +111,53 @@ void FitFactors(const State& s, const Factors& factors, const Directions& direct
   }
 }
 
-// Codes of the residual of 16 tokens, group by group [16][channels] at 64 * first channel, and the values in steps of
-// the scales [16, dim].
-void CodeResidual(const State& s, const PageChoice& choice, int token, const float* residual, uint8_t* codes,
-                  float* values) {
-  const int dim = s.shape.dim;
+// Codes of the residual [16, dim] of the tokens from `token` on; what they lose stays in its place. A group's codes are
+// [code_rows][channels] from code_rows * first channel on, with the tokens from row `code_row` on.
+void CodeResidual(const State& s, const PageChoice& choice, int token, float* residual, int code_rows, int code_row,
+                  uint8_t* codes) {
+  alignas(64) float units[kGroupChannels];
   for (int g = 0; g < s.num_groups(); ++g) {
     const int channels = s.group_channels(g);
-    const int first = s.group_first(g);
-    for (int r = 0; r < kStripRows; ++r) {
+    uint8_t* out = codes + code_rows * s.group_first(g) + code_row * channels;
+    for (int r = 0; r < kStripRows; ++r, out += channels) {
       const float scale = choice.scale(g, token + r);
-      float* out = values + r * dim + first;
-      GetTableKernels().quantize(*s.table, residual + r * dim + first, channels, scale > 0.0f ? 1.0f / scale : 0.0f,
-                                 codes + first * kTokensPerPage + (token + r) * channels, out);
-      for (int c = 0; c < channels; ++c) out[c] *= scale;
+      float* values = residual + r * s.shape.dim + s.group_first(g);
+      GetTableKernels().quantize(*s.table, values, channels, scale > 0.0f ? 1.0f / scale : 0.0f, out, units);
+      for (int c = 0; c < channels; ++c) values[c] -= scale * units[c];
     }
   }
+}
+
+double Energy(const float* rows, int dim) {
+  double energy = 0.0;
+  for (int r = 0; r < kStripRows; ++r) energy += GetFixedPointKernels().dot(rows + r * dim, rows + r * dim, dim);
+  return energy;
 }
 
 double Refine(const State& s, const Factors& factors, const float* rows, const PageChoice* maybe_from,
               uint8_t* new_factors, float* largest) {
   const Directions directions(s, factors);
-  const int count = kStripRows * s.shape.dim;
-  alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
+  const int dim = s.shape.dim;
+  alignas(64) uint8_t unused[kStripRows * kMaxStripDim];
   Rows latents;
   Rows rest;
   double error = 0.0;
   for (int t = 0; t < kTokensPerPage; t += kStripRows) {
-    LoadLatentRows(s, factors, directions, rows, t, latents.values);
-    std::copy_n(latents.values, count, rest.values);
+    LoadLatentRows(s, factors, directions, rows, t, &rest, latents.values);
+    std::copy_n(latents.values, kStripRows * dim, rest.values);
     if (maybe_from) {
-      Rows values;
-      SubtractFactors(s, factors, directions, maybe_from->factors + t * s.rank, rest.values);
-      CodeResidual(s, *maybe_from, t, rest.values, codes, values.values);
-      for (int i = 0; i < count; ++i) rest.values[i] -= values.values[i];
-      for (int r = 0; r < kStripRows; ++r) {
-        const float* row = rest.values + r * s.shape.dim;
-        error += GetFixedPointKernels().dot(row, row, s.shape.dim);
-      }
-      for (int i = 0; i < count; ++i) rest.values[i] = latents.values[i] - values.values[i];
+      const uint8_t* codes = maybe_from->factors + t * s.rank;
+      AddFactors(s, factors, directions, codes, -1.0f, rest.values);
+      CodeResidual(s, *maybe_from, t, rest.values, kStripRows, 0, unused);
+      error += Energy(rest.values, dim);
+      AddFactors(s, factors, directions, codes, 1.0f, rest.values);  // the rows less their codes
     }
     FitFactors(s, factors, directions, rest.values, new_factors + t * s.rank);
-    SubtractFactors(s, factors, directions, new_factors + t * s.rank, latents.values);
+    AddFactors(s, factors, directions, new_factors + t * s.rank, -1.0f, latents.values);
     for (int g = 0; g < s.num_groups(); ++g) {
       for (int r = 0; r < kStripRows; ++r) {
-        largest[g * kTokensPerPage + t + r] =
-            GetTableKernels().largest(latents.values + r * s.shape.dim + s.group_first(g), s.group_channels(g));
+        const float* group = latents.values + r * dim + s.group_first(g);
+        largest[g * kTokensPerPage + t + r] = GetTableKernels().largest(group, s.group_channels(g));
       }
     }
   }
@@ -163,11 +168,11 @@ void StoreCodes(const State& s, const Factors& factors, const float* rows, const
   const Directions directions(s, factors);
   alignas(64) uint8_t codes[kTokensPerPage * kMaxStripDim];
   Rows latents;
-  Rows values;
+  Rows scratch;
   for (int t = 0; t < kTokensPerPage; t += kStripRows) {
-    LoadLatentRows(s, factors, directions, rows, t, latents.values);
-    SubtractFactors(s, factors, directions, choice.factors + t * s.rank, latents.values);
-    CodeResidual(s, choice, t, latents.values, codes, values.values);
+    LoadLatentRows(s, factors, directions, rows, t, &scratch, latents.values);
+    AddFactors(s, factors, directions, choice.factors + t * s.rank, -1.0f, latents.values);
+    CodeResidual(s, choice, t, latents.values, kTokensPerPage, t, codes);
   }
   for (int g = 0; g < s.num_groups(); ++g) {
     const LatentCodes group = s.codes(g);

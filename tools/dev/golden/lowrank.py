@@ -10,7 +10,7 @@ from scalar_codes import UNIFORM_STEP
 
 # Share of codes that may differ by one step: sums round differently at a threshold.
 MAX_CODE_MISMATCH = 1e-3
-DEFAULTS = {"bits": "4", "code": "nf", "rank": "8", "factor_bits": "4", "rounds": "1", "rotate": "hadamard"}
+DEFAULTS = {"bits": "4", "code": "nf", "rank": "8", "factor_bits": "4", "rounds": "0", "rotate": "hadamard"}
 GROUP = 64
 
 
