@@ -87,7 +87,7 @@ inline std::optional<FuzzSubject> MakeFuzzSubject(const CodecInfo& info, const E
     KVANT_CHECK(SetSimdTarget(target));
     subject.targets.push_back({target, *MakeCodec(info.name, *options, shape)});
   }
-  if (fit && subject.state().basis_bytes > 0) {
+  if ((fit || subject.state().needs_calibration) && subject.state().basis_bytes > 0) {
     const int pages = std::max(subject.state().basis_min_tokens, 256) / kTokensPerPage;
     const AlignedBuffer<float> sample = FuzzRows(pages, dim);
     const size_t tokens = static_cast<size_t>(pages * kTokensPerPage);

@@ -1,5 +1,6 @@
 #include "codec/registry.h"
 
+#include "codec/cq/cq.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
@@ -10,7 +11,7 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo,
+    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &decoquant::kInfo, &qjl::kInfo, &cq::kInfo,
 };
 
 }  // namespace

@@ -23,7 +23,24 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
   return values;
 }
 
+namespace {
+
+constexpr size_t kCalibrationRows = 2048;
+
+/// Fits what a calibration would, to rows like those to be measured; nothing for codecs that need none.
+Status Calibrate(const Codec& codec, uint64_t seed, AlignedBuffer<std::byte>* basis) {
+  if (!codec.state->needs_calibration) return Status::Ok();
+  const std::vector<float> rows = NormalValues(kCalibrationRows * static_cast<size_t>(codec.shape().dim), seed);
+  *basis = AlignedBuffer<std::byte>(codec.state->basis_bytes);
+  return codec.info->fit_basis(*codec.state, {.rows = rows.data(), .tokens = kCalibrationRows}, basis->data());
+}
+
+}  // namespace
+
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed) {
+  AlignedBuffer<std::byte> basis;
+  KVANT_TRY(Calibrate(codec, seed + 1, &basis));
+  const BlockContext context = {.basis = basis.data()};
   const size_t block_values = static_cast<size_t>(codec.shape().tokens) * static_cast<size_t>(codec.shape().dim);
   AlignedBuffer<float> rows(block_values), decoded(block_values);
   AlignedBuffer<std::byte> block(codec.block_bytes());
@@ -31,8 +48,8 @@ Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t se
   double error = 0, power = 0;
   for (size_t start = 0; start < values.size(); start += block_values) {
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(start), block_values, rows.data());
-    KVANT_TRY(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()));
-    KVANT_TRY(codec.verbs.decode(*codec.state, {}, block.data(), decoded.data()));
+    KVANT_TRY(codec.verbs.encode(*codec.state, context, rows.data(), block.data()));
+    KVANT_TRY(codec.verbs.decode(*codec.state, context, block.data(), decoded.data()));
     for (size_t i = 0; i < block_values; ++i) {
       const double difference = static_cast<double>(decoded.data()[i]) - static_cast<double>(rows.data()[i]);
       error += difference * difference;

@@ -15,8 +15,8 @@ struct Distortion {
   double relative_error = 0;  ///< ||decode(encode(rows)) - rows|| / ||rows||
 };
 
-/// Encodes and decodes `blocks` blocks with the codec's built-in basis. The rows are the same on every
-/// machine. Errors: those of the codec.
+/// Encodes and decodes `blocks` blocks with the codec's built-in basis, or with one fitted to 2,048 other rows where it
+/// needs a calibration. The rows are the same on every machine. Errors: those of the codec.
 Result<Distortion> MeasureDistortion(const Codec& codec, int blocks, uint64_t seed);
 
 /// `count` standard normal values from `seed`, the same on every machine up to the last bits of log and cos.

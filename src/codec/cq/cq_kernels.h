@@ -1,0 +1,37 @@
+// The loops of cq, compiled for every SIMD target and resolved once.
+#pragma once
+
+#include <cstdint>
+
+#include "codec/cq/cq.h"
+#include "codec/parts/strip.h"
+#include "codec/parts/tile.h"
+
+namespace kvant::cq {
+
+/// Tables of scores for one query head: entry (group, code) stands for base + sum over groups of step * entry.
+struct ScoreTable {
+  uint8_t* entries;  ///< [groups][2^bits]
+  float step;
+  float base;
+};
+
+struct Kernels {
+  /// RowLevels of the 16 rows of a strip, in tile order kTokenLane: level (t, c) at (c / 4 * 64 + t) * 4 + c % 4 of
+  /// `levels`, for tokens first_token .. first_token + 15.
+  void (*quantize)(const Codebooks& books, const float* inverse, const float* strip, int first_token, uint8_t* levels);
+  /// NearestCode of `group` for the 64 rows of levels [dim / 4][64][4]; codes [64]. The same on every target.
+  void (*search)(const Codebooks& books, int group, const uint8_t* levels, uint16_t* codes);
+  /// Codes -> levels of the centroids, as tiles of 8 bits that the tile kernels read: [dim / 16][1024].
+  void (*expand)(const Codebooks& books, TileOrder order, const Codes& codes, uint8_t* levels);
+  /// Products of a mapped query [dim] with all centroids -> table->entries. `scratch` [groups << bits] floats.
+  void (*fill_table)(const Codebooks& books, const float* mapped_query, float* scratch, ScoreTable* table);
+  /// scores [heads, 64] from a table per head.
+  void (*score)(const Codebooks& books, const Codes& codes, const ScoreTable* tables, int heads, float* scores);
+};
+
+const Kernels& GetKernels();
+/// The same in plain C++.
+const Kernels& PlainKernels();
+
+}  // namespace kvant::cq
