@@ -42,38 +42,59 @@ void InvertMaps(const Codebooks& b, float* inverse) {
   for (int g = 0; g < b.groups(); ++g) {
     const float* r = b.maps + g * TriangleSize(n);
     float* t = inverse + g * TriangleSize(n);
+    double reciprocal[kMaxChannels];  // divisions are slow, and this is done for every block
+    for (int i = 0; i < n; ++i) reciprocal[i] = 1.0 / static_cast<double>(r[at(i, i)]);
     for (int j = 0; j < n; ++j) {
       double column[kMaxChannels];  // of R^-1, from the diagonal up
       for (int i = j; i >= 0; --i) {
         double sum = i == j ? 1.0 : 0.0;
         for (int k = i + 1; k <= j; ++k) sum -= static_cast<double>(r[at(i, k)]) * column[k];
-        column[i] = sum / static_cast<double>(r[at(i, i)]);
+        column[i] = sum * reciprocal[i];
         t[at(i, j)] = static_cast<float>(column[i]);
       }
     }
   }
 }
 
-void ApplyMaps(const Codebooks& b, const float* in, float* out) {
+namespace {
+
+// The number of channels is a constant of the loops: they are short, and this is done for every query.
+template <int kChannels>
+void ApplyTriangles(const Codebooks& b, const float* in, float* out) {
   const float* r = b.maps;
-  for (int first = 0; first < b.dim; first += b.channels) {
-    for (int i = first; i < first + b.channels; ++i) {
+  for (int first = 0; first < b.dim; first += kChannels) {
+    for (int i = 0; i < kChannels; ++i) {
       float sum = 0.0f;
-      for (int j = i; j < first + b.channels; ++j) sum += *r++ * in[j];
-      out[i] = sum;
+      for (int j = i; j < kChannels; ++j) sum += *r++ * in[first + j];
+      out[first + i] = sum;
     }
   }
 }
 
-void ApplyTransposedMaps(const Codebooks& b, const float* in, float* out) {
+template <int kChannels>
+void ApplyTransposedTriangles(const Codebooks& b, const float* in, float* out) {
   const float* r = b.maps;
-  for (int first = 0; first < b.dim; first += b.channels) {
-    float sums[kMaxChannels] = {};
-    for (int i = 0; i < b.channels; ++i) {
-      for (int j = i; j < b.channels; ++j) sums[j] += *r++ * in[first + i];
+  for (int first = 0; first < b.dim; first += kChannels) {
+    float sums[kChannels] = {};
+    for (int i = 0; i < kChannels; ++i) {
+      for (int j = i; j < kChannels; ++j) sums[j] += *r++ * in[first + i];
     }
-    std::copy_n(sums, b.channels, out + first);
+    std::copy_n(sums, kChannels, out + first);
   }
+}
+
+}  // namespace
+
+void ApplyMaps(const Codebooks& b, const float* in, float* out) {
+  const auto apply = b.channels == 2 ? ApplyTriangles<2> : b.channels == 4 ? ApplyTriangles<4> : ApplyTriangles<8>;
+  apply(b, in, out);
+}
+
+void ApplyTransposedMaps(const Codebooks& b, const float* in, float* out) {
+  const auto apply = b.channels == 2   ? ApplyTransposedTriangles<2>
+                     : b.channels == 4 ? ApplyTransposedTriangles<4>
+                                       : ApplyTransposedTriangles<8>;
+  apply(b, in, out);
 }
 
 void RowLevels(const Codebooks& b, const float* inverse, const float* row, uint8_t* levels) {

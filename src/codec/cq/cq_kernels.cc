@@ -61,6 +61,10 @@ void FillTable(const Codebooks& b, const float* query, float* scratch, ScoreTabl
   }
 }
 
+void FillTables(const Codebooks& b, const float* queries, int heads, float* scratch, ScoreTable* tables) {
+  for (int h = 0; h < heads; ++h) FillTable(b, queries + h * b.dim, scratch, tables + h);
+}
+
 void Score(const Codebooks& b, const Codes& codes, const ScoreTable* tables, int heads, float* scores) {
   for (int h = 0; h < heads; ++h) {
     for (int t = 0; t < kTokensPerPage; ++t) {
@@ -74,7 +78,7 @@ void Score(const Codebooks& b, const Codes& codes, const ScoreTable* tables, int
 }  // namespace
 
 const Kernels& PlainKernels() {
-  static constexpr Kernels kKernels = {Quantize, Search, Expand, FillTable, Score};
+  static constexpr Kernels kKernels = {Quantize, Search, Expand, FillTables, Score};
   return kKernels;
 }
 

@@ -24,8 +24,8 @@ struct Kernels {
   void (*search)(const Codebooks& books, int group, const uint8_t* levels, uint16_t* codes);
   /// Codes -> levels of the centroids, as tiles of 8 bits that the tile kernels read: [dim / 16][1024].
   void (*expand)(const Codebooks& books, TileOrder order, const Codes& codes, uint8_t* levels);
-  /// Products of a mapped query [dim] with all centroids -> table->entries. `scratch` [groups << bits] floats.
-  void (*fill_table)(const Codebooks& books, const float* mapped_query, float* scratch, ScoreTable* table);
+  /// Products of mapped queries [heads, dim] with all centroids -> tables [heads]. `scratch` [heads][groups << bits].
+  void (*fill_tables)(const Codebooks& books, const float* queries, int heads, float* scratch, ScoreTable* tables);
   /// scores [heads, 64] from a table per head.
   void (*score)(const Codebooks& books, const Codes& codes, const ScoreTable* tables, int heads, float* scores);
 };

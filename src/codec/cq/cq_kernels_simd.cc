@@ -181,23 +181,25 @@ struct CodeVector {
   V8 high;
 };
 
-/// Bits 8 and 9 of the codes of a group, one byte per token.
-HWY_INLINE void UnpackHigh(const uint8_t* HWY_RESTRICT packed, uint8_t* HWY_RESTRICT high) {
-  for (int t = 0; t < kTokens; ++t) high[t] = (packed[t % 16] >> (t / 16 * 2)) & 3;
-}
-
-/// The codes of all tokens of one group.
+/// The codes of a block, with bits 8 and 9 one byte per token.
 template <bool kHigh>
-struct GroupCodes {
-  const uint8_t* low;
-  alignas(64) uint8_t high[kTokens];
+class BlockCodes {
+ public:
+  HWY_INLINE BlockCodes(const Codebooks& b, const Codes& codes) : low_(codes.low) {
+    if constexpr (kHigh) {
+      for (int i = 0; i < b.groups() * kTokens; ++i) {
+        high_[i] = (codes.high[i / kTokens * 16 + i % 16] >> (i % kTokens / 16 * 2)) & 3;
+      }
+    }
+  }
+  HWY_INLINE CodeVector<kHigh> Load(int group, int token) const {
+    const int i = group * kTokens + token;
+    return {hn::LoadU(d8, low_ + i), kHigh ? hn::LoadU(d8, high_ + i) : hn::Zero(d8)};
+  }
 
-  HWY_INLINE GroupCodes(const Codes& codes, int group) : low(codes.low + group * kTokens) {
-    if constexpr (kHigh) UnpackHigh(codes.high + group * 16, high);
-  }
-  HWY_INLINE CodeVector<kHigh> Load(int token) const {
-    return {hn::LoadU(d8, low + token), kHigh ? hn::LoadU(d8, high + token) : hn::Zero(d8)};
-  }
+ private:
+  const uint8_t* low_;
+  alignas(64) uint8_t high_[kHigh ? kMaxDim / 8 * kTokens : 1];
 };
 
 template <bool kHigh>
@@ -214,17 +216,17 @@ HWY_INLINE V8 LookUp(const uint8_t* HWY_RESTRICT table, CodeVector<kHigh> code) 
 
 // ------------------------------------------------------------------ expand
 
-/// Levels of four channels for a vector of tokens.
+/// Levels of the four channels from `channel` on, for a vector of tokens.
 template <bool kHigh>
-HWY_INLINE void LookUpQuad(const Codebooks& b, const Codes& codes, int channel, int token, V8 (&out)[4]) {
+HWY_INLINE void LookUpQuad(const Codebooks& b, const BlockCodes<kHigh>& codes, int channel, int token, V8 (&out)[4]) {
   for (int i = 0; i < 4; ++i) {
-    const GroupCodes<kHigh> group(codes, (channel + i) / b.channels);
-    out[i] = LookUp<kHigh>(b.centroids + (static_cast<size_t>(channel + i) << b.bits), group.Load(token));
+    const uint8_t* table = b.centroids + (static_cast<size_t>(channel + i) << b.bits);
+    out[i] = LookUp<kHigh>(table, codes.Load((channel + i) / b.channels, token));
   }
 }
 
 template <bool kHigh>
-void ExpandTokenLane(const Codebooks& b, const Codes& codes, uint8_t* levels) {
+void ExpandTokenLane(const Codebooks& b, const BlockCodes<kHigh>& codes, uint8_t* levels) {
   for (int c = 0; c < b.dim; c += 4) {
     for (int t = 0; t < kTokens; t += kLanes8) {
       V8 v[4];
@@ -234,25 +236,69 @@ void ExpandTokenLane(const Codebooks& b, const Codes& codes, uint8_t* levels) {
   }
 }
 
-/// Words of four tokens: those of a quad of channels are 16 bytes side by side, and 64 bytes apart in a tile.
-template <bool kHigh>
-void ExpandChannelLane(const Codebooks& b, const Codes& codes, uint8_t* levels) {
-  const hn::Repartition<uint32_t, D8> du32;
-  alignas(64) uint8_t quad[4 * kLanes8];
-  for (int c = 0; c < b.dim; c += 4) {
-    uint8_t* tile = levels + c / kTileChannels * kTileCodes + c % kTileChannels * 4;
-    for (int t = 0; t < kTokens; t += kLanes8) {
-      V8 v[4];
-      LookUpQuad<kHigh>(b, codes, c, t, v);
-      hn::StoreInterleaved4(hn::BitCast(du32, v[0]), hn::BitCast(du32, v[1]), hn::BitCast(du32, v[2]),
-                            hn::BitCast(du32, v[3]), du32, reinterpret_cast<uint32_t*>(quad));
-      for (int i = 0; i < kLanes8 / 4; ++i) std::memcpy(tile + (t / 4 + i) * 64, quad + 16 * i, 16);
+// In kChannelLane a word holds four tokens of a channel, and a row of 64 bytes those words of a tile's 16 channels. Each
+// look-up gives the words of one channel, so words are transposed, by fours within blocks of 16 bytes and then blocks.
+
+const hn::Repartition<uint32_t, D8> du32;
+const hn::Repartition<uint64_t, D8> du64;
+using VU32 = hn::Vec<decltype(du32)>;
+
+/// Block k of out[i] is made of word 4 k + i of each of the channels.
+HWY_INLINE void TransposeWords(const V8 (&channels)[4], V8 (&out)[4]) {
+  VU32 v[4];
+  for (int i = 0; i < 4; ++i) v[i] = hn::BitCast(du32, channels[i]);
+  const auto low01 = hn::BitCast(du64, hn::InterleaveLower(du32, v[0], v[1]));
+  const auto low23 = hn::BitCast(du64, hn::InterleaveLower(du32, v[2], v[3]));
+  const auto high01 = hn::BitCast(du64, hn::InterleaveUpper(du32, v[0], v[1]));
+  const auto high23 = hn::BitCast(du64, hn::InterleaveUpper(du32, v[2], v[3]));
+  out[0] = hn::BitCast(d8, hn::InterleaveLower(du64, low01, low23));
+  out[1] = hn::BitCast(d8, hn::InterleaveUpper(du64, low01, low23));
+  out[2] = hn::BitCast(d8, hn::InterleaveLower(du64, high01, high23));
+  out[3] = hn::BitCast(d8, hn::InterleaveUpper(du64, high01, high23));
+}
+
+/// Rows `row`, row + 4, ... of a tile from the words of its four quads of channels.
+HWY_INLINE void StoreRows(V8 q0, V8 q1, V8 q2, V8 q3, uint8_t* HWY_RESTRICT row) {
+  if constexpr (kLanes8 == 64) {
+    const V8 even01 = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(q1), q0);
+    const V8 even23 = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(q3), q2);
+    const V8 odd01 = hn::OddEvenBlocks(q1, hn::SwapAdjacentBlocks(q0));
+    const V8 odd23 = hn::OddEvenBlocks(q3, hn::SwapAdjacentBlocks(q2));
+    hn::StoreU(hn::ConcatLowerLower(d8, even23, even01), d8, row);
+    hn::StoreU(hn::ConcatLowerLower(d8, odd23, odd01), d8, row + 4 * 64);
+    hn::StoreU(hn::ConcatUpperUpper(d8, even23, even01), d8, row + 8 * 64);
+    hn::StoreU(hn::ConcatUpperUpper(d8, odd23, odd01), d8, row + 12 * 64);
+  } else {
+    alignas(64) uint8_t blocks[4][kLanes8];
+    hn::Store(q0, d8, blocks[0]);
+    hn::Store(q1, d8, blocks[1]);
+    hn::Store(q2, d8, blocks[2]);
+    hn::Store(q3, d8, blocks[3]);
+    for (int k = 0; k < kLanes8 / 16; ++k) {
+      for (int q = 0; q < 4; ++q) std::memcpy(row + k * 4 * 64 + q * 16, blocks[q] + k * 16, 16);
     }
   }
 }
 
 template <bool kHigh>
-void ExpandOrder(const Codebooks& b, TileOrder order, const Codes& codes, uint8_t* levels) {
+void ExpandChannelLane(const Codebooks& b, const BlockCodes<kHigh>& codes, uint8_t* levels) {
+  for (int c = 0; c < b.dim; c += kTileChannels) {
+    for (int t = 0; t < kTokens; t += kLanes8) {
+      V8 words[4][4];
+      for (int q = 0; q < 4; ++q) {
+        V8 v[4];
+        LookUpQuad<kHigh>(b, codes, c + 4 * q, t, v);
+        TransposeWords(v, words[q]);
+      }
+      uint8_t* rows = levels + c / kTileChannels * kTileCodes + t / 4 * 64;
+      for (int i = 0; i < 4; ++i) StoreRows(words[0][i], words[1][i], words[2][i], words[3][i], rows + i * 64);
+    }
+  }
+}
+
+template <bool kHigh>
+void ExpandOrder(const Codebooks& b, TileOrder order, const Codes& packed, uint8_t* levels) {
+  const BlockCodes<kHigh> codes(b, packed);
   (order == TileOrder::kTokenLane ? ExpandTokenLane<kHigh> : ExpandChannelLane<kHigh>)(b, codes, levels);
 }
 
@@ -262,57 +308,85 @@ void Expand(const Codebooks& b, TileOrder order, const Codes& codes, uint8_t* le
 
 // ------------------------------------------------------------------ score
 
-/// Products of a group's centroids with a query -> out [codes]; returns their extremes.
-struct Range {
-  float min, max;
-};
-HWY_INLINE Range GroupProducts(const Codebooks& b, int group, const float* HWY_RESTRICT query,
-                               float* HWY_RESTRICT out) {
+/// Products of a group's centroids with kHeads mapped queries -> `out` [heads][table_size]; their extremes.
+template <int kHeads>
+HWY_INLINE void GroupProducts(const Codebooks& b, int group, const float* HWY_RESTRICT queries, size_t table_size,
+                              float* HWY_RESTRICT out, float* HWY_RESTRICT min, float* HWY_RESTRICT max) {
   const uint8_t* HWY_RESTRICT centroids = b.centroids + (static_cast<size_t>(group * b.channels) << b.bits);
-  VF min = hn::Set(df, 3e38f);
-  VF max = hn::Set(df, -3e38f);
-  for (int code = 0; code < b.num_codes(); code += kLanes32) {
-    VF sum = hn::Zero(df);
-    for (int i = 0; i < b.channels; ++i) {
-      const V32 level = hn::PromoteTo(d32, hn::LoadU(db, centroids + (i << b.bits) + code));
-      sum = hn::MulAdd(hn::ConvertTo(df, level), hn::Set(df, query[group * b.channels + i]), sum);
-    }
-    hn::StoreU(sum, df, out + code);
-    min = hn::Min(min, sum);
-    max = hn::Max(max, sum);
+  VF least[kHeads];
+  VF greatest[kHeads];
+  for (int h = 0; h < kHeads; ++h) {
+    least[h] = hn::Set(df, 3e38f);
+    greatest[h] = hn::Set(df, -3e38f);
   }
-  return {hn::GetLane(hn::MinOfLanes(df, min)), hn::GetLane(hn::MaxOfLanes(df, max))};
+  for (int code = 0; code < b.num_codes(); code += kLanes32) {
+    VF sum[kHeads];
+    for (int h = 0; h < kHeads; ++h) sum[h] = hn::Zero(df);
+    for (int i = 0; i < b.channels; ++i) {
+      const VF level = hn::ConvertTo(df, hn::PromoteTo(d32, hn::LoadU(db, centroids + (i << b.bits) + code)));
+      for (int h = 0; h < kHeads; ++h) {
+        sum[h] = hn::MulAdd(level, hn::Set(df, queries[h * b.dim + group * b.channels + i]), sum[h]);
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      hn::StoreU(sum[h], df, out + static_cast<size_t>(h) * table_size + code);
+      least[h] = hn::Min(least[h], sum[h]);
+      greatest[h] = hn::Max(greatest[h], sum[h]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    min[h * kMaxDim] = hn::GetLane(hn::MinOfLanes(df, least[h]));
+    max[h * kMaxDim] = hn::GetLane(hn::MaxOfLanes(df, greatest[h]));
+  }
 }
 
-void FillTable(const Codebooks& b, const float* query, float* scratch, ScoreTable* table) {
-  float min[kMaxDim];
+/// Products [groups][codes] and their extremes by group -> bytes.
+HWY_INLINE void RoundTable(const Codebooks& b, const float* HWY_RESTRICT products, const float* min, const float* max,
+                           ScoreTable* table) {
   float range = 0.0f;
   table->base = 0.0f;
   for (int g = 0; g < b.groups(); ++g) {
-    const Range r = GroupProducts(b, g, query, scratch + (g << b.bits));
-    min[g] = r.min;
-    table->base += r.min;
-    if (r.max - r.min > range) range = r.max - r.min;
+    table->base += min[g];
+    if (max[g] - min[g] > range) range = max[g] - min[g];
   }
   table->step = range / 255.0f;
   const VF inverse = hn::Set(df, range > 0.0f ? 255.0f / range : 0.0f);
   for (int g = 0; g < b.groups(); ++g) {
     for (int i = g << b.bits; i < (g + 1) << b.bits; i += kLanes32) {
-      const VF entry = hn::Mul(hn::Sub(hn::LoadU(df, scratch + i), hn::Set(df, min[g])), inverse);
+      const VF entry = hn::Mul(hn::Sub(hn::LoadU(df, products + i), hn::Set(df, min[g])), inverse);
       hn::StoreU(hn::DemoteTo(db, hn::NearestInt(entry)), db, table->entries + i);
     }
   }
 }
 
+template <int kHeads>
+void FillHeads(const Codebooks& b, const float* queries, float* scratch, ScoreTable* tables) {
+  float min[kHeads][kMaxDim];
+  float max[kHeads][kMaxDim];
+  const size_t table_size = static_cast<size_t>(b.groups()) << b.bits;
+  for (int g = 0; g < b.groups(); ++g) {
+    GroupProducts<kHeads>(b, g, queries, table_size, scratch + (g << b.bits), &min[0][g], &max[0][g]);
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    RoundTable(b, scratch + static_cast<size_t>(h) * table_size, min[h], max[h], tables + h);
+  }
+}
+
+void FillTables(const Codebooks& b, const float* queries, int heads, float* scratch, ScoreTable* tables) {
+  int h = 0;
+  for (; h + 4 <= heads; h += 4) FillHeads<4>(b, queries + h * b.dim, scratch, tables + h);
+  for (; h < heads; ++h) FillHeads<1>(b, queries + h * b.dim, scratch, tables + h);
+}
+
 /// kHeads heads over one vector of tokens; entries are added as words of even and of odd tokens.
 template <bool kHigh, int kHeads>
-HWY_INLINE void ScoreTokens(const Codebooks& b, const Codes& codes, int token, const ScoreTable* tables,
+HWY_INLINE void ScoreTokens(const Codebooks& b, const BlockCodes<kHigh>& codes, int token, const ScoreTable* tables,
                             float* HWY_RESTRICT scores) {
   V16 even[kHeads];
   V16 odd[kHeads];
   for (int h = 0; h < kHeads; ++h) even[h] = odd[h] = hn::Zero(d16);
   for (int g = 0; g < b.groups(); ++g) {
-    const CodeVector<kHigh> code = GroupCodes<kHigh>(codes, g).Load(token);
+    const CodeVector<kHigh> code = codes.Load(g, token);
     for (int h = 0; h < kHeads; ++h) {
       const V16 entries = hn::BitCast(d16, LookUp<kHigh>(tables[h].entries + (g << b.bits), code));
       even[h] = hn::Add(even[h], hn::And(entries, hn::Set(d16, uint16_t{0xFF})));
@@ -333,7 +407,8 @@ HWY_INLINE void ScoreTokens(const Codebooks& b, const Codes& codes, int token, c
 }
 
 template <bool kHigh>
-void ScoreHeads(const Codebooks& b, const Codes& codes, const ScoreTable* tables, int heads, float* scores) {
+void ScoreHeads(const Codebooks& b, const Codes& packed, const ScoreTable* tables, int heads, float* scores) {
+  const BlockCodes<kHigh> codes(b, packed);
   for (int t = 0; t < kTokens; t += kLanes8) {
     int h = 0;
     for (; h + 4 <= heads; h += 4) ScoreTokens<kHigh, 4>(b, codes, t, tables + h, scores + h * kTokens);
@@ -346,7 +421,7 @@ void Score(const Codebooks& b, const Codes& codes, const ScoreTable* tables, int
 }
 
 const Kernels* Best() {
-  static constexpr Kernels kKernels = {Quantize, Search, Expand, FillTable, Score};
+  static constexpr Kernels kKernels = {Quantize, Search, Expand, FillTables, Score};
   return &kKernels;
 }
 

@@ -124,11 +124,12 @@ void PrepareQuery(const CodecState& state, const BlockContext& context, const fl
                          view.operand(), view.unit, nullptr);
     return;
   }
+  ScoreTable tables[kMaxHeads];
+  for (int h = 0; h < heads; ++h) tables[h].entries = view.table(s, h);
+  GetKernels().fill_tables(books, mapped, heads, view.scratch(s, heads), tables);
   for (int h = 0; h < heads; ++h) {
-    ScoreTable table = {view.table(s, h), 0.0f, 0.0f};
-    GetKernels().fill_table(books, mapped + h * books.dim, view.scratch(s, heads), &table);
-    view.unit[h] = table.step;
-    view.bias[h] += table.base;
+    view.unit[h] = tables[h].step;
+    view.bias[h] += tables[h].base;
   }
 }
 
