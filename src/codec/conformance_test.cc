@@ -7,7 +7,7 @@
 #include <map>
 #include <optional>
 #include <random>
-#include <tuple>
+#include <utility>
 
 #include "base/aligned_buffer.h"
 #include "base/simd_target.h"
@@ -73,15 +73,16 @@ struct FittedBasis {
   double page_norm = 0;
 };
 
-// Fitted once for all tests. Codecs that need a calibration get one for the rows of most tests when there is no `fit`.
-Result<const FittedBasis*> Fit(const Codec& codec, const Expectation& e, bool fit) {
-  static std::map<std::tuple<const Expectation*, int, bool>, FittedBasis> bases;
+// Fitted once for all tests: to rotated rows, or for codecs that need a calibration to rows like those that most tests
+// encode, as a calibration is.
+Result<const FittedBasis*> Fit(const Codec& codec, const Expectation& e) {
+  static std::map<std::pair<const Expectation*, int>, FittedBasis> bases;
   const CodecState& state = *codec.state;
-  FittedBasis& basis = bases[{&e, state.shape.dim, fit}];
+  FittedBasis& basis = bases[{&e, state.shape.dim}];
   if (basis.bytes.size() > 0) return &basis;
   const int rows = std::max(state.basis_min_tokens, state.needs_calibration ? 2048 : 256);
-  const AlignedBuffer<float> sample =
-      MakeRows(fit ? RowKind::kRotated : RowKind::kGaussian, rows, state.shape.dim, 99);
+  const RowKind kind = state.needs_calibration ? RowKind::kGaussian : RowKind::kRotated;
+  const AlignedBuffer<float> sample = MakeRows(kind, rows, state.shape.dim, 99);
   AlignedBuffer<std::byte> bytes(state.basis_bytes);
   KVANT_TRY(codec.info->fit_basis(state, {.rows = sample.data(), .tokens = static_cast<size_t>(rows)}, bytes.data()));
   KVANT_TRY(codec.info->check_basis(state, bytes.data()));
@@ -89,7 +90,7 @@ Result<const FittedBasis*> Fit(const Codec& codec, const Expectation& e, bool fi
   return &basis;
 }
 
-// Configures an expectation's codec; `fit` gives it a basis where it has one.
+// Configures an expectation's codec; `fit` gives it a basis where it has one, and a calibrated one it has always.
 Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim, bool fit,
                             Implementation implementation) {
   const Result<CodecOptions> options = ParseCodecOptions(info, e.options);
@@ -98,7 +99,7 @@ Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim
   if (!codec.ok()) return codec.status();
   Subject setup{*std::move(codec), {}, 0};
   if ((fit || setup.state().needs_calibration) && info.fit_basis != nullptr && setup.state().basis_bytes > 0) {
-    const Result<const FittedBasis*> basis = Fit(setup.codec, e, fit);
+    const Result<const FittedBasis*> basis = Fit(setup.codec, e);
     if (!basis.ok()) return basis.status();
     setup.context.basis = (*basis)->bytes.data();
     setup.page_norm = (*basis)->page_norm;

@@ -58,13 +58,15 @@ void InvertMaps(const Codebooks& b, float* inverse) {
 
 namespace {
 
-// The number of channels is a constant of the loops: they are short, and this is done for every query.
+// The number of channels is a constant and the loops are unrolled: they are short, and run for every query.
 template <int kChannels>
 void ApplyTriangles(const Codebooks& b, const float* in, float* out) {
   const float* r = b.maps;
   for (int first = 0; first < b.dim; first += kChannels) {
+#pragma GCC unroll 8
     for (int i = 0; i < kChannels; ++i) {
       float sum = 0.0f;
+#pragma GCC unroll 8
       for (int j = i; j < kChannels; ++j) sum += *r++ * in[first + j];
       out[first + i] = sum;
     }
@@ -74,10 +76,13 @@ void ApplyTriangles(const Codebooks& b, const float* in, float* out) {
 template <int kChannels>
 void ApplyTransposedTriangles(const Codebooks& b, const float* in, float* out) {
   const float* r = b.maps;
-  for (int first = 0; first < b.dim; first += kChannels) {
-    float sums[kChannels] = {};
-    for (int i = 0; i < kChannels; ++i) {
-      for (int j = i; j < kChannels; ++j) sums[j] += *r++ * in[first + i];
+  for (int first = 0; first < b.dim; first += kChannels, r += TriangleSize(kChannels)) {
+    float sums[kChannels];
+#pragma GCC unroll 8
+    for (int j = 0; j < kChannels; ++j) {
+      sums[j] = 0.0f;
+#pragma GCC unroll 8
+      for (int i = 0; i <= j; ++i) sums[j] += r[i * kChannels - i * (i - 1) / 2 + j - i] * in[first + i];
     }
     std::copy_n(sums, kChannels, out + first);
   }
@@ -124,7 +129,8 @@ int NearestCode(const Codebooks& b, int group, const uint8_t* levels) {
 }
 
 Status NoBasis() {
-  return Status::InvalidArgument("codec cq: no codebooks; they come from a calibration, which this cache was not given");
+  return Status::InvalidArgument(
+      "codec cq: no codebooks; they come from a calibration, which this cache was not given");
 }
 
 namespace {
@@ -249,7 +255,7 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   if (s->bits > 8) s->high_ofs = s->layout.Add("codes_high", StreamKind::kCodes, groups * kTokensPerPage / 4);
   // Room for what either implementation keeps: queries as floats or integers, or tables of bytes made from floats.
   const size_t query_bytes = static_cast<size_t>(shape.dim) * sizeof(float);
-  const size_t table_bytes = (groups << s->bits) * (1 + sizeof(float));
+  const size_t table_bytes = (groups << s->bits) * (1 + sizeof(float)) + AlignUp(groups * sizeof(uint16_t));
   s->prepared_head_bytes = AlignUp(s->has_tables() ? table_bytes : query_bytes) + 2 * kAlignment;
   s->acc_dim = shape.dim + 16;
   s->basis_bytes = BasisBytes(shape.dim, s->channels, s->bits);
@@ -257,16 +263,17 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   return std::unique_ptr<CodecState>(std::move(s));
 }
 
-// Codebooks fitted to 2,048 rows of N(0,1), errors on rows that were not among them.
+// Codebooks fitted to 2,048 rows of N(0,1), errors +-5 % on rows that were not among them: 8 rows per centroid, with 10
+// bits 2, so the errors of more than 2 channels are above those of infinitely many rows.
 constexpr Expectation kExpectations[] = {
-    {"", Side::kKey, 2.0, 0.1, 0.9},
-    {"", Side::kValue, 2.0, 0.1, 0.9},
-    {"channels=2", Side::kKey, 4.0, 0.01, 0.9},
-    {"channels=2", Side::kValue, 4.0, 0.01, 0.9},
-    {"channels=8", Side::kKey, 1.0, 0.1, 0.9},
-    {"channels=8", Side::kValue, 1.0, 0.1, 0.9},
-    {"channels=8,bits=10", Side::kKey, 1.25, 0.1, 0.9},
-    {"channels=8,bits=10", Side::kValue, 1.25, 0.1, 0.9},
+    {"", Side::kKey, 2.0, 0.314, 0.346},
+    {"", Side::kValue, 2.0, 0.314, 0.346},
+    {"channels=2", Side::kKey, 4.0, 0.0945, 0.1045},
+    {"channels=2", Side::kValue, 4.0, 0.0945, 0.1045},
+    {"channels=8", Side::kKey, 1.0, 0.563, 0.622},
+    {"channels=8", Side::kValue, 1.0, 0.563, 0.622},
+    {"channels=8,bits=10", Side::kKey, 1.25, 0.483, 0.534},
+    {"channels=8,bits=10", Side::kValue, 1.25, 0.483, 0.534},
 };
 
 }  // namespace

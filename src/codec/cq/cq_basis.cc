@@ -38,7 +38,7 @@ Status FactorMetric(const FitData& data, size_t dim, size_t first, size_t n, dou
   for (size_t i = 0; i < n; ++i) {
     for (size_t j = 0; j <= i; ++j) {
       double sum = i == j ? 1.0 : 0.0;
-      if (trace > 0.0) {
+      if (trace != 0.0) {
         const double* metric = data.maybe_metric + (first + i) * dim + first;
         sum = metric[j] / trace * static_cast<double>(n) + (i == j ? kRidge : 0.0);
       }
@@ -135,8 +135,7 @@ std::vector<uint8_t> QuantizeRows(const Codebooks& books, const FitData& data) {
 class KMeans {
  public:
   /// `centroids`: those of the group, [channels][2^bits], to be filled.
-  KMeans(const Codebooks& books, int group, const FitData& data, const std::vector<uint8_t>& levels,
-         uint8_t* centroids)
+  KMeans(const Codebooks& books, int group, const FitData& data, const std::vector<uint8_t>& levels, uint8_t* centroids)
       : books_(books),
         group_(group),
         channels_(static_cast<size_t>(books.channels)),

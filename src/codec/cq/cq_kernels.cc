@@ -41,7 +41,7 @@ void Expand(const Codebooks& b, TileOrder order, const Codes& codes, uint8_t* le
 void FillTable(const Codebooks& b, const float* query, float* scratch, ScoreTable* table) {
   const auto codes = static_cast<size_t>(b.num_codes());
   float min[kMaxDim];
-  float range = 0.0f;
+  float ranges[kMaxDim];
   table->base = 0.0f;
   for (int g = 0; g < b.groups(); ++g) {
     float* products = scratch + static_cast<size_t>(g) * codes;
@@ -51,13 +51,14 @@ void FillTable(const Codebooks& b, const float* query, float* scratch, ScoreTabl
     }
     const auto [least, greatest] = std::minmax_element(products, products + codes);
     min[g] = *least;
-    range = std::max(range, *greatest - *least);
+    ranges[g] = *greatest - *least;
     table->base += *least;
   }
-  table->step = range / 255.0f;
-  const float inverse = range > 0.0f ? 255.0f / range : 0.0f;
+  ChooseFactors(b.groups(), ranges, table);
   for (size_t i = 0; i < static_cast<size_t>(b.groups()) * codes; ++i) {
-    table->entries[i] = static_cast<uint8_t>(std::nearbyint((scratch[i] - min[i / codes]) * inverse));
+    const float step = table->step * static_cast<float>(table->factors[i / codes]);
+    const float entry = step > 0.0f ? (scratch[i] - min[i / codes]) / step : 0.0f;
+    table->entries[i] = static_cast<uint8_t>(std::min(std::nearbyint(entry), 255.0f));
   }
 }
 
@@ -69,13 +70,26 @@ void Score(const Codebooks& b, const Codes& codes, const ScoreTable* tables, int
   for (int h = 0; h < heads; ++h) {
     for (int t = 0; t < kTokensPerPage; ++t) {
       int sum = 0;
-      for (int g = 0; g < b.groups(); ++g) sum += tables[h].entries[(g << b.bits) + codes.at(g, t)];
+      for (int g = 0; g < b.groups(); ++g) {
+        sum += tables[h].factors[g] * tables[h].entries[(g << b.bits) + codes.at(g, t)];
+      }
       scores[h * kTokensPerPage + t] = static_cast<float>(sum) * tables[h].step + tables[h].base;
     }
   }
 }
 
 }  // namespace
+
+void ChooseFactors(int groups, const float* ranges, ScoreTable* table) {
+  float total = 0.0f;
+  for (int g = 0; g < groups; ++g) total += ranges[g];
+  const float share = total > 0.0f ? static_cast<float>(kFactorSum - groups) / total : 0.0f;
+  table->step = 0.0f;
+  for (int g = 0; g < groups; ++g) {
+    table->factors[g] = static_cast<uint16_t>(1 + static_cast<int>(ranges[g] * share * 0.9999f));
+    table->step = std::max(table->step, ranges[g] / (255.0f * table->factors[g]));
+  }
+}
 
 const Kernels& PlainKernels() {
   static constexpr Kernels kKernels = {Quantize, Search, Expand, FillTables, Score};

@@ -9,12 +9,20 @@
 
 namespace kvant::cq {
 
-/// Tables of scores for one query head: entry (group, code) stands for base + sum over groups of step * entry.
+/// Scores of one query head by code: base + step * sum over groups of factor * entry. Each group has a step of its own,
+/// a whole multiple of one that all share: where ranges differ, as those of keys do, one step for all would leave the
+/// narrow groups no resolution.
 struct ScoreTable {
-  uint8_t* entries;  ///< [groups][2^bits]
+  uint8_t* entries;   ///< [groups][2^bits]
+  uint16_t* factors;  ///< [groups], at least 1; their sum is at most kFactorSum
   float step;
   float base;
 };
+/// So that a sum over groups fits 16 bits.
+constexpr int kFactorSum = 0xFFFF / 0xFF;
+
+/// Sets factors and step for groups whose products span `ranges` [groups].
+void ChooseFactors(int groups, const float* ranges, ScoreTable* table);
 
 struct Kernels {
   /// RowLevels of the 16 rows of a strip, in tile order kTokenLane: level (t, c) at (c / 4 * 64 + t) * 4 + c % 4 of

@@ -219,10 +219,15 @@ HWY_INLINE V8 LookUp(const uint8_t* HWY_RESTRICT table, CodeVector<kHigh> code) 
 /// Levels of the four channels from `channel` on, for a vector of tokens.
 template <bool kHigh>
 HWY_INLINE void LookUpQuad(const Codebooks& b, const BlockCodes<kHigh>& codes, int channel, int token, V8 (&out)[4]) {
-  for (int i = 0; i < 4; ++i) {
-    const uint8_t* table = b.centroids + (static_cast<size_t>(channel + i) << b.bits);
-    out[i] = LookUp<kHigh>(table, codes.Load((channel + i) / b.channels, token));
-  }
+  const size_t table_size = size_t{1} << b.bits;
+  const uint8_t* table = b.centroids + static_cast<size_t>(channel) * table_size;
+  const int shift = b.channels == 8 ? 3 : b.channels / 2;  // by which a division by 2, 4 or 8 is a shift
+  const CodeVector<kHigh> first = codes.Load(channel >> shift, token);
+  const CodeVector<kHigh> second = codes.Load((channel + 2) >> shift, token);  // another group when they are pairs
+  out[0] = LookUp<kHigh>(table, first);
+  out[1] = LookUp<kHigh>(table + table_size, first);
+  out[2] = LookUp<kHigh>(table + 2 * table_size, second);
+  out[3] = LookUp<kHigh>(table + 3 * table_size, second);
 }
 
 template <bool kHigh>
@@ -343,15 +348,16 @@ HWY_INLINE void GroupProducts(const Codebooks& b, int group, const float* HWY_RE
 /// Products [groups][codes] and their extremes by group -> bytes.
 HWY_INLINE void RoundTable(const Codebooks& b, const float* HWY_RESTRICT products, const float* min, const float* max,
                            ScoreTable* table) {
-  float range = 0.0f;
+  float ranges[kMaxDim];
   table->base = 0.0f;
   for (int g = 0; g < b.groups(); ++g) {
     table->base += min[g];
-    if (max[g] - min[g] > range) range = max[g] - min[g];
+    ranges[g] = max[g] - min[g];
   }
-  table->step = range / 255.0f;
-  const VF inverse = hn::Set(df, range > 0.0f ? 255.0f / range : 0.0f);
+  ChooseFactors(b.groups(), ranges, table);
   for (int g = 0; g < b.groups(); ++g) {
+    const float step = table->step * static_cast<float>(table->factors[g]);
+    const VF inverse = hn::Set(df, step > 0.0f ? 1.0f / step : 0.0f);
     for (int i = g << b.bits; i < (g + 1) << b.bits; i += kLanes32) {
       const VF entry = hn::Mul(hn::Sub(hn::LoadU(df, products + i), hn::Set(df, min[g])), inverse);
       hn::StoreU(hn::DemoteTo(db, hn::NearestInt(entry)), db, table->entries + i);
@@ -389,8 +395,9 @@ HWY_INLINE void ScoreTokens(const Codebooks& b, const BlockCodes<kHigh>& codes, 
     const CodeVector<kHigh> code = codes.Load(g, token);
     for (int h = 0; h < kHeads; ++h) {
       const V16 entries = hn::BitCast(d16, LookUp<kHigh>(tables[h].entries + (g << b.bits), code));
-      even[h] = hn::Add(even[h], hn::And(entries, hn::Set(d16, uint16_t{0xFF})));
-      odd[h] = hn::Add(odd[h], hn::ShiftRight<8>(entries));
+      const V16 factor = hn::Set(d16, tables[h].factors[g]);
+      even[h] = hn::Add(even[h], hn::Mul(hn::And(entries, hn::Set(d16, uint16_t{0xFF})), factor));
+      odd[h] = hn::Add(odd[h], hn::Mul(hn::ShiftRight<8>(entries), factor));
     }
   }
   const hn::Rebind<uint16_t, D32> dhalf;

@@ -90,8 +90,8 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 
 // ---- prepare_query, score
 
-/// Prepared queries: unit and bias [heads] of floats in the first 128 bytes, then either tables [heads][groups << bits]
-/// with room for the floats that one is made from, or the integer operand of the tile kernels.
+/// Prepared queries: unit and bias [heads] of floats in the first 128 bytes, then either the integer operand of the tile
+/// kernels, or [heads] tables with their factors and behind them room for the floats that they are made from.
 struct PreparedView {
   float* unit;
   float* bias;
@@ -100,12 +100,19 @@ struct PreparedView {
   explicit PreparedView(std::byte* prepared)
       : unit(reinterpret_cast<float*>(prepared)), bias(unit + kMaxHeads), data(prepared + 2 * kAlignment) {}
 
-  uint8_t* table(const State& s, int head) const {
-    return reinterpret_cast<uint8_t*>(data) + static_cast<size_t>(head) * TableBytes(s);
-  }
-  float* scratch(const State& s, int heads) const { return reinterpret_cast<float*>(table(s, heads)); }
   int8_t* operand() const { return reinterpret_cast<int8_t*>(data); }
-  static size_t TableBytes(const State& s) { return static_cast<size_t>(s.groups()) << s.bits; }
+  ScoreTable table(const State& s, int head) const {
+    std::byte* entries = data + static_cast<size_t>(head) * StrideBytes(s);
+    return {reinterpret_cast<uint8_t*>(entries), reinterpret_cast<uint16_t*>(entries + EntryBytes(s)), unit[head],
+            bias[head]};
+  }
+  float* scratch(const State& s, int heads) const {
+    return reinterpret_cast<float*>(data + static_cast<size_t>(heads) * StrideBytes(s));
+  }
+  static size_t EntryBytes(const State& s) { return static_cast<size_t>(s.groups()) << s.bits; }
+  static size_t StrideBytes(const State& s) {
+    return EntryBytes(s) + AlignUp(static_cast<size_t>(s.groups()) * sizeof(uint16_t));
+  }
 };
 
 void PrepareQuery(const CodecState& state, const BlockContext& context, const float* queries, int heads,
@@ -125,7 +132,7 @@ void PrepareQuery(const CodecState& state, const BlockContext& context, const fl
     return;
   }
   ScoreTable tables[kMaxHeads];
-  for (int h = 0; h < heads; ++h) tables[h].entries = view.table(s, h);
+  for (int h = 0; h < heads; ++h) tables[h] = view.table(s, h);
   GetKernels().fill_tables(books, mapped, heads, view.scratch(s, heads), tables);
   for (int h = 0; h < heads; ++h) {
     view.unit[h] = tables[h].step;
@@ -140,7 +147,7 @@ void Score(const CodecState& state, const BlockContext& context, const std::byte
   const PreparedView view(const_cast<std::byte*>(prepared));
   if (s.has_tables()) {
     ScoreTable tables[kMaxHeads];
-    for (int h = 0; h < heads; ++h) tables[h] = {view.table(s, h), view.unit[h], view.bias[h]};
+    for (int h = 0; h < heads; ++h) tables[h] = view.table(s, h);
     return GetKernels().score(books, CodesOf(s, block), tables, heads, scores);
   }
   Levels levels;
