@@ -32,6 +32,13 @@ bool ParseNumber(const std::string& text, double* value) {
 
 }  // namespace
 
+const CodecInfo* FindCodec(std::string_view name) {
+  for (const CodecInfo* info : AllCodecs()) {
+    if (info->name == name) return info;
+  }
+  return nullptr;
+}
+
 Result<CodecOptions> ParseCodecOptions(const CodecInfo& info, std::string_view text) {
   CodecOptions options;
   while (!text.empty()) {

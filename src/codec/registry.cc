@@ -18,11 +18,4 @@ constexpr const CodecInfo* kCodecs[] = {
 
 std::span<const CodecInfo* const> AllCodecs() { return kCodecs; }
 
-const CodecInfo* FindCodec(std::string_view name) {
-  for (const CodecInfo* info : kCodecs) {
-    if (info->name == name) return info;
-  }
-  return nullptr;
-}
-
 }  // namespace kvant

@@ -8,6 +8,7 @@
 
 namespace kvant {
 
+/// registry.cc holds the list and nothing else, so that a program can link its own instead (examples/own_codec).
 std::span<const CodecInfo* const> AllCodecs();
 
 /// Null when there is no codec of that name.
