@@ -276,6 +276,13 @@ constexpr Expectation kExpectations[] = {
     {"channels=8,bits=10", Side::kValue, 1.25, 0.483, 0.534},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"channels=2", "channels=2"},
+    {"channels=4", "channels=4"},
+    {"channels=8,bits=10", "channels=8,bits=10"},
+    {"channels=8", "channels=8"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -284,6 +291,7 @@ const CodecInfo kInfo = {
     .paper = "Zhang et al., Coupled Quantization, arXiv:2405.03917",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 1e-4,
     .make = Make,
     .fit_basis = FitBasis,
