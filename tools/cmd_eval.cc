@@ -5,6 +5,7 @@
 
 #include "cache_list.h"
 #include "calibration_option.h"
+#include "codec/registry.h"
 #include "eval/evaluate.h"
 #include "model_options.h"
 #include "output_file.h"
@@ -31,7 +32,7 @@ void AddOptions(CLI::App& command, Options& o) {
   command
       .add_option("--cache", o.caches,
                   "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
-                  "types (llama:q8_0); may be repeated. f16 always runs")
+                  "types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
       ->allow_extra_args(false)
       ->capture_default_str();
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
@@ -49,6 +50,25 @@ void AddOptions(CLI::App& command, Options& o) {
   command.add_option("--html", o.html, "Also write a self-contained page to this file");
 }
 
+constexpr const char* kAllCodecs = "all";
+
+/// Every codec at its usual rates; those that need a calibration are left out, and named.
+std::vector<std::string> AllCaches() {
+  std::vector<std::string> caches;
+  std::string left_out;
+  for (TypicalScheme& scheme : TypicalSchemes()) {
+    if (scheme.needs_calibration) {
+      left_out += (left_out.empty() ? "" : ", ") + scheme.text;
+    } else {
+      caches.push_back(std::move(scheme.text));
+    }
+  }
+  if (!left_out.empty()) {
+    std::fprintf(stderr, "kvant eval: --cache all leaves out what needs a calibration: %s\n", left_out.c_str());
+  }
+  return caches;
+}
+
 /// Nothing when no path is given.
 Result<std::optional<OutputFile>> OpenOutput(const std::string& path) {
   if (path.empty()) return std::optional<OutputFile>();
@@ -63,7 +83,10 @@ Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
   for (const std::string& list : o.caches) {
-    for (std::string& cache : SplitCaches(list)) o.evaluate.caches.push_back(std::move(cache));
+    for (std::string& cache : SplitCaches(list)) {
+      const std::vector<std::string> caches = cache == kAllCodecs ? AllCaches() : std::vector{std::move(cache)};
+      o.evaluate.caches.insert(o.evaluate.caches.end(), caches.begin(), caches.end());
+    }
   }
   const auto calibration = OpenCalibration(o.model.calibration, o.model.model, o.evaluate.caches);
   if (!calibration.ok()) return calibration.status();

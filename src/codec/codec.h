@@ -165,6 +165,12 @@ struct Expectation {
   double max_error;
 };
 
+/// Options of a codec for keys and for values, as in scheme text.
+struct CodecPair {
+  std::string_view key_options;
+  std::string_view value_options;
+};
+
 /// A codec's row in the registry.
 struct CodecInfo {
   std::string_view name;
@@ -175,6 +181,9 @@ struct CodecInfo {
   int recent_tokens = 0;  ///< exact recent window that the method prescribes; scheme text may override it
   std::span<const OptionInfo> options;
   std::span<const Expectation> expectations;
+  /// One for each rate that the codec is meant for, most bits first: what tables and plots of all codecs show. Empty:
+  /// the defaults.
+  std::span<const CodecPair> typical = {};
   /// Share of values whose code may differ by one step between SIMD targets; 0: bytes are equal.
   double max_code_mismatch = 0.0;
 

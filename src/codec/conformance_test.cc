@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <optional>
 #include <random>
+#include <utility>
 
 #include "base/aligned_buffer.h"
 #include "base/simd_target.h"
@@ -60,13 +62,34 @@ bool AllFinite(const float* x, size_t n) {
 
 struct Subject {
   Codec codec;
-  AlignedBuffer<std::byte> basis_bytes;
   TestRope rope;
   BlockContext context = {};
 
   const CodecState& state() const { return *codec.state; }
   size_t values() const { return static_cast<size_t>(kTokensPerPage * codec.shape().dim); }
 };
+
+struct FittedBasis {
+  AlignedBuffer<std::byte> bytes;
+};
+
+// Fitted once for all tests: with `fit` to rotated rows; for codecs that need a basis otherwise, and for those that need
+// a calibration always, to rows like those that most tests encode.
+Result<const std::byte*> Fit(const Codec& codec, const Expectation& e, bool fit) {
+  static std::map<std::tuple<const Expectation*, int, bool>, FittedBasis> bases;
+  const CodecState& state = *codec.state;
+  const bool rotated = fit && !state.needs_calibration;
+  FittedBasis& basis = bases[{&e, state.shape.dim, rotated}];
+  if (basis.bytes.size() > 0) return basis.bytes.data();
+  const int rows = std::max(state.basis_min_tokens, state.needs_calibration ? 2048 : 1024);
+  AlignedBuffer<float> sample = MakeRows(rotated ? RowKind::kRotated : RowKind::kGaussian, rows, state.shape.dim, 99);
+  TurnFitRows(state, rows, sample.data());
+  AlignedBuffer<std::byte> bytes(state.basis_bytes);
+  KVANT_TRY(codec.info->fit_basis(state, {.rows = sample.data(), .tokens = static_cast<size_t>(rows)}, bytes.data()));
+  KVANT_TRY(codec.info->check_basis(state, bytes.data()));
+  basis.bytes = std::move(bytes);
+  return basis.bytes.data();
+}
 
 // Configures an expectation's codec; `fit` gives it a basis where it has one, of rows that are not those of the tests.
 // A codec without a default basis gets one of Gaussian rows instead of none.
@@ -76,16 +99,12 @@ Result<Subject> MakeSubject(const CodecInfo& info, const Expectation& e, int dim
   if (!options.ok()) return options.status();
   Result<Codec> codec = MakeCodec(info.name, *options, {.side = e.side, .dim = dim}, implementation);
   if (!codec.ok()) return codec.status();
-  Subject setup{*std::move(codec), {}, TestRope(dim, positions), {}};
+  Subject setup{*std::move(codec), TestRope(dim, positions), {}};
   setup.context = setup.rope.Context(setup.state(), nullptr);
   if ((fit || NeedsBasis(setup.state())) && info.fit_basis != nullptr && setup.state().basis_bytes > 0) {
-    const int rows = std::max(setup.state().basis_min_tokens, 1024);
-    setup.basis_bytes = AlignedBuffer<std::byte>(setup.state().basis_bytes);
-    AlignedBuffer<float> sample = MakeRows(fit ? RowKind::kRotated : RowKind::kGaussian, rows, dim, 99);
-    TurnFitRows(setup.state(), rows, sample.data());
-    KVANT_TRY(info.fit_basis(setup.state(), {.rows = sample.data(), .tokens = static_cast<size_t>(rows)},
-                             setup.basis_bytes.data()));
-    setup.context.basis = setup.basis_bytes.data();
+    const Result<const std::byte*> basis = Fit(setup.codec, e, fit);
+    if (!basis.ok()) return basis.status();
+    setup.context.basis = *basis;
   }
   return setup;
 }
@@ -185,7 +204,7 @@ TEST_P(ConformanceTest, TargetsAgreeAsDeclared) {
       const auto s = Make(dim, fit);
       const auto reference = Make(dim, fit, Implementation::kReference);
       if (!s) continue;
-      Subject same_basis{reference->codec, {}, TestRope(dim), s->context};
+      Subject same_basis{reference->codec, TestRope(dim), s->context};
       const AlignedBuffer<float> rows = MakeRows(RowKind::kRotated, kTokensPerPage, dim, 5);
       const auto got = Encoded(*s, rows.data());
       const auto want = Encoded(same_basis, rows.data());

@@ -1,6 +1,7 @@
 #include "codec/registry.h"
 
 #include "codec/asymkv/asymkv.h"
+#include "codec/cq/cq.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
@@ -15,19 +16,12 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo,    &kivi::kInfo,    &asymkv::kInfo, &decoquant::kInfo,
-    &qjl::kInfo, &turboquant::kInfo, &kvquant::kInfo, &lowrank::kInfo, &vidkv::kInfo,
+    &raw::kInfo,        &integer::kInfo, &kivi::kInfo, &asymkv::kInfo,  &decoquant::kInfo, &qjl::kInfo,
+    &turboquant::kInfo, &kvquant::kInfo, &cq::kInfo,   &lowrank::kInfo, &vidkv::kInfo,
 };
 
 }  // namespace
 
 std::span<const CodecInfo* const> AllCodecs() { return kCodecs; }
-
-const CodecInfo* FindCodec(std::string_view name) {
-  for (const CodecInfo* info : kCodecs) {
-    if (info->name == name) return info;
-  }
-  return nullptr;
-}
 
 }  // namespace kvant

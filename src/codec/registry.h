@@ -2,15 +2,27 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "codec/codec.h"
 
 namespace kvant {
 
+/// registry.cc holds the list and nothing else, so that a program can link its own instead (examples/own_codec).
 std::span<const CodecInfo* const> AllCodecs();
 
 /// Null when there is no codec of that name.
 const CodecInfo* FindCodec(std::string_view name);
+
+/// A scheme of one codec.
+struct TypicalScheme {
+  std::string text;                ///< "kivi:bits=2"; a side that the codec does not serve is `raw`
+  bool needs_calibration = false;  ///< of either side
+};
+
+/// Every codec at the rates it is meant for (CodecInfo::typical), in the order of the list.
+std::vector<TypicalScheme> TypicalSchemes();
 
 }  // namespace kvant

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "codec/registry.h"
 
@@ -74,6 +75,28 @@ TEST(Scheme, PresetsParseAndCanBeOverridden) {
     EXPECT_EQ(MustParse(std::string(preset.name) + " v=raw recent=64").ToString(),
               "k=" + scheme.key.ToString() + " v=raw sink=" + std::to_string(scheme.sink_tokens) + " recent=64");
   }
+}
+
+TEST(Scheme, TypicalSchemesShowEveryCodecAtFallingRates) {
+  std::map<std::string, double> bits_of_last;
+  for (const TypicalScheme& typical : TypicalSchemes()) {
+    const Scheme scheme = MustParse(typical.text);
+    double bits = 0;
+    bool needs_calibration = false;
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      const CodecChoice& choice = side == Side::kKey ? scheme.key : scheme.value;
+      const Result<Codec> codec = MakeCodec(choice.name, choice.options, {.side = side, .dim = 128});
+      ASSERT_TRUE(codec.ok()) << typical.text << ": " << codec.status().message();
+      bits += static_cast<double>(codec->block_bytes());
+      needs_calibration = needs_calibration || codec->state->needs_calibration;
+    }
+    EXPECT_EQ(typical.needs_calibration, needs_calibration) << typical.text;
+    const std::string name = scheme.key.name == "raw" ? scheme.value.name : scheme.key.name;
+    const auto [last, is_first] = bits_of_last.try_emplace(name, bits);
+    EXPECT_LE(bits, last->second) << typical.text;
+    last->second = bits;
+  }
+  EXPECT_EQ(bits_of_last.size(), AllCodecs().size());
 }
 
 TEST(Scheme, RefusalsNameTheWordAndWhatIsAccepted) {

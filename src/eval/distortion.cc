@@ -27,7 +27,7 @@ std::vector<float> NormalValues(size_t count, uint64_t seed) {
 
 namespace {
 
-constexpr size_t kFitRows = 1024;
+constexpr size_t kFitRows = 2048;
 constexpr uint64_t kFitSeed = 77;
 constexpr double kRopeBase = 10000;  // any: normal rows stay normal when they are turned
 

@@ -97,6 +97,18 @@ def test_eval_reads_standard_input_and_prints_markdown(kvant, demo_model):
     assert "| kv8 |" in process.stdout and "on stdin: 128 tokens" in process.stdout
 
 
+def test_eval_of_all_codecs_has_each_at_its_rates(kvant, demo_model, tmp_path):
+    arguments = ["--tokens", 96, "--skip", 64, "--scored-batch", 32, "--needles", 0, "--decode", 0]
+    process = kvant("eval", demo_model, "--text", TEXT, "--cache", "all", "--json", tmp_path / "a", *arguments)
+    assert process.returncode == 0, process.stderr
+    schemes = [r["scheme"] for r in json.loads((tmp_path / "a").read_text())["rows"][1:]]
+    listed = {line.split()[0] for line in kvant("codecs").stdout.split("\n\n")[0].splitlines()[2:]}
+    shown = {s.removeprefix("k=").split(" ")[0].split(":")[0] for s in schemes}
+    left_out = {c.split(":")[0] for c in process.stderr.split("calibration: ")[-1].strip().split(", ") if ":" in c}
+    assert shown and shown | left_out == listed and not shown & left_out
+    assert len(schemes) == len(set(schemes)) > len(shown)
+
+
 # ---- run
 
 FACT = "The secret number of Kalo is 48213. "

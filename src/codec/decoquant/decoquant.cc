@@ -221,6 +221,16 @@ constexpr Expectation kExpectations[] = {
     {"bits=2,gauge=sqrt", Side::kValue, 2.125, 0.735, 0.797},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"bits=6", "bits=6"},
+    {"bits=4", "bits=4"},
+    {"code=trellis", "code=trellis"},
+    {"bits=3", "bits=3"},
+    {"bits=3,code=trellis", "bits=3,code=trellis"},
+    {"bits=2", "bits=2"},
+    {"bits=2,code=trellis", "bits=2,code=trellis"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -229,6 +239,7 @@ const CodecInfo kInfo = {
     .paper = "Liu et al., ACL 2024, arXiv:2405.12591",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 1e-3,
     .make = Make,
     .fit_basis = FitBasis,

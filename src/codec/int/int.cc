@@ -71,6 +71,13 @@ constexpr Expectation kExpectations[] = {
     {"bits=8,axis=channel,group=32", Side::kValue, 9.0, 0.0042, 0.0050},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"bits=8", "bits=8"},
+    {"bits=4", "bits=4"},
+    {"bits=3", "bits=3"},
+    {"bits=2", "bits=2"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -79,6 +86,7 @@ const CodecInfo kInfo = {
     .paper = "-",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .reference = kUniformReferenceVerbs,
     .simd = [] { return &UniformFastVerbs(); },

@@ -41,6 +41,11 @@ constexpr Expectation kExpectations[] = {
     {"bits=4", Side::kValue, 5.0, 0.073, 0.084},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"bits=4", "bits=4"},
+    {"bits=2", "bits=2"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -50,6 +55,7 @@ const CodecInfo kInfo = {
     .recent_tokens = kRecentTokens,
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .reference = kUniformReferenceVerbs,
     .simd = [] { return &UniformFastVerbs(); },

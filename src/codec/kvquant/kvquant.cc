@@ -267,6 +267,12 @@ constexpr OptionInfo kOptions[] = {
     {"fit", "0", "0, 256..1048576", "0: constants come from a calibration; else tokens of the prompt to fit them to"},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"bits=4,fit=1024", "bits=4,fit=1024"},
+    {"bits=3,fit=1024", "bits=3,fit=1024"},
+    {"bits=2,fit=1024", "bits=2,fit=1024"},
+};
+
 struct Options {
   int bits = 0;
   double outliers = 0.0;
@@ -344,6 +350,7 @@ const CodecInfo kInfo = {
     .paper = "Hooper et al., KVQuant, arXiv:2401.18079",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 0.01,
     .make = Make,
     .fit_basis = FitBasis,

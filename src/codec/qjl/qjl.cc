@@ -290,6 +290,11 @@ constexpr Expectation kExpectations[] = {
     {"group=128", Side::kValue, 2.25, 0.478, 0.519},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"", "bits=4"},
+    {"", ""},
+};
+
 }  // namespace
 
 std::unique_ptr<KeyState> MakeKeyState(const BlockShape& shape, const KeyParams& params,
@@ -323,6 +328,7 @@ const CodecInfo kInfo = {
     .recent_tokens = 128,
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 1e-4,
     .make = Make,
     .reference = {Encode, Decode, PrepareQuery, Score, uniform_reference::Accumulate, uniform_reference::Finish},

@@ -130,6 +130,10 @@ constexpr Expectation kExpectations[] = {
     {"type=bf16", Side::kValue, 16.0, 8e-4, 2.4e-3},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"type=bf16", "type=bf16"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -138,6 +142,7 @@ const CodecInfo kInfo = {
     .paper = "-",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .store_row = StoreRow,
     .load_row = LoadRow,
