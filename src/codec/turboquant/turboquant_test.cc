@@ -81,10 +81,9 @@ TEST(TurboquantTest, HandComputedBlock) {
 
 TEST(TurboquantTest, EffectiveBits) {
   const auto bits = [](const std::string& options, Side side, int dim = 128) {
+    const auto codec = MakeFor(options, side, dim);
     double bytes = 0;
-    for (const Stream& stream : MakeFor(options, side, dim)->state->layout.streams()) {
-      bytes += static_cast<double>(stream.bytes);
-    }
+    for (const Stream& stream : codec->state->layout.streams()) bytes += static_cast<double>(stream.bytes);
     return bytes * 8 / (64.0 * dim);
   };
   EXPECT_EQ(bits("4", Side::kKey), 4.125);
