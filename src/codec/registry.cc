@@ -1,6 +1,7 @@
 #include "codec/registry.h"
 
 #include "codec/asymkv/asymkv.h"
+#include "codec/calibquant/calibquant.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
 #include "codec/kivi/kivi.h"
@@ -12,7 +13,8 @@ namespace kvant {
 namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
-    &raw::kInfo, &integer::kInfo, &kivi::kInfo, &asymkv::kInfo, &decoquant::kInfo, &qjl::kInfo, &vidkv::kInfo,
+    &raw::kInfo,       &integer::kInfo, &kivi::kInfo,  &asymkv::kInfo,
+    &decoquant::kInfo, &qjl::kInfo,     &vidkv::kInfo, &calibquant::kInfo,
 };
 
 }  // namespace
