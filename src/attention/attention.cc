@@ -145,7 +145,12 @@ class Item {
     const bool partial = live != kAllTokens;
     float* scores = partial ? weights_ : scores_;
     codec.verbs.score(*codec.state, Reading(keys), keys.block(kv_head_), prepared_, heads_, scores);
+    if (!codec.state->logit_map.is_identity()) MapLogits(codec.state->logit_map, scores);
     if (partial) CopyLive(scores, live, scores_);
+  }
+
+  void MapLogits(const LogitMap& map, float* scores) const {
+    for (int i = 0; i < heads_ * kTokensPerPage; ++i) scores[i] = map.gain * scores[i] + map.shift;
   }
 
   void CopyLive(const float* from, uint64_t live, float* to) const {

@@ -145,7 +145,8 @@ TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
                                "kvquant:4,fit=256", "kvquant:2,fit=256 sink=0"}) {
       ExpectMatches({.scheme = scheme});
     }
-    for (const char* scheme : {"int:2", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256"}) {
+    for (const char* scheme : {"int:2", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256", "asymkv", "vidkv",
+                               "calibquant", "calibquant:stats=segment", "calibquant:stats=segment,refit=128"}) {
       ExpectMatches({.scheme = scheme}, kMaxCoarseError);
     }
   }
@@ -185,6 +186,19 @@ TEST(AttentionTest, MasksSoftcapSlopesAndSinks) {
   auto window = CausalMask(1, 500);
   for (size_t t = 0; t < 300; ++t) window[t] = ToF16(-std::numeric_limits<float>::infinity());
   ExpectMatches({.mask = window});
+}
+
+TEST(AttentionTest, LogitMapsApplyToCodedKeysAlone) {
+  const char* plain = "k=calibquant:bits=8 v=int:8 sink=4 recent=100";
+  const char* mapped = "k=calibquant:bits=8,gain=0.9,shift=-2 v=int:8 sink=4 recent=100";
+  ExpectMatches({.scheme = mapped});
+  ExpectMatches({.scheme = mapped, .softcap = 2.0f, .sinks = true});
+  EXPECT_GT(RelativeError(Attention({.scheme = mapped}).Fused(), Attention({.scheme = plain}).Fused()), 0.1);
+  // Where every key is coded, a shift is the same for all and goes.
+  const auto all_coded = [](const char* scheme) { return Attention({.scheme = scheme, .tokens = 512}).Fused(); };
+  EXPECT_LE(RelativeError(all_coded("k=calibquant:bits=8,shift=-2 v=int:8 sink=0 recent=0"),
+                          all_coded("k=calibquant:bits=8 v=int:8 sink=0 recent=0")),
+            1e-4);
 }
 
 TEST(AttentionTest, NothingVisibleGivesZeros) {

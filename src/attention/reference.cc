@@ -16,6 +16,7 @@ constexpr double kHidden = -std::numeric_limits<double>::infinity();
 struct DecodedRows {
   std::vector<double> values;
   std::vector<bool> live;
+  std::vector<LogitMap> logit_maps;  // [rows]
 };
 
 Status DecodeHead(std::span<const PageRun> runs, int head, int dim, DecodedRows* rows) {
@@ -26,11 +27,13 @@ Status DecodeHead(std::span<const PageRun> runs, int head, int dim, DecodedRows*
     const size_t first = static_cast<size_t>(cursor.page().first_row);
     if (rows->live.size() < first + kTokensPerPage) {
       rows->live.resize(first + kTokensPerPage);
+      rows->logit_maps.resize(first + kTokensPerPage);
       rows->values.resize((first + kTokensPerPage) * static_cast<size_t>(dim));
     }
     for (int t = 0; t < kTokensPerPage; ++t) {
       if (((cursor.page().live >> t) & 1) == 0) continue;
       rows->live[first + static_cast<size_t>(t)] = true;
+      rows->logit_maps[first + static_cast<size_t>(t)] = codec.state->logit_map;
       for (int c = 0; c < dim; ++c) {
         rows->values[(first + static_cast<size_t>(t)) * static_cast<size_t>(dim) + static_cast<size_t>(c)] =
             static_cast<double>(page[static_cast<size_t>(t * dim + c)]);
@@ -40,10 +43,12 @@ Status DecodeHead(std::span<const PageRun> runs, int head, int dim, DecodedRows*
   return Status::Ok();
 }
 
-double ScoreOf(const AttendArgs& args, const float* q, const double* k, double slope, double mask) {
+double ScoreOf(const AttendArgs& args, const float* q, const double* k, const LogitMap& map, double slope,
+               double mask) {
   double score = 0.0;
   for (int c = 0; c < args.k_dim; ++c) score += static_cast<double>(q[c]) * k[c];
   score *= static_cast<double>(args.scale);
+  score = static_cast<double>(map.gain) * score + static_cast<double>(map.shift);
   const double cap = static_cast<double>(args.softcap);
   if (cap > 0.0) score = cap * std::tanh(score / cap);
   return score + slope * mask;
@@ -63,7 +68,8 @@ void AttendHead(const AttendArgs& args, int query, int head, const DecodedRows& 
   double max = args.maybe_sinks ? static_cast<double>(args.maybe_sinks[head]) : kHidden;
   for (size_t r = 0; r < scores.size(); ++r) {
     if (!k.live[r] || MaskOf(args, query, r) == kHidden) continue;
-    scores[r] = ScoreOf(args, q, &k.values[r * static_cast<size_t>(args.k_dim)], slope, MaskOf(args, query, r));
+    const double* key = &k.values[r * static_cast<size_t>(args.k_dim)];
+    scores[r] = ScoreOf(args, q, key, k.logit_maps[r], slope, MaskOf(args, query, r));
     max = std::max(max, scores[r]);
   }
   std::vector<double> out(static_cast<size_t>(args.v_dim));

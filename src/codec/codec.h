@@ -23,8 +23,8 @@
 // - decode validates what it reads where a wrong byte could lead outside the block and returns Corruption; it never
 //   reads or writes out of bounds whatever the bytes are. The other verbs get blocks that this process encoded or
 //   that decode accepted. All floats they produce from such blocks are finite.
-// - score of head h, token t = q_h . row_t over decode()'s rows (no softmax scale, no mask: the attention multiplies q
-//   by the softmax scale before prepare_query), and accumulate + finish of head h = sum_t weights[h, t] row_t, both
+// - score of head h, token t = q_h . row_t over decode()'s rows (no softmax scale, no mask, no logit map: the attention
+//   multiplies q by the softmax scale before prepare_query and does the rest after score), and accumulate + finish of head h = sum_t weights[h, t] row_t, both
 //   within kMaxVerbError of the result's RMS; scores of codecs whose own error exceeds kCoarseCodec within
 //   kMaxCoarseScoreError. Weights are >= 0, may all be 0, and are those of a softmax whose largest weight so far is
 //   about 1: small ones may be coarse (fixed_point.h).
@@ -104,6 +104,14 @@ struct OptionInfo {
 /// of the codec's first option.
 using CodecOptions = std::vector<std::pair<std::string, std::string>>;
 
+/// What the attention makes of the scores of a codec's keys, after the softmax scale and before anything else:
+/// gain * score + shift. For codecs whose errors change the sizes of scores; `score` itself stays q . row.
+struct LogitMap {
+  float gain = 1.0f;
+  float shift = 0.0f;
+  bool is_identity() const { return gain == 1.0f && shift == 0.0f; }
+};
+
 /// A codec configured for one layer and side: parameters, byte layout, tables. Immutable, so thread-safe; each codec
 /// derives its own. Owned by the cache or by a test.
 class CodecState {
@@ -115,6 +123,7 @@ class CodecState {
   BlockLayout layout;              ///< streams of a block of `shape`
   size_t prepared_head_bytes = 0;  ///< K: bytes of a prepared query per head (multiple of 64)
   int acc_dim = 0;                 ///< V: floats of an accumulator per head (multiple of 16)
+  LogitMap logit_map = {};         ///< K: decoding steps only, not prefill (DESIGN.md, stop 4)
 
   /// A *basis* is data fitted to the rows of one KV head: online to a segment (DecoQuant's small tensor), or once
   /// for the model by a calibration (codebooks). 0: the codec has none.

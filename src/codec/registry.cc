@@ -1,6 +1,7 @@
 #include "codec/registry.h"
 
 #include "codec/asymkv/asymkv.h"
+#include "codec/calibquant/calibquant.h"
 #include "codec/cq/cq.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/int/int.h"
@@ -17,7 +18,7 @@ namespace {
 
 constexpr const CodecInfo* kCodecs[] = {
     &raw::kInfo,        &integer::kInfo, &kivi::kInfo, &asymkv::kInfo,  &decoquant::kInfo, &qjl::kInfo,
-    &turboquant::kInfo, &kvquant::kInfo, &cq::kInfo,   &lowrank::kInfo, &vidkv::kInfo,
+    &turboquant::kInfo, &kvquant::kInfo, &cq::kInfo,   &lowrank::kInfo, &vidkv::kInfo,     &calibquant::kInfo,
 };
 
 }  // namespace

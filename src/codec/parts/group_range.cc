@@ -17,19 +17,16 @@ float MeanOf(SumOrder order, int count, const Term& term) {
   return AddSixteen(sums) / static_cast<float>(count);
 }
 
-RangeEnds QuantileEnds(float share, const float* values, int count) {
-  constexpr int kMaxCount = 64;
-  KVANT_DCHECK(count <= kMaxCount && share <= kMaxQuantile);
-  float sorted[kMaxCount];
-  std::copy_n(values, count, sorted);
-  std::sort(sorted, sorted + count);
+RangeEnds QuantileEnds(float share, float* values, int count) {
+  KVANT_DCHECK(share <= kMaxQuantile);
+  std::sort(values, values + count);
   const int tail = QuantileTail(share, count);
-  return {sorted[tail], sorted[count - 1 - tail]};
+  return {values[tail], values[count - 1 - tail]};
 }
 
 }  // namespace
 
-RangeEnds FindRange(const GroupRange& range, SumOrder order, const float* values, int count) {
+RangeEnds FindRange(const GroupRange& range, SumOrder order, float* values, int count) {
   if (range.rule == RangeRule::kQuantile) return QuantileEnds(range.amount, values, count);
   if (range.rule == RangeRule::kSpread || range.rule == RangeRule::kSign) {
     const bool about_mean = range.rule == RangeRule::kSpread;

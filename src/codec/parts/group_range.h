@@ -47,7 +47,7 @@ inline float AddSixteen(float* sums) {
   return sums[0];
 }
 
-/// The definition, for values [count] of one group.
-RangeEnds FindRange(const GroupRange& range, SumOrder order, const float* values, int count);
+/// The definition, for values [count] of one group; kQuantile reorders them.
+RangeEnds FindRange(const GroupRange& range, SumOrder order, float* values, int count);
 
 }  // namespace kvant

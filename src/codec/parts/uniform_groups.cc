@@ -43,19 +43,23 @@ bool ValidGroup(GroupAxis axis, int dim, int group) {
   return group >= kMinGroup || (axis == GroupAxis::kToken && group == dim);
 }
 
-UniformGroups AddUniformGroups(Side side, const UniformSpec& spec, BlockLayout& layout,
-                               const UniformStreamNames& names) {
+UniformGroups AddUniformCodes(Side side, const UniformSpec& spec, BlockLayout& layout, std::string_view name) {
   KVANT_DCHECK(ValidGroup(spec.axis, spec.dim, spec.group) && spec.dim <= kMaxGroupDim && ValidTileBits(spec.bits));
   KVANT_DCHECK(spec.range.rule != RangeRule::kQuantile || spec.axis == GroupAxis::kChannel);
   KVANT_DCHECK(spec.range.rule != RangeRule::kSign || spec.bits == 1);
   UniformGroups g{spec};
   g.order = side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
+  g.codes_byte_ofs = layout.Add(name, StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(g.bits));
+  std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(g.bits));
+  return g;
+}
+
+UniformGroups AddUniformGroups(Side side, const UniformSpec& spec, BlockLayout& layout,
+                               const UniformStreamNames& names) {
+  UniformGroups g = AddUniformCodes(side, spec, layout, names.codes);
   const size_t params_bytes = sizeof(F16) * static_cast<size_t>(g.num_groups());
-  g.codes_byte_ofs =
-      layout.Add(names.codes, StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(g.bits));
   g.scales_byte_ofs = layout.Add(names.scales, StreamKind::kScales, params_bytes);
   if (g.has_mins()) g.mins_byte_ofs = layout.Add(names.mins, StreamKind::kMeans, params_bytes);
-  std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(g.bits));
   return g;
 }
 

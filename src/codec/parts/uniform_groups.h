@@ -100,6 +100,9 @@ struct UniformStreamNames {
   std::string_view mins = "mins";
 };
 
+/// Appends the codes alone: for codecs that keep scales and mins elsewhere. As AddUniformGroups.
+UniformGroups AddUniformCodes(Side side, const UniformSpec& spec, BlockLayout& layout, std::string_view name = "codes");
+
 /// Appends the streams to `layout`. REQUIRES: ValidGroup(axis, dim, group), a width and range as UniformSpec says.
 UniformGroups AddUniformGroups(Side side, const UniformSpec& spec, BlockLayout& layout,
                                const UniformStreamNames& names = {});

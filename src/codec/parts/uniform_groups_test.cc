@@ -167,7 +167,7 @@ TEST(UniformGroups, ScaleIsFittedToTheStoredMin) {
 }
 
 TEST(GroupRange, EndsOfKnownValues) {
-  const float values[] = {3, -1, 0, 1, 7, 2, 4, 0};  // mean 2, mean distance 2, mean magnitude 2.25
+  float values[] = {3, -1, 0, 1, 7, 2, 4, 0};  // mean 2, mean distance 2, mean magnitude 2.25
   const auto find = [&](RangeRule rule, float amount) {
     const RangeEnds a = FindRange({rule, amount}, SumOrder::kSequential, values, 8);
     const RangeEnds b = FindRange({rule, amount}, SumOrder::kInSixteens, values, 8);
