@@ -8,10 +8,11 @@ function(kvant_sources out folder)
   set(${out} "${sources}" PARENT_SCOPE)
 endfunction()
 
-# kvant_codec(<name>): adds the codec in src/codec/<name>/ to the library.
+# kvant_codec(<name>): adds the codec in src/codec/<name>/ to the library and to the list KVANT_CODECS.
 function(kvant_codec name)
   kvant_sources(sources "${PROJECT_SOURCE_DIR}/src/codec/${name}")
   target_sources(kvant PRIVATE ${sources})
+  set_property(GLOBAL APPEND PROPERTY KVANT_CODECS ${name})
 endfunction()
 
 # kvant_layer(<layer> [libraries...]): a library kvant_<layer> from src/<layer>; an interface library while it is empty.
