@@ -4,7 +4,7 @@
 
 #include "codec/calibquant/calibquant.h"
 #include "codec/parts/fixed_point.h"
-#include "codec/parts/tile_kernels.h"
+#include "codec/parts/group_verbs.h"
 #include "codec/parts/uniform_codec.h"
 #include "codec/parts/uniform_kernels.h"
 
@@ -20,10 +20,6 @@ struct LevelChannels : Channels {
     }
   }
 };
-
-TileMatrix Matrix(const UniformGroups& g, const std::byte* block) {
-  return {.packed = g.codes(block), .bits = g.tile_bits, .num_tiles = g.num_tiles(), .levels = g.levels()};
-}
 
 /// A prepared query: unit, offset sum and bias of each head, then columns [heads * planes][dim].
 template <typename Byte, typename Float, typename Int, typename Column>
@@ -83,7 +79,8 @@ void ScoreCodes(const CodecState& state, const BlockContext& context, const std:
   const UniformGroups& g = AsSegment(state).codes;
   const PreparedConst p(prepared);
   alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
-  GetTileKernels().score(Matrix(g, block), p.columns, heads * g.query_planes(), 0, kTokensPerPage, sums);
+  GetTileKernels().score(TilesOf(g, block, context.maybe_ahead), p.columns, heads * g.query_planes(), 0, kTokensPerPage,
+                         sums);
   GetFixedPointKernels().finish_scores(sums, heads, g.query_planes(), 0, kTokensPerPage, p.unit, p.offset_sum,
                                        g.center(), nullptr, p.bias, scores);
 }
@@ -95,7 +92,8 @@ void AccumulateLevels(const CodecState& state, const BlockContext& context, cons
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
   const int planes = GetFixedPointKernels().quantize_weights(weights, heads, nullptr, columns, unit, weight_sum);
-  GetTileKernels().accumulate(Matrix(g, block), columns, heads, planes, unit, acc, static_cast<size_t>(state.acc_dim));
+  GetTileKernels().accumulate(TilesOf(g, block, context.maybe_ahead), columns, heads, planes, unit, acc,
+                              static_cast<size_t>(state.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * state.acc_dim + g.dim] += weight_sum[h];
 }
 

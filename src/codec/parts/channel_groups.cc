@@ -1,13 +1,11 @@
-#include "codec/parts/channel_groups.h"
-
 #include <algorithm>
 
 #include "base/check.h"
 #include "codec/parts/fixed_point.h"
-#include "codec/parts/tile_kernels.h"
+#include "codec/parts/group_verbs.h"
 #include "codec/parts/uniform_kernels.h"
 
-namespace kvant::channel_groups {
+namespace kvant {
 namespace {
 
 /// Scales and mins of one group of tokens as floats, [dim].
@@ -26,17 +24,11 @@ struct GroupOfTokens {
   alignas(64) float min[kMaxGroupDim];
 };
 
-TileMatrix Matrix(const UniformGroups& g, const std::byte* block) {
-  return {.packed = g.codes(block), .bits = g.tile_bits, .num_tiles = g.num_tiles(), .levels = g.levels()};
-}
-
 /// 1 for the tokens first..first+count-1, 0 for the others: [64].
 struct TokenMask {
   TokenMask(int first, int count) { std::fill_n(value + first, count, 1.0f); }
   alignas(64) float value[kTokensPerPage] = {};
 };
-
-}  // namespace
 
 Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
   KVANT_DCHECK(g.axis == GroupAxis::kChannel);
@@ -78,7 +70,8 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 
 // q . row = sum of (q * scale) (level - center) + q . (min + center * scale), scale that of a level: levels about 0 keep
 // the rounding of an 8-bit query from adding up over the channels.
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores,
+           ReadAhead* maybe_ahead) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const auto* queries = reinterpret_cast<const float*>(prepared);
   alignas(64) int8_t columns[kMaxHeads * kMaxQueryPlanes * kMaxGroupDim];
@@ -91,14 +84,15 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
     fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale, columns,
                          unit, offset_sum);
     for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
-    GetTileKernels().score(Matrix(g, block), columns, heads * g.query_planes(), t, t + g.group, sums);
+    GetTileKernels().score(TilesOf(g, block, maybe_ahead), columns, heads * g.query_planes(), t, t + g.group, sums);
     fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, g.center(), nullptr, bias,
                         scores);
   }
 }
 
 // sum of w (level * scale + min) = scale * (sum of w level) + min * (sum of w), per group of tokens
-void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
+void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc,
+                ReadAhead* maybe_ahead) {
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   alignas(64) float partial[kMaxHeads * kMaxGroupDim];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
@@ -108,7 +102,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
     const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
-    GetTileKernels().accumulate(Matrix(g, block), columns, heads, planes, unit, partial, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(TilesOf(g, block, maybe_ahead), columns, heads, planes, unit, partial,
+                                static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       GetUniformKernels().add_products(partial + h * g.dim, params.scale, params.min, weight_sum[h], g.dim,
                                        acc + h * g.dim);
@@ -116,4 +111,15 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
   }
 }
 
-}  // namespace kvant::channel_groups
+}  // namespace
+
+const GroupVerbs kChannelGroupVerbs = {
+    .encode = Encode,
+    .decode = Decode,
+    .prepared_head_bytes = PreparedHeadBytes,
+    .prepare_query = PrepareQuery,
+    .score = Score,
+    .accumulate = Accumulate,
+};
+
+}  // namespace kvant

@@ -1,14 +1,12 @@
-#include "codec/parts/token_groups.h"
-
 #include <algorithm>
 
 #include "base/aligned_buffer.h"
 #include "base/check.h"
 #include "codec/parts/fixed_point.h"
-#include "codec/parts/tile_kernels.h"
+#include "codec/parts/group_verbs.h"
 #include "codec/parts/uniform_kernels.h"
 
-namespace kvant::token_groups {
+namespace kvant {
 namespace {
 
 int NumChannelGroups(const UniformGroups& g) { return g.dim / g.group; }
@@ -28,12 +26,11 @@ struct GroupOfChannels {
 };
 
 /// The tiles of one group of channels.
-TileMatrix Matrix(const UniformGroups& g, const std::byte* block, int index) {
-  const int tiles = g.group / kTileChannels;
-  return {.packed = g.codes(block) + static_cast<size_t>(index * tiles) * TileBytes(g.bits),
-          .bits = g.tile_bits,
-          .num_tiles = tiles,
-          .levels = g.levels()};
+TileMatrix GroupTiles(const UniformGroups& g, const std::byte* block, int index, ReadAhead* maybe_ahead) {
+  TileMatrix tiles = TilesOf(g, block, maybe_ahead);
+  tiles.num_tiles = g.group / kTileChannels;
+  tiles.packed += static_cast<size_t>(index * tiles.num_tiles) * TileBytes(g.bits);
+  return tiles;
 }
 
 /// A prepared query, per group of channels: columns [heads * planes][group], then [groups][heads] of unit, of
@@ -54,8 +51,6 @@ struct PreparedView {
 };
 using Prepared = PreparedView<std::byte, int8_t, float, int32_t>;
 using PreparedConst = PreparedView<const std::byte, const int8_t, const float, const int32_t>;
-
-}  // namespace
 
 Status Encode(const UniformGroups& g, const float* rows, std::byte* block) {
   KVANT_DCHECK(g.axis == GroupAxis::kToken);
@@ -102,14 +97,15 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
 
 // q . row = sum over groups of scale * (sum of q (level - center)) + (min + center * scale) * (sum of q), scale that of a
 // level
-void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores) {
+void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores,
+           ReadAhead* maybe_ahead) {
   const PreparedConst p(g, heads, prepared);
   alignas(64) int32_t sums[kMaxHeads * kMaxQueryPlanes * kTokensPerPage];
   alignas(64) float part[kMaxHeads * kTokensPerPage];
   std::fill_n(scores, heads * kTokensPerPage, 0.0f);
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
-    GetTileKernels().score(Matrix(g, block, i), p.columns + i * heads * g.query_planes() * g.group,
+    GetTileKernels().score(GroupTiles(g, block, i, maybe_ahead), p.columns + i * heads * g.query_planes() * g.group,
                            heads * g.query_planes(), 0, kTokensPerPage, sums);
     GetFixedPointKernels().finish_scores(sums, heads, g.query_planes(), 0, kTokensPerPage, p.unit + i * heads,
                                          p.offset_sum + i * heads, g.center(), params.scale, nullptr, part);
@@ -122,7 +118,8 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
 
 // sum of w (level * scale + min) = sum of (w * scale) (level - center) + sum of w (min + center * scale), the last the
 // same for all channels of a group
-void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc) {
+void Accumulate(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc,
+                ReadAhead* maybe_ahead) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], quantized_sum[kMaxHeads];
@@ -130,7 +127,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
     const int planes = fixed.quantize_weights(weights, heads, params.scale, columns, unit, quantized_sum);
-    GetTileKernels().accumulate(Matrix(g, block, i), columns, heads, planes, unit, out, static_cast<size_t>(g.dim));
+    GetTileKernels().accumulate(GroupTiles(g, block, i, maybe_ahead), columns, heads, planes, unit, out,
+                                static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {
       const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage) -
                              static_cast<float>(g.center()) * quantized_sum[h];
@@ -139,4 +137,15 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
   }
 }
 
-}  // namespace kvant::token_groups
+}  // namespace
+
+const GroupVerbs kTokenGroupVerbs = {
+    .encode = Encode,
+    .decode = Decode,
+    .prepared_head_bytes = PreparedHeadBytes,
+    .prepare_query = PrepareQuery,
+    .score = Score,
+    .accumulate = Accumulate,
+};
+
+}  // namespace kvant

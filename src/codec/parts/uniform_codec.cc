@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "codec/parts/channel_groups.h"
-#include "codec/parts/token_groups.h"
+#include "codec/parts/group_verbs.h"
 
 namespace kvant {
 namespace {
@@ -52,27 +51,11 @@ void Finish(const CodecState& state, const BlockContext&, const float* acc, int 
 
 }  // namespace uniform_reference
 
-// ---- fast: one table per axis, then the verbs in the same order
+// ---- fast
 
 namespace {
 
-struct AxisVerbs {
-  Status (*encode)(const UniformGroups& g, const float* rows, std::byte* block);
-  Status (*decode)(const UniformGroups& g, const std::byte* block, float* rows);
-  size_t (*prepared_head_bytes)(const UniformGroups& g);
-  void (*prepare_query)(const UniformGroups& g, const float* queries, int heads, std::byte* prepared);
-  void (*score)(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores);
-  void (*accumulate)(const UniformGroups& g, const std::byte* block, const float* weights, int heads, float* acc);
-};
-
-constexpr AxisVerbs kByAxis[] = {
-    {channel_groups::Encode, channel_groups::Decode, channel_groups::PreparedHeadBytes, channel_groups::PrepareQuery,
-     channel_groups::Score, channel_groups::Accumulate},
-    {token_groups::Encode, token_groups::Decode, token_groups::PreparedHeadBytes, token_groups::PrepareQuery,
-     token_groups::Score, token_groups::Accumulate},
-};
-
-const AxisVerbs& OfAxis(const UniformGroups& g) { return kByAxis[static_cast<int>(g.axis)]; }
+const GroupVerbs& OfAxis(const UniformGroups& g) { return GroupVerbsOf(g.axis); }
 
 Status FastEncode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block) {
   ClearPadding(state, block);
@@ -88,14 +71,14 @@ void FastPrepareQuery(const CodecState& state, const BlockContext&, const float*
   OfAxis(Groups(state)).prepare_query(Groups(state), queries, heads, prepared);
 }
 
-void FastScore(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared,
+void FastScore(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
                int heads, float* scores) {
-  OfAxis(Groups(state)).score(Groups(state), block, prepared, heads, scores);
+  OfAxis(Groups(state)).score(Groups(state), block, prepared, heads, scores, context.maybe_ahead);
 }
 
-void FastAccumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights,
+void FastAccumulate(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
                     int heads, float* acc) {
-  OfAxis(Groups(state)).accumulate(Groups(state), block, weights, heads, acc);
+  OfAxis(Groups(state)).accumulate(Groups(state), block, weights, heads, acc, context.maybe_ahead);
 }
 
 }  // namespace

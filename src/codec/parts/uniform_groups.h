@@ -12,8 +12,8 @@
 // Scales and mins are [64 / group][dim] on axis kChannel and [dim / group][64] on axis kToken. There are no mins when the
 // range of a group is symmetric (RangeRule::kSign): min is then -scale * (2^bits - 1) / 2.
 //
-// Everything here is plain C++ and is the definition; channel_groups.h and token_groups.h hold the fast
-// verbs, and uniform_codec.h a whole codec.
+// Everything here is plain C++ and is the definition; group_verbs.h holds the fast verbs, and
+// uniform_codec.h a whole codec.
 #pragma once
 
 #include <cstddef>

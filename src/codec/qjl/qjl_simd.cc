@@ -230,11 +230,18 @@ void PrepareQuery(const CodecState& state, const BlockContext&, const float* que
   SketchQueries(s, queries, heads, floats + heads * s.shape.dim);
 }
 
+/// A block, and what to fetch while it is read.
+struct Source {
+  const std::byte* block;
+  ReadAhead* maybe_ahead;
+};
+
 /// scores [heads, 64] of the tokens `first` to `last` - 1 from one part.
-void ScorePart(const KeyPart& part, const std::byte* block, const IntegerSketch& q, int heads, int first, int last,
+void ScorePart(const KeyPart& part, const Source& from, const IntegerSketch& q, int heads, int first, int last,
                const float* token_scales, float* scores) {
   alignas(64) int32_t sums[kMaxHeads * kPlanes * kTokensPerPage];
-  const TileMatrix signs = {block + part.signs_byte_ofs, kTileBits.data(), part.bits / kTileChannels, nullptr};
+  const TileMatrix signs = {from.block + part.signs_byte_ofs, kTileBits.data(), part.bits / kTileChannels, nullptr,
+                            from.maybe_ahead};
   GetTileKernels().score(signs, q.values, heads * kPlanes, first, last, sums);
   for (int column = 0; column < heads * kPlanes; ++column) {  // sum(sign * q) = 2 sum(bit * q) - sum(q)
     for (int t = first; t < last; ++t) sums[column * kTokensPerPage + t] *= 2;
@@ -244,13 +251,13 @@ void ScorePart(const KeyPart& part, const std::byte* block, const IntegerSketch&
 }
 
 /// Quantises sketches [heads, stride] and scores one part of group `g` with them.
-void ScoreSketches(const KeyPart& part, const std::byte* block, const float* sketches, size_t stride, int heads, int g,
+void ScoreSketches(const KeyPart& part, const Source& from, const float* sketches, size_t stride, int heads, int g,
                    const float* token_scales, float* scores) {
   alignas(64) int8_t values[kSketchFloats * kPlanes];
   float unit[kMaxHeads];
   int32_t offset_sum[kMaxHeads];
   GetFixedPointKernels().quantize_query(sketches, stride, heads, part.bits, kPlanes, nullptr, values, unit, offset_sum);
-  ScorePart(part, block, {values, unit, offset_sum}, heads, g * kGroupTokens, (g + 1) * kGroupTokens, token_scales,
+  ScorePart(part, from, {values, unit, offset_sum}, heads, g * kGroupTokens, (g + 1) * kGroupTokens, token_scales,
             scores);
 }
 
@@ -262,21 +269,21 @@ struct HeadBatch {
 };
 
 /// Both parts of group `g`: the outlier channels' share of the sketch, and the sketch less that share.
-void ScoreGroup(const KeyState& s, const std::byte* block, const HeadBatch& batch, int g,
+void ScoreGroup(const KeyState& s, const Source& from, const HeadBatch& batch, int g,
                 const float (&token_scales)[2][kTokensPerPage], float* scores) {
   const size_t directions = static_cast<size_t>(s.matrix->rows);
   const size_t m = static_cast<size_t>(s.parts[0].bits);
   alignas(64) float sketches[kSketchFloats];
   std::fill_n(sketches, static_cast<size_t>(batch.heads) * directions, 0.0f);
-  AddSketch(s, batch.queries, batch.heads, StoredOutliers(s, block, g), 0, s.matrix->rows, sketches, directions);
-  ScoreSketches(s.parts[1], block, sketches, directions, batch.heads, g, token_scales[1], scores);
+  AddSketch(s, batch.queries, batch.heads, StoredOutliers(s, from.block, g), 0, s.matrix->rows, sketches, directions);
+  ScoreSketches(s.parts[1], from, sketches, directions, batch.heads, g, token_scales[1], scores);
 
   for (int h = 0; h < batch.heads; ++h) {
     float* const sketch = sketches + static_cast<size_t>(h) * directions;
     for (size_t i = 0; i < m; ++i) sketch[i] = batch.sketches[static_cast<size_t>(h) * m + i] - sketch[i];
   }
   alignas(64) float inlier_scores[kMaxHeads * kTokensPerPage];
-  ScoreSketches(s.parts[0], block, sketches, directions, batch.heads, g, token_scales[0], inlier_scores);
+  ScoreSketches(s.parts[0], from, sketches, directions, batch.heads, g, token_scales[0], inlier_scores);
   for (int h = 0; h < batch.heads; ++h) {
     for (int t = g * kGroupTokens; t < (g + 1) * kGroupTokens; ++t) {
       scores[h * kTokensPerPage + t] += inlier_scores[h * kTokensPerPage + t];
@@ -284,24 +291,25 @@ void ScoreGroup(const KeyState& s, const std::byte* block, const HeadBatch& batc
   }
 }
 
-void ScoreWithOutliers(const KeyState& s, const std::byte* block, const float* prepared, int heads, float* scores) {
+void ScoreWithOutliers(const KeyState& s, const Source& from, const float* prepared, int heads, float* scores) {
   alignas(64) float token_scales[2][kTokensPerPage];
-  for (int p = 0; p < 2; ++p) TokenScales(s.parts[p], block, token_scales[p]);
+  for (int p = 0; p < 2; ++p) TokenScales(s.parts[p], from.block, token_scales[p]);
   const int batch = kSketchFloats / s.matrix->rows;
   for (int h = 0; h < heads; h += batch) {
     const HeadBatch part = {prepared + h * s.shape.dim, prepared + heads * s.shape.dim + h * s.parts[0].bits,
                             std::min(batch, heads - h)};
-    for (int g = 0; g < kGroups; ++g) ScoreGroup(s, block, part, g, token_scales, scores + h * kTokensPerPage);
+    for (int g = 0; g < kGroups; ++g) ScoreGroup(s, from, part, g, token_scales, scores + h * kTokensPerPage);
   }
 }
 
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
   const KeyState& s = AsKeys(state);
-  if (s.num_parts > 1) return ScoreWithOutliers(s, block, reinterpret_cast<const float*>(prepared), heads, scores);
+  const Source from = {block, context.maybe_ahead};
+  if (s.num_parts > 1) return ScoreWithOutliers(s, from, reinterpret_cast<const float*>(prepared), heads, scores);
   alignas(64) float token_scales[kTokensPerPage];
   TokenScales(s.parts[0], block, token_scales);
-  ScorePart(s.parts[0], block, PreparedIntegers(const_cast<std::byte*>(prepared)), heads, 0, kTokensPerPage,
+  ScorePart(s.parts[0], from, PreparedIntegers(const_cast<std::byte*>(prepared)), heads, 0, kTokensPerPage,
             token_scales, scores);
 }
 

@@ -4,8 +4,8 @@
 #include <bit>
 #include <cstring>
 
-#include "codec/parts/channel_groups.h"
 #include "codec/parts/fixed_point.h"
+#include "codec/parts/group_verbs.h"
 #include "codec/parts/hadamard.h"
 #include "codec/parts/tile_kernels.h"
 #include "codec/parts/uniform_kernels.h"
@@ -63,7 +63,7 @@ Status EncodeKeys(const KeyState& s, const float* rows, std::byte* block) {
   alignas(64) float part[kTokensPerPage * kMaxClassDim + kSplitSlack];
   for (const ChannelClass c : kClasses) {
     GatherRows(s, mask, c, rows, part);
-    KVANT_TRY(channel_groups::Encode(s.groups(c), part, block));
+    KVANT_TRY(kChannelGroupVerbs.encode(s.groups(c), part, block));
   }
   return Status::Ok();
 }
@@ -74,7 +74,7 @@ Status DecodeKeys(const KeyState& s, const std::byte* block, float* rows) {
   alignas(64) float part[kTokensPerPage * kMaxClassDim];
   for (const ChannelClass c : kClasses) {
     const int dim = s.groups(c).dim;
-    KVANT_TRY(channel_groups::Decode(s.groups(c), block, part));
+    KVANT_TRY(kChannelGroupVerbs.decode(s.groups(c), block, part));
     if (s.transforms(c)) GetHadamardKernels().inverse_rows(dim, kTokensPerPage, part);
     int channels[kMaxClassDim];
     ListClass(s, mask, c, channels);
@@ -86,15 +86,17 @@ Status DecodeKeys(const KeyState& s, const std::byte* block, float* rows) {
 }
 
 /// The classes differ from block to block, and so does what a query is split into.
-void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
-           float* scores) {
+void Score(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
+           int heads, float* scores) {
   const KeyState& s = AsKeys(state);
   const ChannelMask mask = LoadMask(s, block);
   const auto* queries = reinterpret_cast<const float*>(prepared);
   const SplitRows<kMaxHeads> split(s, mask, queries, heads);
   alignas(64) float rest_scores[kMaxHeads * kTokensPerPage];
-  channel_groups::Score(s.wide, block, reinterpret_cast<const std::byte*>(split.wide), heads, scores);
-  channel_groups::Score(s.rest, block, reinterpret_cast<const std::byte*>(split.rest), heads, rest_scores);
+  kChannelGroupVerbs.score(s.wide, block, reinterpret_cast<const std::byte*>(split.wide), heads, scores,
+                           context.maybe_ahead);
+  kChannelGroupVerbs.score(s.rest, block, reinterpret_cast<const std::byte*>(split.rest), heads, rest_scores,
+                           context.maybe_ahead);
   for (int i = 0; i < heads * kTokensPerPage; ++i) scores[i] += rest_scores[i];
 }
 
@@ -107,7 +109,9 @@ struct Tiles {
     bits.fill(8);
     return bits;
   }();
-  TileMatrix matrix(int dim) const { return {bytes, kBits.data(), dim / kTileChannels, nullptr}; }
+  TileMatrix matrix(int dim, ReadAhead* maybe_ahead) const {
+    return {bytes, kBits.data(), dim / kTileChannels, nullptr, maybe_ahead};
+  }
   alignas(64) std::byte bytes[kTokensPerPage * kMaxDim];
 };
 
@@ -189,8 +193,8 @@ void TokenFactors(const ValueState& s, const std::byte* block, int first, float*
 }
 
 // sum of w gain (level - center) scale / 8 = scale / 8 * (sum of w gain level) - 2 scale * (sum of w gain)
-void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
-                float* acc) {
+void Accumulate(const CodecState& state, const BlockContext& context, const std::byte* block, const float* weights,
+                int heads, float* acc) {
   const ValueState& s = AsValues(state);
   const int dim = s.shape.dim;
   Tiles tiles;
@@ -206,7 +210,8 @@ void Accumulate(const CodecState& state, const BlockContext&, const std::byte* b
     TokenFactors(s, block, first, factors);
     const int planes = GetFixedPointKernels().quantize_weights(ordered, heads, factors, columns, unit, weight_sum);
     std::fill_n(partial, heads * dim, 0.0f);
-    GetTileKernels().accumulate(tiles.matrix(dim), columns, heads, planes, unit, partial, static_cast<size_t>(dim));
+    GetTileKernels().accumulate(tiles.matrix(dim, context.maybe_ahead), columns, heads, planes, unit, partial,
+                                static_cast<size_t>(dim));
     GetFixedPointKernels().from_f16(s.scales(block) + first / s.group * dim, dim, scale);
     for (int c = 0; c < dim; ++c) {
       scale[c] *= 1.0f / kLevelsPerScale;
