@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -157,13 +158,9 @@ double Milliseconds(const std::function<void()>& work) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-void Summarise(std::vector<double> times, int64_t token_heads, size_t bytes, BenchAttendRow* row) {
-  std::sort(times.begin(), times.end());
-  row->median_ms = times[times.size() / 2];
-  row->p10_ms = times[times.size() / 10];
-  row->p90_ms = times[times.size() * 9 / 10];
-  row->ns_per_token = row->median_ms * 1e6 / static_cast<double>(token_heads);
-  row->gb_per_s = static_cast<double>(bytes) / row->median_ms * 1e-6;
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size()))];
 }
 
 // GB/s of summing a buffer of `bytes` by all threads.
@@ -213,60 +210,107 @@ Result<std::unique_ptr<StockAttention>> FilledStock(const BenchAttendOptions& o,
   return stock;
 }
 
-}  // namespace
+std::string CpuName() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const size_t value = line.find(": ");
+    if (line.starts_with("model name") && value != std::string::npos) return line.substr(value + 2);
+  }
+  return "unknown";
+}
 
-Result<BenchAttendReport> BenchAttend(const BenchAttendOptions& o) {
-  BenchAttendReport report;
-  report.simd_target = SimdTarget();
-  const size_t token_bytes = 4 * static_cast<size_t>(o.dim * o.kv_heads);
-  report.tokens = static_cast<int64_t>(o.fp16_bytes / token_bytes) / kTokensPerPage * kTokensPerPage;
-  if (report.tokens < kTokensPerPage) return Status::InvalidArgument("the cache size is too small for one page");
-  const int64_t token_heads = report.tokens * o.kv_heads;
-  ThreadTeam threads(o.threads);
-  const RowPool k(o.dim, 1), v(o.dim, 2);
-  report.read_gb_per_s = ReadBandwidth(threads, o.fp16_bytes, 5);
+class Bench {
+ public:
+  explicit Bench(const BenchAttendOptions& options) : o_(options), threads_(options.threads) {}
 
-  auto base = Subject::Create(o, "raw", report.tokens, threads, k, v);
-  if (!base.ok()) return base.status();
-  std::vector<double> base_times;
-  BenchAttendRow base_row = {.scheme = "raw", .bytes_per_token = 4.0 * o.dim, .is_16_bit = true};
-  Result<double> base_error = CheckedError(o, "raw", threads, k, v);
-  if (!base_error.ok()) return base_error.status();
-  base_row.error = *base_error;
-
-  auto stock = FilledStock(o, report.tokens, k, v);
-  if (stock.ok()) {
-    BenchAttendRow row = {.scheme = "ggml f16", .bytes_per_token = 4.0 * o.dim, .is_16_bit = true};
-    (*base)->Run(threads);
-    row.error = RelativeError((*stock)->Run((*base)->queries()), (*base)->out(), (*base)->out_size());
-    std::vector<double> times;
-    for (int i = 0; i < o.repeats; ++i) times.push_back(Milliseconds([&] { (*stock)->Run((*base)->queries()); }));
-    Summarise(times, token_heads, (*base)->bytes(), &row);
-    report.rows.push_back(row);
-    stock->reset();
-  } else if (stock.status().code() != StatusCode::kNotSupported) {
-    return stock.status();
+  Result<BenchAttendReport> Run() {
+    const size_t token_bytes = 4 * static_cast<size_t>(o_.dim * o_.kv_heads);
+    report_.tokens = static_cast<int64_t>(o_.fp16_bytes / token_bytes) / kTokensPerPage * kTokensPerPage;
+    if (report_.tokens < kTokensPerPage) return Status::InvalidArgument("the cache size is too small for one page");
+    report_.cpu = CpuName();
+    report_.simd_target = SimdTarget();
+    report_.read_gb_per_s = ReadBandwidth(threads_, o_.fp16_bytes, 5);
+    KVANT_TRY(AddRaw());
+    KVANT_TRY(AddStock());
+    for (const std::string& scheme : o_.schemes) KVANT_TRY(AddScheme(scheme));
+    const double token_heads = static_cast<double>(TokenHeads());
+    Summarise(base_times_, &report_.rows[0]);
+    for (BenchAttendRow& row : report_.rows) {
+      row.ns_per_token = row.median_ms * 1e6 / token_heads;
+      row.gb_per_s = row.bytes_per_token * token_heads / row.median_ms * 1e-6;
+    }
+    return std::move(report_);
   }
 
-  for (const std::string& scheme : o.schemes) {
-    const Result<double> error = CheckedError(o, scheme, threads, k, v);
+ private:
+  int64_t TokenHeads() const { return report_.tokens * o_.kv_heads; }
+  double Bytes16Bit() const { return 4.0 * o_.dim; }
+
+  Status AddRaw() {
+    const Result<double> error = CheckedError(o_, "raw", threads_, k_, v_);
     if (!error.ok()) return error.status();
-    auto subject = Subject::Create(o, scheme, report.tokens, threads, k, v);
+    auto base = Subject::Create(o_, "raw", report_.tokens, threads_, k_, v_);
+    if (!base.ok()) return base.status();
+    base_ = *std::move(base);
+    report_.rows.push_back(
+        {.scheme = "raw", .bytes_per_token = Bytes16Bit(), .error = *error, .x_raw = 1, .is_16_bit = true});
+    return Status::Ok();
+  }
+
+  Status AddStock() {
+    auto stock = FilledStock(o_, report_.tokens, k_, v_);
+    if (stock.status().code() == StatusCode::kNotSupported) return Status::Ok();
+    if (!stock.ok()) return stock.status();
+    base_->Run(threads_);
+    const std::vector<float> want(base_->out(), base_->out() + base_->out_size());
+    BenchAttendRow row = {.scheme = kGgmlScheme, .bytes_per_token = Bytes16Bit(), .is_16_bit = true};
+    row.error = RelativeError((*stock)->Run(base_->queries()), want.data(), want.size());
+    Time([&] { (*stock)->Run(base_->queries()); }, &row);
+    report_.rows.push_back(row);
+    return Status::Ok();
+  }
+
+  Status AddScheme(const std::string& scheme) {
+    const Result<double> error = CheckedError(o_, scheme, threads_, k_, v_);
+    if (!error.ok()) return error.status();
+    auto subject = Subject::Create(o_, scheme, report_.tokens, threads_, k_, v_);
     if (!subject.ok()) return subject.status();
     BenchAttendRow row = {.scheme = scheme, .error = *error};
-    row.bytes_per_token = static_cast<double>((*subject)->bytes()) / static_cast<double>(token_heads);
-    row.is_16_bit = row.bytes_per_token >= 4.0 * o.dim;
-    std::vector<double> times;
-    for (int i = 0; i < o.repeats; ++i) {  // interleaved with the baseline: both see the same neighbours
-      base_times.push_back(Milliseconds([&] { (*base)->Run(threads); }));
-      times.push_back(Milliseconds([&] { (*subject)->Run(threads); }));
-    }
-    Summarise(times, token_heads, (*subject)->bytes(), &row);
-    report.rows.push_back(row);
+    row.bytes_per_token = static_cast<double>((*subject)->bytes()) / static_cast<double>(TokenHeads());
+    row.is_16_bit = row.bytes_per_token >= Bytes16Bit();
+    Time([&] { (*subject)->Run(threads_); }, &row);
+    report_.rows.push_back(row);
+    return Status::Ok();
   }
-  Summarise(base_times, token_heads, (*base)->bytes(), &base_row);
-  report.rows.insert(report.rows.begin(), base_row);
-  return report;
-}
+
+  // Interleaved with raw: both see the same neighbours.
+  void Time(const std::function<void()>& work, BenchAttendRow* row) {
+    std::vector<double> times, ratios;
+    for (int i = 0; i < o_.repeats; ++i) {
+      base_times_.push_back(Milliseconds([&] { base_->Run(threads_); }));
+      times.push_back(Milliseconds(work));
+      ratios.push_back(base_times_.back() / times.back());
+    }
+    Summarise(times, row);
+    row->x_raw = Quantile(ratios, 0.5);
+  }
+
+  static void Summarise(const std::vector<double>& times, BenchAttendRow* row) {
+    row->median_ms = Quantile(times, 0.5);
+    row->p10_ms = Quantile(times, 0.1);
+    row->p90_ms = Quantile(times, 0.9);
+  }
+
+  const BenchAttendOptions& o_;
+  ThreadTeam threads_;
+  const RowPool k_{o_.dim, 1}, v_{o_.dim, 2};
+  BenchAttendReport report_;
+  std::unique_ptr<Subject> base_;
+  std::vector<double> base_times_;
+};
+
+}  // namespace
+
+Result<BenchAttendReport> BenchAttend(const BenchAttendOptions& options) { return Bench(options).Run(); }
 
 }  // namespace kvant

@@ -26,25 +26,35 @@ const std::vector<std::string> kDefaultSchemes = {"raw:bf16",
                                                   "decoquant:4,gauge=klt",
                                                   "decoquant:3,gauge=klt",
                                                   "decoquant:2,gauge=klt",
+                                                  "decoquant:3,code=trellis",
+                                                  "decoquant:2,code=trellis",
+                                                  "turboquant:3",
+                                                  "calibquant:stats=segment",
                                                   "k=qjl v=qjl"};
 
 struct Options {
   BenchAttendOptions attend;
   size_t mebibytes = 512;
-  bool codec = false;
+  bool markdown = false;
   std::string json;
 };
 
-// Milliseconds of the fastest 16-bit kernel of the run.
-double Best16Bit(const BenchAttendReport& report) {
-  double best = 0;
+// Speeds relative to raw that others are compared with.
+struct Baselines {
+  double best_16_bit = 0;
+  double ggml = 0;  // 0: not in this build
+};
+
+Baselines BaselinesOf(const BenchAttendReport& report) {
+  Baselines b;
   for (const BenchAttendRow& row : report.rows) {
-    if (row.is_16_bit && (best == 0 || row.median_ms < best)) best = row.median_ms;
+    if (row.is_16_bit) b.best_16_bit = std::max(b.best_16_bit, row.x_raw);
+    if (row.scheme == kGgmlScheme) b.ggml = row.x_raw;
   }
-  return best;
+  return b;
 }
 
-void PrintAttend(const BenchAttendOptions& o, const BenchAttendReport& report) {
+void PrintAttend(const BenchAttendOptions& o, const BenchAttendReport& report, bool markdown) {
   Table table({{"scheme"},
                {"B/token", true},
                {"error", true},
@@ -53,20 +63,22 @@ void PrintAttend(const BenchAttendOptions& o, const BenchAttendReport& report) {
                {"ns/token", true},
                {"GB/s", true},
                {"of read", true},
+               {"x ggml f16", true},
                {"x best 16-bit", true}});
-  const double best = Best16Bit(report);
+  const Baselines base = BaselinesOf(report);
   for (const BenchAttendRow& r : report.rows) {
     table.AddRow(
         {r.scheme, StrFormat("%.1f", r.bytes_per_token), StrFormat("%.1e", r.error), StrFormat("%.2f", r.median_ms),
          StrFormat("%.2f-%.2f", r.p10_ms, r.p90_ms), StrFormat("%.2f", r.ns_per_token), StrFormat("%.1f", r.gb_per_s),
-         StrFormat("%.0f %%", 100.0 * r.gb_per_s / report.read_gb_per_s), StrFormat("%.2f", best / r.median_ms)});
+         StrFormat("%.0f %%", 100.0 * r.gb_per_s / report.read_gb_per_s),
+         base.ggml > 0 ? StrFormat("%.2f", r.x_raw / base.ggml) : "-", StrFormat("%.2f", r.x_raw / base.best_16_bit)});
   }
-  std::printf("%s\n", table.ToText().c_str());
+  std::printf("%s\n", (markdown ? table.ToMarkdown() : table.ToText()).c_str());
   std::printf(
-      "Decode attention, %d x %lld tokens, %d query heads per KV head, head size %d, %d threads, %s; read "
-      "bandwidth %.1f GB/s. A token is one token of one KV head, K and V.\n",
-      o.kv_heads, static_cast<long long>(report.tokens), o.heads_per_kv, o.dim, o.threads, report.simd_target.c_str(),
-      report.read_gb_per_s);
+      "%s, %s, %d threads, reading %.1f GB/s. Decode attention over %d x %lld tokens, %d query heads per KV head, head "
+      "size %d; a token is one of one KV head, K and V. Ratios: medians over %d pairs of runs with raw.\n",
+      report.cpu.c_str(), report.simd_target.c_str(), o.threads, report.read_gb_per_s, o.kv_heads,
+      static_cast<long long>(report.tokens), o.heads_per_kv, o.dim, o.repeats);
 }
 
 Status WriteJson(const std::string& path, const BenchAttendOptions& o, const BenchAttendReport& report) {
@@ -80,16 +92,13 @@ Status WriteJson(const std::string& path, const BenchAttendOptions& o, const Ben
                     {"p90_ms", r.p90_ms},
                     {"ns_per_token", r.ns_per_token},
                     {"gb_per_s", r.gb_per_s},
+                    {"x_raw", r.x_raw},
                     {"is_16_bit", r.is_16_bit}});
   }
-  const nlohmann::ordered_json json = {{"simd_target", report.simd_target},
-                                       {"tokens", report.tokens},
-                                       {"kv_heads", o.kv_heads},
-                                       {"heads_per_kv", o.heads_per_kv},
-                                       {"dim", o.dim},
-                                       {"threads", o.threads},
-                                       {"read_gb_per_s", report.read_gb_per_s},
-                                       {"rows", rows}};
+  const nlohmann::ordered_json json = {
+      {"cpu", report.cpu},      {"simd_target", report.simd_target},     {"tokens", report.tokens},
+      {"kv_heads", o.kv_heads}, {"heads_per_kv", o.heads_per_kv},        {"dim", o.dim},
+      {"threads", o.threads},   {"read_gb_per_s", report.read_gb_per_s}, {"rows", rows}};
   Result<OutputFile> file = OutputFile::Open(path);
   if (!file.ok()) return file.status();
   return file->Write(json.dump(2) + "\n");
@@ -100,7 +109,7 @@ Status RunAttend(Options options) {
   if (options.attend.schemes.empty()) options.attend.schemes = kDefaultSchemes;
   const Result<BenchAttendReport> report = BenchAttend(options.attend);
   if (!report.ok()) return report.status();
-  PrintAttend(options.attend, *report);
+  PrintAttend(options.attend, *report, options.markdown);
   return options.json.empty() ? Status::Ok() : WriteJson(options.json, options.attend, *report);
 }
 
@@ -129,6 +138,7 @@ Verb AddBenchVerb(CLI::App& app) {
   attend->add_option("--kv-heads", options->attend.kv_heads, "KV heads")->check(CLI::Range(1, 128));
   attend->add_option("--threads", options->attend.threads, "Threads")->check(CLI::Range(1, 256));
   attend->add_option("--repeats", options->attend.repeats, "Runs of each kernel")->check(CLI::Range(3, 1000));
+  attend->add_flag("--markdown", options->markdown, "Print the table as markdown");
   attend->add_option("--json", options->json, "Also write the numbers to this file");
   return {command, [options, codec] { return codec->parsed() ? RunCodec(*options) : RunAttend(*options); }};
 }

@@ -291,16 +291,6 @@ void CodesOf(const GainQuantizer& q, const int16_t* ticks, const float* gains, u
 
 // ------------------------------------------------------------------ levels
 
-// Codes in order, `kCircle` at a time with kBefore bytes in front of each.
-template <int kBits, int kCircle, int kBefore, int kIndex = 0>
-HWY_INLINE void UnpackCodes(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT out) {
-  if constexpr (kIndex < kTileCodes) {
-    uint8_t* at = out + kIndex / kCircle * (kBefore + kCircle) + kBefore + kIndex % kCircle;
-    for (int extra = 0; extra < 128; extra += kLanes8) hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, at + extra);
-    UnpackCodes<kBits, kCircle, kBefore, kIndex + 128>(tile, out);
-  }
-}
-
 // A table of 64 bytes. Highway 1.0.3 has no look-up in more than 16 bytes, so elsewhere than on AVX-512 with
 // VBMI, which does it in one instruction, it takes four.
 #if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
@@ -328,50 +318,134 @@ struct LevelTable {
 };
 #endif
 
-// Symbols `kBack` tokens before those at `codes`. Tokens are 4 bytes apart in kTokenLane; in kChannelLane
-// they are the bytes of a word, and words 64 bytes apart.
-template <TileOrder kOrder, int kBack>
-HWY_INLINE V8 Earlier(const uint8_t* HWY_RESTRICT codes) {
-  if constexpr (kOrder == TileOrder::kTokenLane) {
-    return hn::LoadU(d8, codes - 4 * kBack);
-  } else if constexpr (kBack % 4 == 0) {
-    return hn::LoadU(d8, codes - 16 * kBack);
-  } else {
-    const hn::Repartition<uint32_t, D8> d32u;
-    const auto newer = hn::BitCast(d32u, hn::LoadU(d8, codes - 64 * (kBack / 4)));
-    const auto older = hn::BitCast(d32u, hn::LoadU(d8, codes - 64 * (kBack / 4 + 1)));
-    return hn::BitCast(d8, hn::Or(hn::ShiftLeft<8 * (kBack % 4)>(newer), hn::ShiftRight<32 - 8 * (kBack % 4)>(older)));
+// The symbols of one circle of tokens: a quad of channels (256 bytes) in kTokenLane, where tokens are 4 bytes apart; the
+// tile in kChannelLane, where they are the bytes of a word and words 64 bytes apart. Before<kBack>(i): the symbols
+// `kBack` tokens before those of vector i.
+template <TileOrder kOrder>
+constexpr int kCircleBytes = kOrder == TileOrder::kTokenLane ? 256 : kTileCodes;
+
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+// In registers: a load that spans two recent stores waits until both are in the cache.
+template <TileOrder kOrder, int kBits>
+class Circle {
+ public:
+  template <int kIndex>
+  HWY_INLINE void Load(const uint8_t* HWY_RESTRICT tile) {
+    LoadFrom<kIndex, 0>(tile);
   }
-}
+
+  template <int kBack, int kVector>
+  HWY_INLINE V8 Before() const {
+    constexpr int kWhole = kOrder == TileOrder::kTokenLane ? 0 : kBack / 4;
+    constexpr int kRest = kBack - 4 * kWhole;
+    const V8 newer = symbols_[(kVector + kVectors - kWhole) % kVectors];
+    if constexpr (kRest == 0) return newer;
+    const V8 older = symbols_[(kVector + kVectors - kWhole - 1) % kVectors];
+    if constexpr (kOrder == TileOrder::kTokenLane) {
+      return V8{_mm512_alignr_epi32(newer.raw, older.raw, 16 - kRest)};
+    } else {
+      return V8{_mm512_shldi_epi32(newer.raw, older.raw, 8 * kRest)};
+    }
+  }
+
+ private:
+  static constexpr int kVectors = kCircleBytes<kOrder> / 64;
+
+  template <int kIndex, int kVector>
+  HWY_INLINE void LoadFrom(const uint8_t* HWY_RESTRICT tile) {
+    if constexpr (kVector < kVectors) {
+      symbols_[kVector] = Codes<kBits, kIndex + kVector * 64>(tile, 0);
+      LoadFrom<kIndex, kVector + 1>(tile);
+    }
+  }
+  V8 symbols_[kVectors];
+};
+#else
+// In memory, the end of the circle copied before its start.
+template <TileOrder kOrder, int kBits>
+class Circle {
+ public:
+  template <int kIndex>
+  HWY_INLINE void Load(const uint8_t* HWY_RESTRICT tile) {
+    LoadFrom<kIndex, 0>(tile);
+    std::memcpy(bytes_, bytes_ + kCircleBytes<kOrder>, kBefore);
+  }
+
+  template <int kBack, int kVector>
+  HWY_INLINE V8 Before() const {
+    const uint8_t* at = bytes_ + kBefore + kVector * kLanes8;
+    if constexpr (kOrder == TileOrder::kTokenLane) {
+      return hn::LoadU(d8, at - 4 * kBack);
+    } else if constexpr (kBack % 4 == 0) {
+      return hn::LoadU(d8, at - 16 * kBack);
+    } else {
+      const hn::Repartition<uint32_t, D8> d32u;
+      const auto newer = hn::BitCast(d32u, hn::LoadU(d8, at - 64 * (kBack / 4)));
+      const auto older = hn::BitCast(d32u, hn::LoadU(d8, at - 64 * (kBack / 4 + 1)));
+      return hn::BitCast(d8,
+                         hn::Or(hn::ShiftLeft<8 * (kBack % 4)>(newer), hn::ShiftRight<32 - 8 * (kBack % 4)>(older)));
+    }
+  }
+
+ private:
+  static constexpr int kBefore = 128;
+
+  template <int kIndex, int kVector>
+  HWY_INLINE void LoadFrom(const uint8_t* HWY_RESTRICT tile) {
+    if constexpr (kVector * kLanes8 < kCircleBytes<kOrder>) {
+      constexpr int kOfs =
+          kVector * kLanes8;  // codes at kIndex in steps of 128 differ by a shift, within them by bytes
+      hn::StoreU(Codes<kBits, kIndex + kOfs / 128 * 128>(tile, kOfs % 128), d8, bytes_ + kBefore + kOfs);
+      LoadFrom<kIndex, kVector + 1>(tile);
+    }
+  }
+  alignas(64) uint8_t bytes_[kBefore + kCircleBytes<kOrder>];
+};
+#endif
 
 // Symbols shifted to their place never leave their byte before the mask cuts them, so 16-bit shifts do.
-template <TileOrder kOrder, int kBits, int kBack = 0>
-HWY_INLINE V8 Window(const uint8_t* HWY_RESTRICT codes) {
+template <int kVector, int kBack, TileOrder kOrder, int kBits>
+HWY_INLINE V8 Window(const Circle<kOrder, kBits>& circle) {
   const hn::Repartition<uint16_t, D8> d16;
-  const V8 symbol = hn::BitCast(d8, hn::ShiftLeft<kBits * kBack>(hn::BitCast(d16, Earlier<kOrder, kBack>(codes))));
+  const V8 before = circle.template Before<kBack, kVector>();
+  const V8 symbol = hn::BitCast(d8, hn::ShiftLeft<kBits * kBack>(hn::BitCast(d16, before)));
   if constexpr (kBits * (kBack + 1) >= 6) {
     return hn::And(symbol, hn::Set(d8, uint8_t{63}));
   } else {
-    return hn::Or(symbol, Window<kOrder, kBits, kBack + 1>(codes));
+    return hn::Or(symbol, Window<kVector, kBack + 1>(circle));
   }
 }
 
-// A circle of tokens is a quad of channels (256 bytes) in kTokenLane, the tile in kChannelLane. Its end is
-// copied before its start.
+template <int kVector = 0, TileOrder kOrder, int kBits>
+HWY_INLINE void StoreLevels(const LevelTable& table, const Circle<kOrder, kBits>& circle, uint8_t* HWY_RESTRICT out) {
+  if constexpr (kVector * kLanes8 < kCircleBytes<kOrder>) {
+    hn::StoreU(table(Window<kVector, 0>(circle)), d8, out + kVector * kLanes8);
+    StoreLevels<kVector + 1>(table, circle, out);
+  }
+}
+
+template <TileOrder kOrder, int kBits, int kIndex = 0>
+HWY_INLINE void ExpandCircles(const LevelTable& table, const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT levels) {
+  if constexpr (kIndex < kTileCodes) {
+    Circle<kOrder, kBits> circle;
+    circle.template Load<kIndex>(tile);
+    StoreLevels(table, circle, levels + kIndex);
+    ExpandCircles<kOrder, kBits, kIndex + kCircleBytes<kOrder>>(table, tile, levels);
+  }
+}
+
 template <TileOrder kOrder, int kBits>
-HWY_INLINE void ExpandCircles(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT levels) {
-  constexpr int kBefore = 128;
-  constexpr int kCircle = kOrder == TileOrder::kTokenLane ? 256 : kTileCodes;
-  constexpr int kCircles = kTileCodes / kCircle;
-  alignas(64) uint8_t codes[kCircles * (kBefore + kCircle)];
-  UnpackCodes<kBits, kCircle, kBefore>(tile, codes);
-  const LevelTable table(TrellisLevels(kBits));
-  for (int n = 0; n < kCircles; ++n) {
-    uint8_t* circle = codes + n * (kBefore + kCircle) + kBefore;
-    std::memcpy(circle - kBefore, circle + kCircle - kBefore, kBefore);
-    for (int i = 0; i < kCircle; i += kLanes8) {
-      hn::StoreU(table(Window<kOrder, kBits>(circle + i)), d8, levels + n * kCircle + i);
+HWY_INLINE void ExpandTrellis(const uint8_t* tile, uint8_t* levels) {
+  ExpandCircles<kOrder, kBits>(LevelTable(TrellisLevels(kBits)), tile, levels);
+}
+
+template <int kBits, int kIndex = 0>
+HWY_INLINE void UnpackCodes(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT out) {
+  if constexpr (kIndex < kTileCodes) {
+    for (int extra = 0; extra < 128; extra += kLanes8) {
+      hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, out + kIndex + extra);
     }
+    UnpackCodes<kBits, kIndex + 128>(tile, out);
   }
 }
 
@@ -379,17 +453,17 @@ template <TileOrder kOrder>
 void ExpandTile(int bits, const uint8_t* tile, uint8_t* levels) {
   switch (bits) {
     case 1:
-      return ExpandCircles<kOrder, 1>(tile, levels);
+      return ExpandTrellis<kOrder, 1>(tile, levels);
     case 2:
-      return ExpandCircles<kOrder, 2>(tile, levels);
+      return ExpandTrellis<kOrder, 2>(tile, levels);
     case 3:
-      return ExpandCircles<kOrder, 3>(tile, levels);
+      return ExpandTrellis<kOrder, 3>(tile, levels);
     case 4:
-      return ExpandCircles<kOrder, 4>(tile, levels);
+      return ExpandTrellis<kOrder, 4>(tile, levels);
     case 6:
-      return UnpackCodes<6, kTileCodes, 0>(tile, levels);
+      return UnpackCodes<6>(tile, levels);
     default:
-      return UnpackCodes<8, kTileCodes, 0>(tile, levels);
+      return UnpackCodes<8>(tile, levels);
   }
 }
 
