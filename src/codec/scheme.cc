@@ -206,9 +206,9 @@ std::string Scheme::ToString() const {
 const std::vector<Preset>& Presets() {
   static const std::vector<Preset> presets = {
       {"kv8", "k=int:8 v=int:8", "8 bits: as good as fp16"},
-      {"kv4", "k=decoquant:bits=4,gauge=hadamard v=decoquant:bits=4,gauge=hadamard", "4 bits: the usual choice"},
-      {"kv3", "k=decoquant:bits=3,gauge=hadamard v=decoquant:bits=3,gauge=hadamard", "3 bits: long contexts"},
-      {"kv2", "k=decoquant:bits=2,gauge=hadamard v=decoquant:bits=2,gauge=hadamard", "2 bits: the smallest"},
+      {"kv4", "k=decoquant:bits=4 v=decoquant:bits=4", "4 bits: the usual choice"},
+      {"kv3", "k=decoquant:bits=3,code=trellis v=decoquant:bits=3,code=trellis", "3 bits: long contexts"},
+      {"kv2", "k=decoquant:bits=2,code=trellis v=decoquant:bits=2,code=trellis", "2 bits: the smallest"},
   };
   return presets;
 }
