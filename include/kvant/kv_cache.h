@@ -58,6 +58,7 @@ class KvCache {
 
   Footprint footprint() const;
   size_t memory_bytes() const;  ///< taken from the system by the page pool
+  double seal_seconds() const;  ///< time spent encoding so far, fitting bases included
 
  private:
   struct Impl;

@@ -178,6 +178,12 @@ Footprint KvCache::footprint() const {
   return sum;
 }
 
+double KvCache::seal_seconds() const {
+  double sum = 0;
+  impl_->AllStores([&](const KvStore& store) { sum += store.seal_seconds(); });
+  return sum;
+}
+
 size_t KvCache::memory_bytes() const { return impl_->pool.reserved_bytes(); }
 
 }  // namespace kvant

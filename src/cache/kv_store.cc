@@ -124,6 +124,8 @@ Status KvStore::Truncate(int sequence, int64_t num_rows) {
 
 void KvStore::Clear(int sequence) { impl_->At(sequence) = Sequence(&impl_->format, impl_->maybe_calibrated); }
 
+double KvStore::seal_seconds() const { return impl_->sealer.seconds(); }
+
 Footprint KvStore::footprint() const { return MeasureFootprint(impl_->format, impl_->sequences); }
 
 }  // namespace kvant

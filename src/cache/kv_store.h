@@ -129,6 +129,7 @@ class KvStore {
   void Clear(int sequence);
 
   Footprint footprint() const;
+  double seal_seconds() const;  ///< spent in Seal so far: encoding and fitting bases
 
  private:
   struct Impl;

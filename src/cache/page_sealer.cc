@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <utility>
 
 namespace kvant {
@@ -16,12 +17,14 @@ Status PageSealer::Seal(const Team& team, Sequence& sequence) {
   // Same answer on every member: nobody changes the sequence before all are in here. For most tokens this is
   // all.
   if (sequence.DuePages(1).empty()) return Status::Ok();
+  const auto start = std::chrono::steady_clock::now();
   team.Sync();
   if (team.leader()) status_.Reset();
   team.Sync();
   fitter_.FitIfWanted(team, sequence, status_);
   SealAll(team, sequence);
   team.Sync();
+  if (team.leader()) seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return status_.Get();
 }
 

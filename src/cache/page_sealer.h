@@ -25,6 +25,8 @@ class PageSealer {
 
   /// As KvStore::Seal. After an error the pages that could not be sealed are open as before.
   Status Seal(const Team& team, Sequence& sequence);
+  /// Spent in Seal, fitting bases included.
+  double seconds() const { return seconds_; }
 
  private:
   /// A page on its way from open to sealed.
@@ -51,6 +53,7 @@ class PageSealer {
   BasisFitter fitter_;
   TeamStatus status_;
   std::vector<PageSeal> batch_;
+  double seconds_ = 0;
 };
 
 }  // namespace kvant

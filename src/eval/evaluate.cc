@@ -111,7 +111,9 @@ Status Evaluation::Prefill(Runner& runner, ReportRow* row) const {
   for (int pos = 0; pos < options_.skip; pos += options_.batch) {
     KVANT_TRY(Feed(runner, pos, std::min(options_.batch, options_.skip - pos), false));
   }
-  row->prefill_tokens_per_s = options_.skip / Seconds(start);
+  const double seconds = Seconds(start);
+  row->prefill_tokens_per_s = options_.skip / seconds;
+  row->encode_share = runner.cache_use().seal_seconds / seconds;
   return Status::Ok();
 }
 

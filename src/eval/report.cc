@@ -47,14 +47,19 @@ Table QualityTable(const Report& report) {
                {"cache MB", true},
                {"process MB", true},
                {"prefill tok/s", true},
-               {"decode ms", true}});
+               {"encode", true},
+               {"decode ms", true},
+               {"x fp16", true}});
+  const double fp16_ms = report.rows.empty() ? 0 : report.rows.front().decode_ms;
   for (const ReportRow& row : report.rows) {
     const DivergenceSummary& d = row.divergence;
     table.AddRow({row.cache, Number("%.2f", row.use.footprint.bits_per_value()), Number("%.5f", d.kl),
                   Number("%.5f", d.kl_stderr), Number("%.4f", d.top1), Number("%.3f", d.ppl), Needles(report, row),
                   Number("%.1f", static_cast<double>(row.use.memory_bytes) / kMb),
                   Number("%.1f", static_cast<double>(row.process_bytes) / kMb),
-                  Number("%.0f", row.prefill_tokens_per_s), OrNothing("%.2f", row.decode_ms)});
+                  Number("%.0f", row.prefill_tokens_per_s), OrNothing("%.1f %%", 100 * row.encode_share),
+                  OrNothing("%.2f", row.decode_ms),
+                  OrNothing("%.2f", row.decode_ms > 0 ? fp16_ms / row.decode_ms : 0)});
   }
   return table;
 }
@@ -76,7 +81,9 @@ std::string Title(const Report& report) {
 constexpr const char* kLegend =
     "KL, top-1: against the fp16 cache of the same model; +-: standard error of KL. Bits: everything that "
     "the cache "
-    "holds, per value.\nPrefill: the unscored tokens. Decode: median, with the whole text in the cache.";
+    "holds, per value.\nPrefill: the unscored tokens; encode: share of its time. Decode: median, with the whole text "
+    "in the cache; "
+    "x fp16: how much faster.";
 
 nlohmann::ordered_json MemoryJson(const CacheUse& use) {
   nlohmann::ordered_json by_kind;
@@ -106,6 +113,7 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   json["needles_right"] = row.needles_right;
   json["memory"] = MemoryJson(row.use);
   json["measured"] = {{"prefill_tokens_per_s", row.prefill_tokens_per_s},
+                      {"encode_share", row.encode_share},
                       {"decode_ms", row.decode_ms},
                       {"process_bytes", row.process_bytes}};
   return json;

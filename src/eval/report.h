@@ -18,6 +18,7 @@ struct ReportRow {
   int needles_right = 0;
   CacheUse use;                     ///< when the text is in the cache
   double prefill_tokens_per_s = 0;  ///< over the unscored tokens
+  double encode_share = 0;          ///< of that time, spent encoding; 0: a cache of the host, which does not say
   double decode_ms = 0;             ///< median per token behind the whole text; 0: not measured
   int64_t process_bytes = 0;        ///< growth of the process's private memory, weights and buffers included
 };

@@ -35,6 +35,7 @@ Report Sample() {
   row.use.memory_bytes = 1'500'000;
   row.use.fp16_bytes = 4'000'000;
   row.prefill_tokens_per_s = 800;
+  row.encode_share = 0.025;
   report.rows = {row};
   return report;
 }
@@ -51,7 +52,7 @@ TEST(ReportTest, WhatWasNotMeasuredIsADash) {
   Report report = Sample();
   report.needles = 0;
   const std::string markdown = ReportToMarkdown(report);
-  EXPECT_NE(markdown.find("| 10.500 | - | 1.5 | 0.0 | 800 | - |"), std::string::npos) << markdown;
+  EXPECT_NE(markdown.find("| 10.500 | - | 1.5 | 0.0 | 800 | 2.5 % | - | - |"), std::string::npos) << markdown;
 }
 
 TEST(ReportTest, JsonKeepsFullPrecision) {

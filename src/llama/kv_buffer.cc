@@ -242,4 +242,6 @@ Footprint KvBuffer::footprint() const { return cache_ ? cache_->footprint() : Fo
 
 size_t KvBuffer::memory_bytes() const { return cache_ ? cache_->memory_bytes() : 0; }
 
+double KvBuffer::seal_seconds() const { return cache_ ? cache_->seal_seconds() : 0; }
+
 }  // namespace kvant

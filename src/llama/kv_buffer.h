@@ -62,6 +62,7 @@ class KvBuffer {
 
   Footprint footprint() const;
   size_t memory_bytes() const;
+  double seal_seconds() const;
 
  private:
   KvBuffer(const KvSettings& settings, void* base, size_t bytes) : settings_(settings), base_(base), bytes_(bytes) {}

@@ -171,4 +171,10 @@ size_t ProxyDevice::memory_bytes() const {
   return sum;
 }
 
+double ProxyDevice::seal_seconds() const {
+  double sum = 0;
+  for (const KvBuffer* cache : buffer_types_.caches()) sum += cache->seal_seconds();
+  return sum;
+}
+
 }  // namespace kvant

@@ -39,6 +39,7 @@ class ProxyDevice {
   /// All caches alive now.
   Footprint footprint() const;
   size_t memory_bytes() const;
+  double seal_seconds() const;
 
  private:
   ProxyDevice(ggml_backend_dev_t inner, const KvSettings& settings);

@@ -338,6 +338,7 @@ CacheUse LlamaRunner::cache_use() const {
   CacheUse use;
   use.footprint = device_->footprint();
   use.memory_bytes = device_->memory_bytes();
+  use.seal_seconds = device_->seal_seconds();
   use.fp16_bytes = 2 * use.footprint.values;
   use.bases = DescribeBases(*choice_.scheme, info_.layers, options_.maybe_calibration.get());
   return use;

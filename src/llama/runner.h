@@ -36,6 +36,7 @@ struct CacheUse {
   Footprint footprint;
   size_t memory_bytes = 0;  ///< held from the system for K and V
   size_t fp16_bytes = 0;    ///< the same rows at 16 bits
+  double seal_seconds = 0;  ///< time spent encoding so far, fitting bases included
   /// Where the codecs' bases come from: "calibrated", "fitted to the prompt", "K calibrated, V fitted to the prompt";
   /// empty: they have none.
   std::string bases;
