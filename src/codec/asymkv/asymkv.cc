@@ -76,6 +76,11 @@ constexpr Expectation kExpectations[] = {
     {"levels=extremes", Side::kValue, 2.0, 1.34, 1.44},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"layers=1000", "layers=0"},
+    {"", ""},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -85,6 +90,7 @@ const CodecInfo kInfo = {
     .recent_tokens = kRecentTokens,
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .reference = kUniformReferenceVerbs,
     .simd = [] { return &UniformFastVerbs(); },

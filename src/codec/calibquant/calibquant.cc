@@ -95,6 +95,13 @@ constexpr Expectation kExpectations[] = {
     {"stats=segment,range=quantile", Side::kKey, 1.0, 0.58, 0.625},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"bits=4", "bits=4"},
+    {"bits=2", "bits=2"},
+    {"", ""},
+    {"stats=segment", "stats=segment"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -104,6 +111,7 @@ const CodecInfo kInfo = {
     .recent_tokens = kRecentTokens,
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .fit_basis = FitBasis,
     .check_basis = CheckBasis,

@@ -254,6 +254,12 @@ constexpr Expectation kExpectations[] = {
     {"bits=2,code=uniform,rank=4", Side::kValue, 2.3125, 0.4786, 0.5185},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"", ""},
+    {"bits=3", "bits=3"},
+    {"bits=2", "bits=2"},
+};
+
 // ---- options
 
 struct Options {
@@ -346,6 +352,7 @@ const CodecInfo kInfo = {
     .paper = "Guo et al., LQ-LoRA, arXiv:2311.12023, applied to the cache",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 1e-3,
     .make = Make,
     .fit_basis = FitBasis,

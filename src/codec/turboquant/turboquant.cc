@@ -344,6 +344,15 @@ constexpr Expectation kExpectations[] = {
     {"preset=turboesm", Side::kValue, 3.0, 0.178, 0.193},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"", ""},
+    {"bits=3.5", "bits=3.5"},
+    {"preset=turboesm", "preset=turboesm"},
+    {"bits=3", "bits=3"},
+    {"bits=2.5", "bits=2.5"},
+    {"bits=2", "bits=2"},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -353,6 +362,7 @@ const CodecInfo kInfo = {
     .paper = "Zandieh et al., TurboQuant, arXiv:2504.19874; TurboESM, arXiv:2603.26110",
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .max_code_mismatch = 1e-3,
     .make = Make,
     .fit_basis = FitBasis,

@@ -95,6 +95,11 @@ constexpr Expectation kExpectations[] = {
     {"gamma=0.5,salient=4", Side::kValue, 1.9375, 0.445, 0.490},
 };
 
+constexpr CodecPair kTypical[] = {
+    {"wide=0.75", "salient=24"},
+    {"", ""},
+};
+
 }  // namespace
 
 const CodecInfo kInfo = {
@@ -104,6 +109,7 @@ const CodecInfo kInfo = {
     .recent_tokens = kRecentTokens,
     .options = kOptions,
     .expectations = kExpectations,
+    .typical = kTypical,
     .make = Make,
     .reference = {Encode, Decode, keys::PrepareQuery, keys::Score, values::Accumulate, values::Finish},
     .simd = [] { return &SimdVerbs(); },
