@@ -199,6 +199,7 @@ Status Read(Runner& runner, const std::vector<Window>& windows, Collector& colle
       progress.Show("reading the texts", done, total);
     }
   }
+  collector.EndWindow();
   return Status::Ok();
 }
 

@@ -47,7 +47,18 @@ struct StoreOptions {
   int recent_tokens = 0;
   size_t limit_bytes = 0;
   GridOptions codec = {};
+  SharedBases maybe_bases = nullptr;
 };
+
+/// Calibrated bases of the test codec with these origins.
+inline SharedBases GridBases(const std::vector<float>& origins) {
+  std::vector<std::byte> bytes(origins.size() * sizeof(GridBasis));
+  for (size_t i = 0; i < origins.size(); ++i) {
+    const GridBasis basis = {.origin = origins[i], .tokens = 0.0f};
+    std::memcpy(bytes.data() + i * sizeof(basis), &basis, sizeof(basis));
+  }
+  return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
 
 inline std::shared_ptr<const Rope> TestRope() { return *Rope::Make(RopeShape::OfBase(100, kDim, false), kDim); }
 
@@ -58,6 +69,7 @@ struct TestStore {
                                     .kv_heads = kHeads,
                                     .num_sequences = options.num_sequences,
                                     .codec = GridCodec(options.side, kDim, options.codec),
+                                    .maybe_bases = options.maybe_bases,
                                     .sink_tokens = options.sink_tokens,
                                     .recent_tokens = options.recent_tokens,
                                     .maybe_rope = options.codec.keys_before_rope ? TestRope() : nullptr},

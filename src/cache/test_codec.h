@@ -90,6 +90,7 @@ struct GridOptions {
   int basis_min_tokens = 0;  ///< 0: no basis
   int basis_refit_tokens = 0;
   bool basis_per_layer = false;
+  bool needs_calibration = false;
   bool needs_basis = false;
   bool keys_before_rope = false;
 };
@@ -102,6 +103,7 @@ inline Codec GridCodec(Side side, int dim, const GridOptions& options = {}) {
   state->basis_min_tokens = options.basis_min_tokens;
   state->basis_refit_tokens = options.basis_refit_tokens;
   state->basis_per_layer = options.basis_per_layer;
+  state->needs_calibration = options.needs_calibration;
   state->needs_basis = options.needs_basis;
   state->keys_before_rope = options.keys_before_rope;
   return {.info = &kGridInfo, .state = std::move(state), .verbs = kGridInfo.reference};

@@ -8,6 +8,9 @@
 namespace kvant {
 namespace {
 
+// The attention of every so many-th query is looked at.
+constexpr int64_t kQueryStep = 4;
+
 constexpr const char* NameOf(RowKind kind) {
   switch (kind) {
     case RowKind::kKey:
@@ -34,10 +37,16 @@ bool Collector::IsKept(int64_t page) const {
 
 void Collector::BeginBatch(int64_t first_pos, int64_t count) {
   KVANT_DCHECK(first_pos % kTokensPerPage == 0 && count % kTokensPerPage == 0);
+  if (first_pos == 0) EndWindow();
+  first_pos_ = first_pos;
   batch_.assign(static_cast<size_t>(count / kTokensPerPage), false);
   for (size_t i = 0; i < batch_.size(); ++i, ++pages_seen_) {
     batch_[i] = first_pos + static_cast<int64_t>(i) > 0 && IsKept(pages_seen_);
     pages_kept_ += batch_[i];
+    if (!batch_[i]) continue;
+    for (int t = 0; t < kTokensPerPage; ++t) {
+      kept_positions_.push_back(first_pos + static_cast<int64_t>(i) * kTokensPerPage + t);
+    }
   }
   position_.clear();
 }
@@ -48,13 +57,18 @@ bool Collector::Wants(RowKind kind) const {
 }
 
 void Collector::Add(RowKind kind, int layer, int64_t count, int width, const float* rows, size_t stride) {
-  if (batch_.empty() && kind != RowKind::kOutput) return;
-  if (!Wants(kind) || layer < 0 || layer >= std::ssize(options_.layers)) return;
-  if (kind == RowKind::kQuery || kind == RowKind::kOutput) {
-    AddMoments(kind, layer, count, width, rows, stride);
-  } else {
-    Keep(kind, layer, count, width, rows, stride);
+  if (layer < 0 || layer >= std::ssize(options_.layers)) return;
+  if (kind == RowKind::kOutput) return AddMoments(kind, layer, count, width, rows, stride);
+  if (batch_.empty()) return;
+  if (kind == RowKind::kQuery) {
+    AddAttention(layer, count, width, rows, stride);
+    return AddMoments(kind, layer, count, width, rows, stride);
   }
+  if (kind == RowKind::kKey) {
+    const LayerShape& shape = options_.layers[static_cast<size_t>(layer)];
+    attention_.try_emplace(layer, shape.kv_heads, shape.k_dim).first->second.AddKeys(count, rows, stride);
+  }
+  if (Wants(kind)) Keep(kind, layer, count, width, rows, stride);
 }
 
 void Collector::Keep(RowKind kind, int layer, int64_t count, int width, const float* rows, size_t stride) {
@@ -68,6 +82,58 @@ void Collector::Keep(RowKind kind, int layer, int64_t count, int width, const fl
     for (int c = 0; c < width; ++c) sample.values.push_back(ToF16(rows[c]));
     ++sample.rows;
   }
+}
+
+// Queries in portions of as many as the attention takes.
+void Collector::AddAttention(int layer, int64_t count, int width, const float* rows, size_t stride) {
+  const LayerShape& shape = options_.layers[static_cast<size_t>(layer)];
+  const auto dim = static_cast<size_t>(shape.k_dim);
+  const int heads = width / shape.k_dim;
+  int64_t& position = position_[{RowKind::kQuery, layer}];
+  const int64_t first = first_pos_ + position;
+  position += count;
+  WindowAttention& attention = attention_.at(layer);
+  AlignedBuffer<float> queries(WindowAttention::kMaxQueries * dim);
+  int64_t positions[WindowAttention::kMaxQueries];
+  for (int64_t next = kQueryStep - 1; next < count;) {
+    const int64_t start = next;
+    int n = 0;
+    for (; n < WindowAttention::kMaxQueries && next < count; ++n, next += kQueryStep) positions[n] = first + next;
+    for (int head = 0; head < heads; ++head) {
+      for (int i = 0; i < n; ++i) {
+        std::copy_n(rows + static_cast<size_t>(start + i * kQueryStep) * stride + static_cast<size_t>(head) * dim, dim,
+                    queries.data() + static_cast<size_t>(i) * dim);
+      }
+      attention.AddQueries(head * shape.kv_heads / heads, n, queries.data(), positions);
+    }
+  }
+}
+
+void Collector::EndWindow() {
+  for (auto& [layer, attention] : attention_) {
+    std::vector<double>& masses = masses_[layer];
+    for (const int64_t pos : kept_positions_) {
+      for (int head = 0; head < options_.layers[static_cast<size_t>(layer)].kv_heads; ++head) {
+        masses.push_back(attention.mass(head, pos));
+      }
+    }
+    attention.Clear();
+  }
+  kept_positions_.clear();
+}
+
+std::vector<float> Collector::Weights(int layer, int head) const {
+  const int kv_heads = options_.layers[static_cast<size_t>(layer)].kv_heads;
+  std::vector<double> masses(static_cast<size_t>(num_rows()), 0.0);
+  double mean = 0.0;
+  const auto found = masses_.find(layer);
+  for (size_t i = 0; i < masses.size() && found != masses_.end(); ++i) {
+    masses[i] = found->second[i * static_cast<size_t>(kv_heads) + static_cast<size_t>(head)];
+    mean += masses[i] / static_cast<double>(masses.size());
+  }
+  std::vector<float> weights(masses.size(), 1.0f);
+  for (size_t i = 0; i < masses.size() && mean > 0.0; ++i) weights[i] = static_cast<float>(masses[i] / mean);
+  return weights;
 }
 
 // The query heads of a group count for the KV head that they share.

@@ -1,8 +1,9 @@
 // Statistics of a model at work, in bounded memory: a sample of the rows of K and V, and what an error in them costs.
 //
 // Rows are kept as whole pages of 64 consecutive tokens, since codecs encode whole pages: every n-th page of what is
-// read, so the sample is the same in every run. Costs are second moments over everything read: for keys those of the
-// queries that meet them, for values those of the output projection that they go through.
+// read, so the sample is the same in every run. What an error costs has two parts: how much attention the row gets
+// (window_attention.h), and in which directions an error shows: for keys the second moments of the queries that meet
+// them, for values those of the output projection that they go through.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 
 #include "base/float16.h"
 #include "calibrate/row_watcher.h"
+#include "calibrate/window_attention.h"
 #include "codec/codec.h"
 #include "kvant/shape.h"
 
@@ -34,6 +36,8 @@ class Collector : public RowWatcher {
   /// The next `count` tokens that are fed stand at `first_pos` of a text's window. REQUIRES: both are multiples of 64.
   /// The first page of a window is not kept: its first tokens are unlike all others, and caches keep them exact.
   void BeginBatch(int64_t first_pos, int64_t count);
+  /// After the last batch.
+  void EndWindow();
 
   bool Wants(RowKind kind) const override;
   void Add(RowKind kind, int layer, int64_t count, int width, const float* rows, size_t stride) override;
@@ -43,6 +47,8 @@ class Collector : public RowWatcher {
   /// Those of one head as floats [num_rows, dim], kKey, kKeyBeforeRope or kValue. Errors: NotFound when the model has
   /// shown none for this layer or not all.
   Result<std::vector<float>> Rows(RowKind kind, int layer, int head) const;
+  /// What an error in these rows counts [num_rows], mean 1. REQUIRES: all that was expected has come.
+  std::vector<float> Weights(int layer, int head) const;
   /// Metric of one KV head [dim, dim], scaled to a trace of dim. Errors: NotFound.
   Result<std::vector<double>> Metric(Side side, int layer, int head) const;
 
@@ -56,6 +62,7 @@ class Collector : public RowWatcher {
     std::vector<double> sums;  ///< [kv_heads][dim, dim]
   };
   void Keep(RowKind kind, int layer, int64_t count, int width, const float* rows, size_t stride);
+  void AddAttention(int layer, int64_t count, int width, const float* rows, size_t stride);
   void AddMoments(RowKind kind, int layer, int64_t count, int width, const float* rows, size_t stride);
   bool IsKept(int64_t page) const;
 
@@ -67,6 +74,10 @@ class Collector : public RowWatcher {
   std::map<std::pair<RowKind, int>, int64_t> position_;  ///< rows of the batch that came so far
   std::map<std::pair<RowKind, int>, Sample> samples_;
   std::map<std::pair<RowKind, int>, Moments> moments_;
+  std::map<int, WindowAttention> attention_;   ///< by layer, of the window at hand
+  std::map<int, std::vector<double>> masses_;  ///< by layer: [num_rows][kv_heads]
+  std::vector<int64_t> kept_positions_;        ///< of the window at hand
+  int64_t first_pos_ = 0;                      ///< of the batch at hand
 };
 
 }  // namespace kvant

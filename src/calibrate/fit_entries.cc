@@ -11,6 +11,7 @@ namespace {
 // The rows and the metric of one basis: a KV head's, or those of all heads.
 struct Observed {
   std::vector<float> rows;
+  std::vector<float> weights;
   std::vector<double> metric;
 };
 
@@ -24,6 +25,8 @@ Status Observe(const Codec& codec, int layer, int first_head, int num_heads, con
     const Result<std::vector<float>> rows = collector.Rows(kind, layer, head);
     if (!rows.ok()) return rows.status();
     out->rows.insert(out->rows.end(), rows->begin(), rows->end());
+    const std::vector<float> weights = collector.Weights(layer, head);
+    out->weights.insert(out->weights.end(), weights.begin(), weights.end());
     const Result<std::vector<double>> metric = collector.Metric(side, layer, head);
     if (!metric.ok()) return metric.status();
     out->metric.resize(metric->size());
@@ -39,7 +42,7 @@ Status FitOne(const Codec& codec, const Observed& observed, std::byte* out) {
   KVANT_TRY(codec.info->fit_basis(*codec.state,
                                   {.rows = observed.rows.data(),
                                    .tokens = observed.rows.size() / static_cast<size_t>(codec.shape().dim),
-                                   .maybe_weights = nullptr,
+                                   .maybe_weights = observed.weights.data(),
                                    .maybe_metric = observed.metric.data()},
                                   basis.data()));
   if (codec.info->check_basis != nullptr) KVANT_TRY(codec.info->check_basis(*codec.state, basis.data()));

@@ -10,7 +10,7 @@ enum class RowKind : uint8_t {
   kKey,            ///< as the cache gets them: after RoPE
   kKeyBeforeRope,  ///< the same keys before RoPE; in layers without RoPE equal to kKey
   kValue,
-  kQuery,   ///< after RoPE, all query heads
+  kQuery,   ///< after RoPE and times the softmax scale, all query heads; after the keys of their tokens
   kOutput,  ///< rows of the attention's output projection: what each of its inputs, value by value, contributes
 };
 

@@ -2,12 +2,14 @@
 //
 // Settings, from the environment, since a host passes none:
 //   KVANT_SCHEME        scheme text or preset; default kv4
+//   KVANT_CALIBRATION   file of `kvant calibrate`, made for the host's model; default none
 //   KVANT_MEMORY_LIMIT  bytes of each cache, with K, M or G behind the number; default no limit
 #include <dlfcn.h>
 
 #include <charconv>
 #include <cstdlib>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "llama/host_check.h"
@@ -37,6 +39,14 @@ Result<size_t> ParseBytes(std::string_view text) {
   return bytes << shift;
 }
 
+// The host opens the model without telling us which: that the file is of this model is for the user to see to. What does
+// not fit the model's shapes is refused when a context is made.
+Result<std::shared_ptr<const Calibration>> ReadCalibration() {
+  const std::string path(Environment("KVANT_CALIBRATION", ""));
+  if (path.empty()) return std::shared_ptr<const Calibration>();
+  return Calibration::Load(path);
+}
+
 // ggml's registry is in libggml, which we do not link: it would bring a CPU backend of its own into a host that has
 // another variant loaded. The host's copy is found by its name, loaded into whatever scope.
 ggml_backend_dev_t CpuDevice() {
@@ -50,11 +60,13 @@ Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
   KVANT_TRY(CheckHost(LoadedGgml(), BuiltAgainst()));
   const Result<Scheme> scheme = Scheme::Parse(Environment("KVANT_SCHEME", kDefaultScheme));
   if (!scheme.ok()) return Status::InvalidArgument("KVANT_SCHEME: " + scheme.status().message());
+  const auto calibration = ReadCalibration();
+  if (!calibration.ok()) return Status::InvalidArgument("KVANT_CALIBRATION: " + calibration.status().message());
   const Result<size_t> limit = ParseBytes(Environment("KVANT_MEMORY_LIMIT", "0"));
   if (!limit.ok()) return limit.status();
   ggml_backend_dev_t cpu = CpuDevice();
   if (cpu == nullptr) return Status::NotFound("the host has loaded no CPU backend; load this plug-in after it");
-  return ProxyDevice::Create(cpu, {.scheme = *scheme, .memory_limit_bytes = *limit});
+  return ProxyDevice::Create(cpu, {.scheme = *scheme, .memory_limit_bytes = *limit, .maybe_calibration = *calibration});
 }
 
 }  // namespace

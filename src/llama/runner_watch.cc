@@ -1,5 +1,6 @@
 #include "llama/runner_watch.h"
 
+#include <cstring>
 #include <optional>
 
 #include "llama/kv_tensor.h"
@@ -85,10 +86,21 @@ void NodeWatch::LearnRope(const ggml_tensor& stored, int layer) {
 
 void NodeWatch::ShowQueries(const ggml_tensor& node) {
   const ggml_tensor& q = *node.src[0];  // [dim, tokens, heads, streams]
-  const bool dense_heads = q.nb[2] == static_cast<size_t>(q.ne[0]) * sizeof(float);
-  if (!IsRows(q) || !dense_heads || q.ne[3] != 1) return;
-  watcher_->Add(RowKind::kQuery, CacheBehind(node.src[1])->layer, q.ne[1], static_cast<int>(q.ne[0] * q.ne[2]),
-                static_cast<const float*>(q.data), q.nb[1] / sizeof(float));
+  if (!IsRows(q) || q.ne[3] != 1) return;
+  float scale = 0.0f;  // the first of the node's parameters
+  std::memcpy(&scale, node.op_params, sizeof(scale));
+  queries_.clear();
+  for (int64_t token = 0; token < q.ne[1]; ++token) {
+    for (int64_t head = 0; head < q.ne[2]; ++head) {
+      const auto* row =
+          reinterpret_cast<const float*>(static_cast<const std::byte*>(q.data) + static_cast<size_t>(token) * q.nb[1] +
+                                         static_cast<size_t>(head) * q.nb[2]);
+      for (int64_t c = 0; c < q.ne[0]; ++c) queries_.push_back(row[c] * scale);
+    }
+  }
+  const auto width = static_cast<size_t>(q.ne[0] * q.ne[2]);
+  watcher_->Add(RowKind::kQuery, CacheBehind(node.src[1])->layer, q.ne[1], static_cast<int>(width), queries_.data(),
+                width);
 }
 
 }  // namespace kvant

@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "calibrate/row_watcher.h"
 #include "ggml.h"
@@ -32,6 +33,7 @@ class NodeWatch {
   void LearnRope(const ggml_tensor& stored, int layer);
 
   RowWatcher* const watcher_;
+  std::vector<float> queries_;  ///< [tokens, heads * dim]
   /// Nodes that compute keys before RoPE: (name, op), with the layer.
   std::map<std::pair<std::string, int>, int> before_rope_;
   std::set<int> no_rope_;  ///< layers without RoPE

@@ -146,6 +146,80 @@ def test_run_draws_by_seed(kvant, demo_model):
     assert draw(*warm, 1) == draw(*warm, 1) != draw(*warm, 2)
 
 
+# ---- calibrate
+
+KLT = "decoquant:bits=2,gauge=klt"
+WEIGHTED = KLT + ",metric=model"
+CALIBRATE = ["--tokens", 1024, "--window", 512, "--threads", 2]
+
+
+@pytest.fixture(name="copied_model", scope="module")
+def fixture_copied_model(kvant, demo_model, tmp_path_factory):
+    """A model with its calibration beside it: (model, calibration, finished process)."""
+    model = tmp_path_factory.mktemp("model") / "m.gguf"
+    model.symlink_to(demo_model)
+    process = kvant("calibrate", model, "--text", TEXT, "--codec", f"{KLT},{WEIGHTED}", *CALIBRATE)
+    assert process.returncode == 0, process.stderr
+    return model, model.with_name("m.kvant.safetensors"), process
+
+
+def header_of(path):
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), len(content) - 8 - length
+
+
+def test_calibrate_writes_safetensors_beside_the_model(copied_model):
+    _, path, process = copied_model
+    assert process.stdout == "" and process.stderr.startswith(f"kvant: wrote {path}: 48 entries")
+    header, data_bytes = header_of(path)
+    metadata = header.pop("__metadata__")
+    assert metadata["format"] == "kvant calibration" and metadata["format_version"] == "1"
+    assert json.loads(metadata["texts"])[0][0] == "DESIGN.md"
+    assert json.loads(metadata["layers"]) == [[2, 128, 128]] * 12
+    assert int(metadata["tokens"]) == 1024
+    assert len(header) == 2 * 2 * 12
+    assert max(tensor["data_offsets"][1] for tensor in header.values()) == data_bytes
+    assert {tensor["dtype"] for tensor in header.values()} == {"U8"}
+
+
+def test_calibrate_gives_the_same_file_twice(kvant, copied_model, tmp_path):
+    model, path, _ = copied_model
+    process = kvant("calibrate", model, "--text", TEXT, "--codec", f"{KLT},{WEIGHTED}", *CALIBRATE, "-o", tmp_path / "b")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "b").read_bytes() == path.read_bytes()
+
+
+def test_calibrated_bases_are_found_and_named(kvant, copied_model):
+    model, path, _ = copied_model
+    arguments = ["-p", "Once upon a time", "-n", 2]
+    assert "bases: calibrated" in kvant("run", model, *arguments, "--cache", WEIGHTED).stderr
+    assert "bases: calibrated" in kvant("run", model, *arguments, "--cache", KLT + ",refit=0").stderr
+    assert "bases: fitted to the prompt" in kvant("run", model, *arguments, "--cache", KLT, "--calibration", "none").stderr
+    assert "bases: fitted to the prompt" in kvant("run", model, *arguments, "--cache", KLT + ",code=trellis").stderr
+    assert "bases" not in kvant("run", model, *arguments, "--cache", "kv4").stderr
+    mixed = kvant("run", model, *arguments, "--cache", f"k={WEIGHTED} v=int:4", "--calibration", path)
+    assert "bases: K calibrated" in mixed.stderr
+
+
+def test_eval_counts_calibrated_bases_once(kvant, copied_model, tmp_path):
+    model, _, _ = copied_model
+    process = kvant("eval", model, "--text", TEXT, "--cache", WEIGHTED, "--json", tmp_path / "a.json", *SMALL)
+    assert process.returncode == 0, process.stderr
+    assert "(calibrated)" in process.stdout
+    weighted = row(json.loads((tmp_path / "a.json").read_text()), WEIGHTED)
+    assert weighted["bases"] == "calibrated"
+    assert 0 < weighted["kl"] < 1
+    basis_bytes = weighted["memory"]["bits_by_kind"]["bases"] * weighted["memory"]["fp16_bytes"] / 16
+    assert basis_bytes == pytest.approx(12 * 2 * 2 * 12544, rel=0.01)  # layers, sides, heads
+
+
+def test_inspect_counts_calibrated_bases(kvant, copied_model):
+    model, _, _ = copied_model
+    lines = kvant("inspect", model, "--cache", WEIGHTED).stdout.splitlines()
+    assert any(line.startswith(WEIGHTED) for line in lines)
+
+
 # ---- inspect, codecs, the rest
 
 
@@ -181,7 +255,7 @@ def test_codecs_lists_each_codec_with_its_numbers(kvant):
     assert "| raw | type | fp16 | fp16, bf16 |" in kvant("codecs", "--markdown").stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "inspect", "codecs", "bench"])
+@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "codecs", "bench"])
 def test_help_is_not_an_error(kvant, verb):
     process = kvant(verb, "--help")
     assert process.returncode == 0 and process.stderr == ""

@@ -1,5 +1,6 @@
 """Wrong input: one line that names the thing, its value and what is accepted; the right exit code; nothing left behind."""
 
+import json
 import subprocess
 
 import pytest
@@ -50,6 +51,9 @@ def write(path, content):
         (["--prompt", "--file"], ["run", "m.gguf", "-p", "x", "--file", "y"]),
         (["--text", "required"], ["eval", "m.gguf"]),
         (["--memory", "lots"], ["inspect", "m.gguf", "--memory", "lots"]),
+        (["--text", "required"], ["calibrate", "m.gguf", "--codec", "decoquant"]),
+        (["--codec", "required"], ["calibrate", "m.gguf", "--text", "t"]),
+        (["--window", "100"], ["calibrate", "m.gguf", "--text", "t", "--codec", "x", "--window", "100"]),
         (["--tokens", "7"], ["eval", "m.gguf", "--text", "t", "--tokens", "7"]),
     ],
 )
@@ -153,6 +157,69 @@ def test_text_that_is_none(refused, demo_model, tmp_path, content, words):
 def test_text_that_cannot_be_read(refused, demo_model, tmp_path):
     refused(FAILED, ["no.txt", "No such file"], "eval", demo_model, "--text", tmp_path / "no.txt")
     refused(FAILED, [str(tmp_path), "folder"], "eval", demo_model, "--text", tmp_path)
+
+
+# ---- calibrations
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [
+        ("zip", ["zip", "decoquant"]),
+        ("decoquant:colour=red", ["colour", "gauge"]),
+        ("decoquant:gauge=klt,bits=9", ["bits", "9", "0.5..8"]),
+        ("int:4", ["int:4", "nothing to calibrate", "decoquant"]),
+        ("kv4", ["kv4", "nothing to calibrate"]),
+        ("decoquant:gauge=hadamard,metric=model", ["metric=model", "gauge=klt"]),
+    ],
+)
+def test_codecs_that_cannot_be_calibrated(refused, demo_model, tmp_path, codec, words):
+    refused(USAGE, words, "calibrate", demo_model, "--text", TEXT, "--codec", codec, "-o", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_calibration_texts_are_checked(refused, demo_model, tmp_path):
+    def calibrate(code, words, text):
+        codec = ["--codec", "decoquant:gauge=klt", "-o", tmp_path / "a"]
+        refused(code, words, "calibrate", demo_model, "--text", TEXT, text, *codec)
+
+    calibrate(FAILED, ["no.txt", "No such file"], tmp_path / "no.txt")
+    calibrate(FAILED, ["bad.txt", "not UTF-8", "0xE9"], write(tmp_path / "bad.txt", b"caf\xe9"))
+    calibrate(USAGE, ["short.txt", "too few", "256"], write(tmp_path / "short.txt", b"Just a few words."))
+
+
+def test_calibration_is_not_overwritten_by_accident(refused, tmp_path):
+    # The model does not exist: had the work begun, the message would be about it.
+    path = write(tmp_path / "a.safetensors", b"mine")
+    arguments = ["calibrate", "no.gguf", "--text", TEXT, "--codec", "decoquant:gauge=klt", "-o"]
+    refused(USAGE, ["a.safetensors", "exists", "--replace"], *arguments, path)
+    refused(FAILED, ["cannot be written"], *arguments, tmp_path / "no" / "a.safetensors")
+    refused(FAILED, ["no.gguf"], *arguments, path, "--replace")
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_codec_without_its_calibration(refused, demo_model):
+    cache = "decoquant:bits=2,gauge=klt,metric=model"
+    command = "kvant calibrate MODEL --text FILE --codec decoquant:bits=2,gauge=klt,code=auto,metric=model,mean=auto"
+    evaluate = ["eval", demo_model, "--text", TEXT, "--tokens", 1024]
+    for verb in (["run", demo_model, "-p", "x"], evaluate, ["inspect", demo_model]):
+        refused(FAILED, ["layer 0 K", command], *verb, "--cache", cache, "--calibration", "none")
+
+
+def test_foreign_calibrations(refused, demo_model, tmp_path):
+    def run(code, words, path):
+        refused(code, words, "run", demo_model, "-p", "x", "--cache", "kv4", "--calibration", path)
+
+    run(FAILED, ["no.safetensors", "No such file"], tmp_path / "no.safetensors")
+    run(FAILED, ["picture", "not a calibration file"], write(tmp_path / "picture", b"\x89PNG\r\n\x1a\n" + bytes(500)))
+    header = b'{"__metadata__":{"format":"pt"}}'
+    other = write(tmp_path / "other", len(header).to_bytes(8, "little") + header)
+    run(FAILED, ["other", "another kind", "kvant calibrate"], other)
+    metadata = {"format": "kvant calibration", "format_version": "1", "model_hash": "0" * 32, "layers": "[[1,64,64]]"}
+    metadata |= {"texts": "[]", "tokens": "1", "window": "1"}
+    header = json.dumps({"__metadata__": metadata}).encode()
+    foreign = write(tmp_path / "foreign", len(header).to_bytes(8, "little") + header)
+    run(USAGE, ["foreign", "another model", "0" * 32], foreign)
 
 
 # ---- output

@@ -142,6 +142,17 @@ def test_memory_limit_fails_the_decode_and_not_the_host(run):
     assert np.isfinite(result["after"])
 
 
+def test_calibrated_bases_are_used(run, kvant, demo_model, tmp_path):
+    codec, path = "decoquant:bits=4,gauge=klt,metric=model", tmp_path / "c.safetensors"
+    text = Path(__file__).parents[2] / "DESIGN.md"
+    process = kvant("calibrate", demo_model, "--text", text, "--codec", codec, "--tokens", 1024, "-o", path)
+    assert process.returncode == 0, process.stderr
+    stock = run("losses", None)
+    ours = run("losses", codec, environment={"KVANT_CALIBRATION": str(path)})
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=0.05)
+    assert "kvant calibrate MODEL" in only_error(run("opened", codec))
+
+
 # ---- what is refused, with one line in the host's log
 
 def only_error(result):
@@ -160,6 +171,12 @@ def test_limit_that_does_not_parse(run):
     result = run("opened", environment={"KVANT_MEMORY_LIMIT": "4X"})
     assert not result["registry"]
     assert "KVANT_MEMORY_LIMIT=4X" in result["errors"][0]
+
+
+def test_calibration_that_is_none(run, tmp_path):
+    result = run("opened", environment={"KVANT_CALIBRATION": str(tmp_path / "no.safetensors")})
+    assert not result["registry"]
+    assert "KVANT_CALIBRATION" in result["errors"][0] and "no.safetensors" in result["errors"][0]
 
 
 def test_quantised_cache_type(run):

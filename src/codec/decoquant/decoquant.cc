@@ -20,8 +20,14 @@ void ReflectGroups(const State& s, const SegmentMap& map, void (*reflect)(const 
   for (int c = 0; c < s.shape.dim; c += map.reflectors.dim) reflect(map.reflectors, row + c);
 }
 
+float MetricGain(const SegmentMap& map, int channel) {
+  return map.maybe_metric_gains ? ToFloat(map.maybe_metric_gains[channel]) : 1.0f;
+}
+
 // Row of K or V -> latents.
 void EncodeRow(const State& s, const SegmentMap& map, float* row) {
+  ReflectRow(map.metric, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] *= MetricGain(map, c);
   ReflectGroups(s, map, ReflectRow, row);
   for (int c = 0; c < s.shape.dim; ++c) row[c] /= map.gain(c, s.fold());
   if (map.mix) HadamardRow(s.shape.dim, row);
@@ -32,10 +38,14 @@ void DecodeRow(const State& s, const SegmentMap& map, float* row) {
   if (map.mix) InverseHadamardRow(s.shape.dim, row);
   for (int c = 0; c < s.shape.dim; ++c) row[c] *= map.gain(c, s.fold());
   ReflectGroups(s, map, ReflectRowBack, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] /= MetricGain(map, c);
+  ReflectRowBack(map.metric, row);
 }
 
 // The transpose of DecodeRow: query -> what meets latents in a dot product.
 void QueryRow(const State& s, const SegmentMap& map, float* row) {
+  ReflectRow(map.metric, row);
+  for (int c = 0; c < s.shape.dim; ++c) row[c] /= MetricGain(map, c);
   ReflectGroups(s, map, ReflectRow, row);
   for (int c = 0; c < s.shape.dim; ++c) row[c] *= map.gain(c, s.fold());
   if (map.mix) HadamardRow(s.shape.dim, row);
@@ -183,6 +193,8 @@ constexpr OptionInfo kOptions[] = {
     {"gauge", "hadamard", "hadamard, sqrt, bal, klt", "how rows are decomposed (sqrt: as published)"},
     {"code", "auto", "auto, lm, uniform, absmax, trellis",
      "codebook (auto: absmax for gauge=sqrt, else lm); trellis: best quality, slower to encode"},
+    {"metric", "rows", "rows, model",
+     "gauge=klt: errors count alike, or as the model's queries and outputs weigh them (needs a calibration)"},
     {"mean", "auto", "auto, on, off", "remove the mean of each page (auto: on for K unless gauge=sqrt)"},
     {"scale", "unbiased", "unbiased, ls", "a token's scale: no shrinkage, or the least error; not for absmax codes",
      false},
@@ -214,6 +226,8 @@ constexpr Expectation kExpectations[] = {
     {"code=trellis,bits=3", Side::kValue, 3.125, 0.1483, 0.1607},
     {"code=trellis,bits=2", Side::kValue, 2.125, 0.2854, 0.3092},
     {"code=trellis,bits=1", Side::kValue, 1.125, 0.6135, 0.6647},
+    {"code=trellis,gauge=klt,metric=model,bits=3", Side::kKey, 3.375, 0.1483, 0.1607},
+    {"gauge=klt,metric=model,bits=2", Side::kValue, 2.125, 0.3470, 0.3760},
     {"mean=on", Side::kValue, 4.375, 0.0924, 0.1000},
     {"gauge=bal", Side::kValue, 4.125, 0.0926, 0.1004},
     {"gauge=klt,bits=2", Side::kValue, 2.125, 0.3470, 0.3760},

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "codec/decoquant/decoquant.h"
@@ -16,6 +17,8 @@ namespace {
 // Directions weaker than this share of the strongest are treated as if they had it, so that tokens unlike
 // those of the fit do not blow up in them.
 constexpr float kVarianceFloor = 1e-6f;
+// Of a stored gain, relative to the largest.
+constexpr float kSmallestGain = 1e-4f;
 
 // How far latent variances are drawn to their mean: by the share that the coordinates are of the rows they
 // were fitted to. A thousand correlated tokens make weak directions look weaker than they are for the tokens
@@ -37,18 +40,16 @@ std::vector<float> Centred(const float* rows, size_t count, size_t dim) {
   return out;
 }
 
-// Second moments [fold, fold] of the rows, or of their groups of `fold` channels.
-std::vector<float> Covariance(const State& s, const float* rows, size_t tokens) {
+// Second moments [fold, fold] of the rows, or of their groups of `fold` channels. All rows count alike: weighted by their
+// attention the divergence is the same at 3 and 4 bits and a fifth larger at 2.
+std::vector<float> Covariance(const State& s, const FitData& data) {
   const auto dim = static_cast<size_t>(s.shape.dim);
   const auto fold = static_cast<size_t>(s.fold());
-  std::vector<float> centred;
-  if (s.centred) {
-    centred = Centred(rows, tokens, dim);
-    rows = centred.data();
-  }
-  const size_t count = tokens * dim / fold;  // groups stand one after the other: a fold is a reshape
+  std::vector<float> rows =
+      s.centred ? Centred(data.rows, data.tokens, dim) : std::vector<float>(data.rows, data.rows + data.tokens * dim);
+  const size_t count = data.tokens * dim / fold;  // groups stand one after the other: a fold is a reshape
   std::vector<float> c(fold * fold, 0.0f);
-  GetCovarianceKernels().add(rows, count, s.fold(), c.data());
+  GetCovarianceKernels().add(rows.data(), count, s.fold(), c.data());
   MirrorUpper(s.fold(), 1.0f / static_cast<float>(count), c.data());
   return c;
 }
@@ -70,13 +71,25 @@ void Transpose(size_t dim, float* m) {
   }
 }
 
+// Q^T m Q of a symmetric matrix.
+void Rotate(const ReflectorView& q, float* m) {
+  ReflectRows(q, m);
+  Transpose(static_cast<size_t>(q.dim), m);
+  ReflectRows(q, m);
+}
+
+// Row and column i times factors[i].
+void ScaleBothSides(std::span<const float> factors, float* m) {
+  for (size_t i = 0; i < factors.size(); ++i) {
+    for (size_t j = 0; j < factors.size(); ++j) m[i * factors.size() + j] *= factors[i] * factors[j];
+  }
+}
+
 // Variances to expect along the stored basis, whose columns are not exactly the eigenvectors: the diagonal of
 // Q^T C Q, shrunk.
 std::vector<float> LatentVariances(const ReflectorView& q, std::vector<float> c, float shrinkage) {
   const auto dim = static_cast<size_t>(q.dim);
-  ReflectRows(q, c.data());
-  Transpose(dim, c.data());
-  ReflectRows(q, c.data());
+  Rotate(q, c.data());
   std::vector<float> variances(dim);
   float mean = 0.0f;
   for (size_t j = 0; j < dim; ++j) {
@@ -85,6 +98,10 @@ std::vector<float> LatentVariances(const ReflectorView& q, std::vector<float> c,
   }
   for (float& v : variances) v += shrinkage * (mean - v);
   return variances;
+}
+
+bool AllFinite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
 // Standard deviation for klt (latents get unit variance), its root for the balanced gauges; relative to the
@@ -97,29 +114,114 @@ void StoreGains(const State& s, std::span<const float> variances, F16* gains) {
   }
 }
 
-void StoreWidths(const State& s, std::span<const float> variances, uint8_t* bits) {
+// `costs`: what an error in a latent channel costs, times its variance.
+void StoreWidths(const State& s, std::span<const float> costs, uint8_t* bits) {
   if (s.gauge != Gauge::kKlt) {
     std::copy_n(s.default_bits, s.num_tiles, bits);
     return;
   }
   std::vector<double> tiles(static_cast<size_t>(s.num_tiles), 0.0);
-  for (size_t j = 0; j < variances.size(); ++j) tiles[j / kTileChannels] += variances[j];
+  for (size_t j = 0; j < costs.size(); ++j) tiles[j / kTileChannels] += costs[j];
   AllocateBits(tiles, *s.books, s.total_bits, bits);
+}
+
+// ---- the metric
+
+// Share of a metric's mean that is added to all directions, so that none is free: the queries to come are not
+// exactly those that were seen. 0.001 and 0.1 do as well.
+constexpr double kMetricRidge = 0.01;
+
+std::vector<double> Identity(int dim) {
+  const auto n = static_cast<size_t>(dim);
+  std::vector<double> m(n * n, 0.0);
+  for (size_t i = 0; i < n; ++i) m[i * n + i] = 1.0;
+  return m;
+}
+
+std::vector<float> WithRidge(int dim, const double* metric) {
+  const auto n = static_cast<size_t>(dim);
+  double mean = 0.0;
+  for (size_t i = 0; i < n; ++i) mean += metric[i * n + i] / dim;
+  std::vector<float> m(n * n);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < n; ++j) {
+      m[i * n + j] = static_cast<float>(mean > 0 ? metric[i * n + j] / mean + (i == j ? kMetricRidge : 0.0) : i == j);
+    }
+  }
+  return m;
+}
+
+// Stores the strongest directions of the metric and a gain for each coordinate that they imply, and brings metric and
+// covariance into those coordinates, where errors cost about the same in all directions.
+void ApplyMetric(const SegmentMap& map, std::byte* reflectors, F16* gains, std::vector<float>* metric,
+                 std::vector<float>* covariance) {
+  const int dim = map.metric.dim;
+  const auto n = static_cast<size_t>(dim);
+  std::vector<float> vectors(n * n);
+  std::vector<float> factors(n);
+  SymmetricEigen(dim, metric->data(), vectors.data(), factors.data());
+  QuantizeReflectors(dim, map.metric.count, vectors.data(), reflectors);
+  Rotate(map.metric, metric->data());
+  Rotate(map.metric, covariance->data());
+  for (size_t i = 0; i < n; ++i) factors[i] = std::sqrt(std::max((*metric)[i * n + i], 0.0f));
+  const float max = *std::max_element(factors.begin(), factors.end());
+  for (size_t i = 0; i < n; ++i) {
+    gains[i] = ToF16(factors[i] / max);  // at least sqrt(ridge / dim)
+    factors[i] = ToFloat(gains[i]);
+  }
+  ScaleBothSides(factors, covariance->data());
+  for (float& factor : factors) factor = 1.0f / factor;
+  ScaleBothSides(factors, metric->data());
+}
+
+Status CheckGains(const F16* gains, int count) {
+  for (int j = 0; j < count; ++j) {
+    const float gain = ToFloat(gains[j]);
+    if (gain >= kSmallestGain && gain <= 1.0f) continue;
+    return Status::Corruption(StrFormat("decoquant: gain of channel %d is out of range", j));
+  }
+  return Status::Ok();
+}
+
+Status CheckReflectors(const ReflectorView& reflectors) {
+  for (int k = 0; k < reflectors.count; ++k) {
+    const float scale = ToFloat(reflectors.scales[k]);
+    if (!(scale >= 0.0f && scale <= 1.0f))
+      return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
+  }
+  return Status::Ok();
 }
 
 }  // namespace
 
 BasisLayout LayoutOfBasis(const State& state) {
-  const size_t gains_ofs = AlignUp(static_cast<size_t>(state.num_tiles), 16);
-  const size_t reflectors_ofs = gains_ofs + static_cast<size_t>(state.fold()) * sizeof(F16);
-  return {gains_ofs, reflectors_ofs, AlignUp(reflectors_ofs + ReflectorBytes(state.fold()))};
+  BasisLayout layout = {};
+  layout.gains_ofs = AlignUp(static_cast<size_t>(state.num_tiles), 16);
+  layout.reflectors_ofs = layout.gains_ofs + static_cast<size_t>(state.fold()) * sizeof(F16);
+  size_t end = layout.reflectors_ofs + ReflectorBytes(state.fold(), state.fold() - 1);
+  if (state.weighted) {
+    const int dim = state.shape.dim;
+    layout.metric_gains_ofs = AlignUp(end, 16);
+    layout.metric_ofs = layout.metric_gains_ofs + static_cast<size_t>(dim) * sizeof(F16);
+    end = layout.metric_ofs + ReflectorBytes(dim, MetricReflectors(dim));
+  }
+  layout.bytes = AlignUp(end);
+  return layout;
 }
 
 SegmentMap MapOf(const State& state, const std::byte* basis) {
-  if (basis == nullptr) return {state.default_bits, {}, nullptr, state.gauge != Gauge::kSqrt};
+  if (basis == nullptr) {
+    return {.bits = state.default_bits, .reflectors = {}, .maybe_gains = nullptr, .mix = state.gauge != Gauge::kSqrt};
+  }
   const BasisLayout layout = LayoutOfBasis(state);
-  return {reinterpret_cast<const uint8_t*>(basis), ViewReflectors(basis + layout.reflectors_ofs, state.fold()),
-          reinterpret_cast<const F16*>(basis + layout.gains_ofs), state.gauge == Gauge::kBalanced};
+  SegmentMap map = {.bits = reinterpret_cast<const uint8_t*>(basis),
+                    .reflectors = ViewReflectors(basis + layout.reflectors_ofs, state.fold(), state.fold() - 1),
+                    .maybe_gains = reinterpret_cast<const F16*>(basis + layout.gains_ofs),
+                    .mix = state.gauge == Gauge::kBalanced};
+  if (!state.weighted) return map;
+  map.metric = ViewReflectors(basis + layout.metric_ofs, state.shape.dim, MetricReflectors(state.shape.dim));
+  map.maybe_metric_gains = reinterpret_cast<const F16*>(basis + layout.metric_gains_ofs);
+  return map;
 }
 
 const float* ScaleWeights(const State& state, const SegmentMap& map, float* weights) {
@@ -136,17 +238,28 @@ Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis) 
   const BasisLayout layout = LayoutOfBasis(s);
   const auto fold = static_cast<size_t>(s.fold());
   std::memset(basis, 0, layout.bytes);
-  const std::vector<float> covariance = Covariance(s, data.rows, data.tokens);
-  for (const float value : covariance) {
-    if (!std::isfinite(value)) return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
+  const SegmentMap map = MapOf(s, basis);
+  std::vector<float> covariance = Covariance(s, data);
+  if (!AllFinite(covariance)) return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
+  std::vector<float> metric;  // left after ApplyMetric; empty: errors count alike
+  if (s.weighted) {
+    const std::vector<double> alike = Identity(data.maybe_metric == nullptr ? s.shape.dim : 0);
+    metric = WithRidge(s.shape.dim, data.maybe_metric ? data.maybe_metric : alike.data());
+    if (!AllFinite(metric)) return Status::InvalidArgument("decoquant: the metric is not finite");
+    ApplyMetric(map, basis + layout.metric_ofs, reinterpret_cast<F16*>(basis + layout.metric_gains_ofs), &metric,
+                &covariance);
   }
   std::vector<float> vectors(fold * fold);
   std::vector<float> values(fold);
   SymmetricEigen(s.fold(), covariance.data(), vectors.data(), values.data());
-  QuantizeReflectors(s.fold(), vectors.data(), basis + layout.reflectors_ofs);
+  QuantizeReflectors(s.fold(), s.fold() - 1, vectors.data(), basis + layout.reflectors_ofs);
   const float shrinkage = Shrinkage(fold, data.tokens * static_cast<size_t>(s.shape.dim) / fold);
-  values = LatentVariances(ViewReflectors(basis + layout.reflectors_ofs, s.fold()), covariance, shrinkage);
+  values = LatentVariances(map.reflectors, std::move(covariance), shrinkage);
   StoreGains(s, values, reinterpret_cast<F16*>(basis + layout.gains_ofs));
+  if (s.weighted) {
+    Rotate(map.reflectors, metric.data());
+    for (size_t j = 0; j < fold; ++j) values[j] *= metric[j * fold + j];
+  }
   StoreWidths(s, values, reinterpret_cast<uint8_t*>(basis));
   return Status::Ok();
 }
@@ -164,17 +277,10 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   }
   if (total != s.total_bits)
     return Status::Corruption(StrFormat("decoquant: widths sum to %d instead of %d", total, s.total_bits));
-  for (int j = 0; j < s.fold(); ++j) {
-    const float gain = ToFloat(map.maybe_gains[j]);
-    if (!(gain >= 1e-4f && gain <= 1.0f))
-      return Status::Corruption(StrFormat("decoquant: gain of channel %d is out of range", j));
-  }
-  for (int k = 0; k < s.fold() - 1; ++k) {
-    const float scale = ToFloat(map.reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f))
-      return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
-  }
-  return Status::Ok();
+  KVANT_TRY(CheckGains(map.maybe_gains, s.fold()));
+  KVANT_TRY(CheckReflectors(map.reflectors));
+  if (s.weighted) KVANT_TRY(CheckGains(map.maybe_metric_gains, s.shape.dim));
+  return CheckReflectors(map.metric);
 }
 
 }  // namespace kvant::decoquant

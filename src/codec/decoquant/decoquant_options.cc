@@ -16,6 +16,7 @@ namespace {
 enum class Code { kAuto, kLloydMax, kUniform, kAbsMax, kTrellis };
 enum class Mean { kAuto, kOn, kOff };
 enum class Scale { kUnbiased, kLeastSquares };
+enum class Metric { kRows, kModel };
 
 struct Options {
   double bits = 0.0;
@@ -23,6 +24,7 @@ struct Options {
   Code code = Code::kAuto;
   Mean mean = Mean::kAuto;
   Scale scale = Scale::kUnbiased;
+  Metric metric = Metric::kRows;
   int fit = 0;
   int refit = 0;
 };
@@ -31,11 +33,13 @@ Status Read(const OptionReader& reader, Options* options) {
   static constexpr std::string_view kGauges[] = {"hadamard", "sqrt", "bal", "klt"};
   static constexpr std::string_view kCodes[] = {"auto", "lm", "uniform", "absmax", "trellis"};
   static constexpr std::string_view kMeans[] = {"auto", "on", "off"};
+  static constexpr std::string_view kMetrics[] = {"rows", "model"};
   static constexpr std::string_view kScales[] = {"unbiased", "ls"};
   KVANT_TRY(TakeOption(reader.GetNumber("bits", 0.5, 8.0, 0.125), &options->bits));
   KVANT_TRY(TakeOption(reader.GetChoice("gauge", kGauges), &options->gauge));
   KVANT_TRY(TakeOption(reader.GetChoice("code", kCodes), &options->code));
   KVANT_TRY(TakeOption(reader.GetChoice("mean", kMeans), &options->mean));
+  KVANT_TRY(TakeOption(reader.GetChoice("metric", kMetrics), &options->metric));
   KVANT_TRY(TakeOption(reader.GetChoice("scale", kScales), &options->scale));
   KVANT_TRY(TakeOption(reader.GetIntRange("fit", kTokensPerPage, 1 << 20), &options->fit));
   return TakeOption(reader.GetIntRange("refit", 0, 1 << 20), &options->refit);
@@ -92,6 +96,7 @@ void SetBasis(const Options& options, State* s) {
   s->basis_min_tokens = options.fit;
   s->basis_refit_tokens = options.refit;
   s->basis_per_layer = options.gauge == Gauge::kSqrt;
+  s->needs_calibration = s->weighted;
 }
 
 }  // namespace
@@ -103,12 +108,15 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   if (options.code == Code::kAuto) {
     options.code = options.gauge == Gauge::kSqrt ? Code::kAbsMax : Code::kLloydMax;
   }
+  if (options.metric == Metric::kModel && options.gauge != Gauge::kKlt)
+    return reader.Refuse("metric", "without gauge=klt");
   if (options.code == Code::kAbsMax) KVANT_TRY(CheckAbsMax(reader, options));
   if (shape.dim > (options.gauge == Gauge::kSqrt && options.code == Code::kAbsMax ? kMaxDim : kMaxStripDim)) {
     return Status::NotSupported(StrFormat("decoquant: head size %d is not supported", shape.dim));
   }
   auto s = std::make_unique<State>(shape);
   s->gauge = options.gauge;
+  s->weighted = options.metric == Metric::kModel;
   SetCodes(options.code, options.scale, s.get());
   const bool mean_by_default = shape.side == Side::kKey && options.gauge != Gauge::kSqrt;
   s->centred = options.mean == Mean::kAuto ? mean_by_default : options.mean == Mean::kOn;

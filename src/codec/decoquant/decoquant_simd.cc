@@ -17,14 +17,22 @@ namespace {
 
 // ---- the map of a segment, on strips
 
-// Multiplies or divides by the gains.
-void ScaleByGains(const State& s, const SegmentMap& map, bool divide, float* strip) {
-  if (map.maybe_gains == nullptr) return;
-  for (int c = 0; c < s.shape.dim; ++c) {
-    const float gain = map.gain(c, s.fold());
+// Multiplies or divides channel c by gains[c % fold]; null: by 1.
+void ScaleBy(const F16* maybe_gains, int fold, int dim, bool divide, float* strip) {
+  if (maybe_gains == nullptr) return;
+  for (int c = 0; c < dim; ++c) {
+    const float gain = ToFloat(maybe_gains[c % fold]);
     const float factor = divide ? 1.0f / gain : gain;
     for (int r = 0; r < kStripRows; ++r) strip[c * kStripRows + r] *= factor;
   }
+}
+
+void ScaleByGains(const State& s, const SegmentMap& map, bool divide, float* strip) {
+  ScaleBy(map.maybe_gains, s.fold(), s.shape.dim, divide, strip);
+}
+
+void ScaleByMetric(const State& s, const SegmentMap& map, bool divide, float* strip) {
+  ScaleBy(map.maybe_metric_gains, s.shape.dim, s.shape.dim, divide, strip);
 }
 
 // A strip of folded rows is dim / fold strips of groups, so the reflectors serve both.
@@ -35,6 +43,8 @@ void Reflect(const State& s, const SegmentMap& map, bool forward, int num_strips
 }
 
 void ToLatents(const State& s, const SegmentMap& map, int num_strips, float* strips) {
+  if (map.metric.count > 0) GetReflectorKernels().forward(map.metric, num_strips, strips);
+  for (int i = 0; i < num_strips; ++i) ScaleByMetric(s, map, false, strips + i * s.shape.dim * kStripRows);
   Reflect(s, map, true, num_strips, strips);
   for (int i = 0; i < num_strips; ++i, strips += s.shape.dim * kStripRows) {
     ScaleByGains(s, map, true, strips);
@@ -46,9 +56,13 @@ void FromLatents(const State& s, const SegmentMap& map, float* strip) {
   if (map.mix) GetHadamardKernels().inverse(s.shape.dim, strip);
   ScaleByGains(s, map, false, strip);
   Reflect(s, map, false, 1, strip);
+  ScaleByMetric(s, map, true, strip);
+  if (map.metric.count > 0) GetReflectorKernels().back(map.metric, 1, strip);
 }
 
 void QueriesToLatents(const State& s, const SegmentMap& map, float* strip) {
+  if (map.metric.count > 0) GetReflectorKernels().forward(map.metric, 1, strip);
+  ScaleByMetric(s, map, true, strip);
   Reflect(s, map, true, 1, strip);
   ScaleByGains(s, map, false, strip);
   if (map.mix) GetHadamardKernels().forward(s.shape.dim, strip);

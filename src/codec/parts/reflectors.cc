@@ -51,9 +51,9 @@ void StoreReflector(int dim, int k, const float* matrix, F16* scale, int8_t* tai
 }  // namespace
 
 // The rounded reflector is applied before the next one is taken, so that rounding does not add up.
-void QuantizeReflectors(int dim, float* matrix, std::byte* bytes) {
-  const ReflectorView q = ViewReflectors(bytes, dim);
-  for (int k = 0; k < dim - 1; ++k) {
+void QuantizeReflectors(int dim, int count, float* matrix, std::byte* bytes) {
+  const ReflectorView q = ViewReflectors(bytes, dim, count);
+  for (int k = 0; k < count; ++k) {
     StoreReflector(dim, k, matrix, const_cast<F16*>(q.scales) + k,
                    const_cast<int8_t*>(q.tails) + ReflectorTailOfs(dim, k));
     const float coefficient = Coefficient(q, k);
@@ -62,11 +62,11 @@ void QuantizeReflectors(int dim, float* matrix, std::byte* bytes) {
 }
 
 void ReflectRow(const ReflectorView& q, float* row) {
-  for (int k = 0; k < q.dim - 1; ++k) Reflect(q, k, Coefficient(q, k), 1, row);
+  for (int k = 0; k < q.count; ++k) Reflect(q, k, Coefficient(q, k), 1, row);
 }
 
 void ReflectRowBack(const ReflectorView& q, float* row) {
-  for (int k = q.dim - 2; k >= 0; --k) Reflect(q, k, Coefficient(q, k), 1, row);
+  for (int k = q.count - 1; k >= 0; --k) Reflect(q, k, Coefficient(q, k), 1, row);
 }
 
 }  // namespace kvant

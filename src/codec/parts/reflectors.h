@@ -1,7 +1,10 @@
 // An orthogonal matrix as Householder reflectors in bytes: half the entries of the matrix, and orthogonal to
 // float precision however coarsely they are stored.
 //
-//   Q = H_0 H_1 ... H_{dim-2},  H_k = I - 2 v v^T / (v.v),  v = [0 (k times), 1, scale_k * tail_k]
+//   Q = H_0 H_1 ... H_{count-1},  H_k = I - 2 v v^T / (v.v),  v = [0 (k times), 1, scale_k * tail_k]
+//
+// dim - 1 reflectors make any orthogonal matrix; fewer place its first `count` columns and leave the others to
+// what they imply.
 //
 // tail_k are dim-1-k signed bytes. Rounding a tail turns the columns of Q a little (about 1 %) and so mixes
 // latent channels slightly, but encoder and reader use the same Q and Q^-1 = Q^T holds exactly: measured, the
@@ -16,20 +19,21 @@
 
 namespace kvant {
 
-/// Reflectors in memory: dim-1 scales, then the tails one after the other. dim <= kMaxStripDim.
+/// Reflectors in memory: `count` scales, then the tails one after the other. dim <= kMaxStripDim, count < dim.
 struct ReflectorView {
   int dim = 0;
+  int count = 0;
   const F16* scales = nullptr;
   const int8_t* tails = nullptr;
 };
 
 /// Bytes of the scales and tails together.
-constexpr size_t ReflectorBytes(int dim) {
-  return static_cast<size_t>(dim - 1) * sizeof(F16) + static_cast<size_t>(dim) * static_cast<size_t>(dim - 1) / 2;
+constexpr size_t ReflectorBytes(int dim, int count) {
+  return static_cast<size_t>(count) * sizeof(F16) + static_cast<size_t>(count * (dim - 1) - count * (count - 1) / 2);
 }
-inline ReflectorView ViewReflectors(const std::byte* bytes, int dim) {
-  return {dim, reinterpret_cast<const F16*>(bytes),
-          reinterpret_cast<const int8_t*>(bytes + static_cast<size_t>(dim - 1) * sizeof(F16))};
+inline ReflectorView ViewReflectors(const std::byte* bytes, int dim, int count) {
+  return {dim, count, reinterpret_cast<const F16*>(bytes),
+          reinterpret_cast<const int8_t*>(bytes + static_cast<size_t>(count) * sizeof(F16))};
 }
 /// Where tail k starts.
 constexpr size_t ReflectorTailOfs(int dim, int k) {
@@ -38,8 +42,8 @@ constexpr size_t ReflectorTailOfs(int dim, int k) {
 }
 
 /// Factors an orthogonal matrix [dim, dim] (row-major; overwritten) whose columns are the basis vectors, and
-/// writes ReflectorBytes(dim). Column j of Q is column j of the matrix up to its sign and rounding.
-void QuantizeReflectors(int dim, float* matrix, std::byte* bytes);
+/// writes ReflectorBytes(dim, count). Column j < count of Q is column j of the matrix up to its sign and rounding.
+void QuantizeReflectors(int dim, int count, float* matrix, std::byte* bytes);
 
 /// One row [dim] in place: x -> Q^T x (coordinates in the basis) and back. The definition.
 void ReflectRow(const ReflectorView& q, float* row);

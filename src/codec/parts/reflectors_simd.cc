@@ -57,7 +57,7 @@ void ExpandBlock(const ReflectorView& q, int first, Block* block) {
     float* v = block->v[j];
     for (int i = 0; i < padded; i += kLanes) hn::Store(hn::Zero(df), df, v + i);
     const int k = first + j;
-    if (k >= q.dim - 1) continue;
+    if (k >= q.count) continue;
     v[j] = 1.0f;
     ExpandTail(ToFloat(q.scales[k]), q.tails + ReflectorTailOfs(q.dim, k), n - 1 - j, v + j + 1);
   }
@@ -119,7 +119,7 @@ void ApplyBlock(const Block& block, int dim, int num_strips, float* strips) {
 
 void Forward(const ReflectorView& q, int num_strips, float* strips) {
   Block block;
-  for (int first = 0; first < q.dim - 1; first += kBlock) {
+  for (int first = 0; first < q.count; first += kBlock) {
     ExpandBlock(q, first, &block);
     ApplyBlock<true>(block, q.dim, num_strips, strips);
   }
@@ -127,7 +127,7 @@ void Forward(const ReflectorView& q, int num_strips, float* strips) {
 
 void Back(const ReflectorView& q, int num_strips, float* strips) {
   Block block;
-  for (int first = (q.dim - 2) / kBlock * kBlock; first >= 0; first -= kBlock) {
+  for (int first = (q.count - 1) / kBlock * kBlock; first >= 0; first -= kBlock) {
     ExpandBlock(q, first, &block);
     ApplyBlock<false>(block, q.dim, num_strips, strips);
   }

@@ -30,13 +30,13 @@ Matrix RandomOrthogonal(int dim) {
 
 std::vector<std::byte> Quantized(const Matrix& q) {
   Matrix scratch = q;
-  std::vector<std::byte> bytes(ReflectorBytes(static_cast<int>(q.rows())));
-  QuantizeReflectors(static_cast<int>(q.rows()), scratch.data(), bytes.data());
+  std::vector<std::byte> bytes(ReflectorBytes(static_cast<int>(q.rows()), static_cast<int>(q.rows()) - 1));
+  QuantizeReflectors(static_cast<int>(q.rows()), static_cast<int>(q.rows()) - 1, scratch.data(), bytes.data());
   return bytes;
 }
 
 TEST(ReflectorsTest, SizesAddUp) {
-  EXPECT_EQ(ReflectorBytes(128), 127u * 2 + 127u * 64);
+  EXPECT_EQ(ReflectorBytes(128, 127), 127u * 2 + 127u * 64);
   EXPECT_EQ(ReflectorTailOfs(128, 0), 0u);
   EXPECT_EQ(ReflectorTailOfs(128, 2), 127u + 126u);
   EXPECT_EQ(ReflectorTailOfs(128, 126) + 1, 127u * 64);
@@ -47,7 +47,7 @@ TEST(ReflectorsTest, IsOrthogonalAndNearTheMatrix) {
     const Matrix q = RandomOrthogonal(dim);
     const std::vector<std::byte> bytes = Quantized(q);
     Matrix stored = Matrix::Identity(dim, dim);  // row j becomes column j of Q
-    for (int j = 0; j < dim; ++j) ReflectRowBack(ViewReflectors(bytes.data(), dim), stored.row(j).data());
+    for (int j = 0; j < dim; ++j) ReflectRowBack(ViewReflectors(bytes.data(), dim, dim - 1), stored.row(j).data());
     EXPECT_LT((stored * stored.transpose() - Matrix::Identity(dim, dim)).norm(), 1e-5f * static_cast<float>(dim));
     Matrix turned = stored * q;  // the identity, up to signs and rounding
     for (int j = 0; j < dim; ++j) turned.row(j) *= turned(j, j) < 0.0f ? -1.0f : 1.0f;
@@ -59,7 +59,7 @@ TEST(ReflectorsTest, IsOrthogonalAndNearTheMatrix) {
 
 TEST(ReflectorsTest, BackUndoesForward) {
   const std::vector<std::byte> bytes = Quantized(RandomOrthogonal(128));
-  const ReflectorView q = ViewReflectors(bytes.data(), 128);
+  const ReflectorView q = ViewReflectors(bytes.data(), 128, 127);
   const Matrix row = Gaussian(1, 128, 3);
   Matrix mapped = row;
   ReflectRow(q, mapped.data());
@@ -73,7 +73,7 @@ TEST(ReflectorsTest, KeepsUnitVectors) {
     const std::vector<std::byte> bytes = Quantized(sign * Matrix::Identity(16, 16));
     Matrix row = Gaussian(1, 16, 5);
     const Matrix before = row;
-    ReflectRow(ViewReflectors(bytes.data(), 16), row.data());
+    ReflectRow(ViewReflectors(bytes.data(), 16, 15), row.data());
     EXPECT_LT((row.cwiseAbs() - before.cwiseAbs()).norm(), 1e-6f);
   }
 }
@@ -97,7 +97,7 @@ Matrix Kernel(const ReflectorView& q, bool forward, const Matrix& rows) {
 TEST(ReflectorsTest, EveryTargetAgreesWithTheRow) {
   for (const int dim : kDims) {
     const std::vector<std::byte> bytes = Quantized(RandomOrthogonal(dim));
-    const ReflectorView q = ViewReflectors(bytes.data(), dim);
+    const ReflectorView q = ViewReflectors(bytes.data(), dim, dim - 1);
     const Matrix rows = Gaussian(3 * kStripRows, dim, 11);
     for (const bool forward : {true, false}) {
       Matrix want = rows;

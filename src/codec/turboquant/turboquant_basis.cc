@@ -55,7 +55,7 @@ Status FitReflectors(const State& s, const FitData& data, std::vector<float> row
   std::vector<float> vectors(dim * dim);
   std::vector<float> values(dim);
   SymmetricEigen(s.shape.dim, moments.data(), vectors.data(), values.data());
-  QuantizeReflectors(s.shape.dim, vectors.data(), bytes);
+  QuantizeReflectors(s.shape.dim, s.shape.dim - 1, vectors.data(), bytes);
   return Status::Ok();
 }
 
@@ -186,7 +186,7 @@ BasisLayout LayoutOfBasis(const State& state) {
   layout.table_ofs = state.num_classes == 2 ? AlignUp(static_cast<size_t>(state.classes[0].channels()), 16) : 0;
   layout.reflectors_ofs = layout.table_ofs + (state.calibrated ? AlignUp(sizeof(TableCodebook), 16) : 0);
   const bool svd = state.rotation == Rotation::kSvd;
-  layout.bytes = AlignUp(layout.reflectors_ofs + (svd ? ReflectorBytes(state.shape.dim) : 0));
+  layout.bytes = AlignUp(layout.reflectors_ofs + (svd ? ReflectorBytes(state.shape.dim, state.shape.dim - 1) : 0));
   return layout;
 }
 
@@ -199,7 +199,7 @@ SegmentView::SegmentView(const State& state, const std::byte* maybe_basis) : sta
     books_ = AsCodebookSet(*table_);
   }
   if (state.rotation == Rotation::kSvd) {
-    reflectors_ = ViewReflectors(maybe_basis + layout.reflectors_ofs, state.shape.dim);
+    reflectors_ = ViewReflectors(maybe_basis + layout.reflectors_ofs, state.shape.dim, state.shape.dim - 1);
   }
 }
 
@@ -232,7 +232,7 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
     KVANT_TRY(CheckTable(s, *reinterpret_cast<const TableCodebook*>(basis + layout.table_ofs)));
   }
   if (s.rotation != Rotation::kSvd) return Status::Ok();
-  const ReflectorView reflectors = ViewReflectors(basis + layout.reflectors_ofs, s.shape.dim);
+  const ReflectorView reflectors = ViewReflectors(basis + layout.reflectors_ofs, s.shape.dim, s.shape.dim - 1);
   for (int k = 0; k < s.shape.dim - 1; ++k) {
     const float scale = ToFloat(reflectors.scales[k]);
     if (!(scale >= 0.0f && scale <= 1.0f)) {

@@ -88,6 +88,9 @@ class Setup:
         self.widths = equal_widths(float(options.get("bits", 4)), dim // 16)
         self.gains = None
         self.reflectors = []
+        self.weighted = options.get("metric", "rows") == "model"
+        self.metric_gains = None
+        self.metric = []
         self.mix = self.gauge != "sqrt"
         if basis is not None:
             self.read_basis(basis)
@@ -100,6 +103,11 @@ class Setup:
         self.gains = np.frombuffer(basis, "<f2", fold, at).astype(np.float32)
         self.reflectors = read(basis, at + 2 * fold, fold)
         self.mix = self.gauge == "bal"
+        if self.weighted:
+            at += 2 * fold + 2 * (fold - 1) + fold * (fold - 1) // 2
+            at += -at % 16
+            self.metric_gains = np.frombuffer(basis, "<f2", self.dim, at).astype(np.float32)
+            self.metric = read(basis, at + 2 * self.dim, self.dim, self.dim // 4)
 
 
 # ---- bases
@@ -116,6 +124,9 @@ def make_basis(side: str, dim: int, options: dict) -> bytes:
     assert sum(widths) == sum(setup.widths), "SPREAD is for 3 bits"
     gains = 0.05 ** (np.arange(fold) / fold)
     basis = bytes(widths) + bytes(-len(widths) % 16) + gains.astype("<f2").tobytes() + made_up(fold)
+    if setup.weighted:
+        metric_gains = 0.1 ** (np.arange(dim) * 5 % dim / dim)
+        basis += bytes(-len(basis) % 16) + metric_gains.astype("<f2").tobytes() + made_up(dim, dim // 4)
     return basis + bytes(-len(basis) % 64)
 
 
@@ -124,6 +135,8 @@ def make_basis(side: str, dim: int, options: dict) -> bytes:
 
 def latents(setup: Setup, z: np.ndarray) -> np.ndarray:
     y = z
+    if setup.weighted:
+        y = reflect(setup.metric, y) * setup.metric_gains
     if setup.gains is not None:
         fold = len(setup.gains)
         groups = reflect(setup.reflectors, y.reshape(-1, fold))
