@@ -1,5 +1,6 @@
 #include "codec/calibrated.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace kvant {
@@ -12,6 +13,10 @@ std::string Shortest(const std::string& text) {
   if (error != std::errc() || end != text.data() + text.size()) return text;
   char shortest[32];
   return {shortest, std::to_chars(shortest, shortest + sizeof(shortest), number).ptr};
+}
+
+bool IsGiven(const CodecOptions& options, std::string_view name) {
+  return std::any_of(options.begin(), options.end(), [&](const auto& option) { return option.first == name; });
 }
 
 Status Missing(const Codec& codec, const std::string& key, const Calibration* maybe_calibration, int layer) {
@@ -27,10 +32,13 @@ Status Missing(const Codec& codec, const std::string& key, const Calibration* ma
 
 std::string CalibrationKey(const CodecInfo& info, const CodecOptions& options) {
   const OptionReader reader(info, options);
+  const bool preset = std::any_of(info.options.begin(), info.options.end(), [&](const OptionInfo& option) {
+    return option.is_preset && reader.Get(option.name) != option.default_value;
+  });
   std::string key(info.name);
   char separator = ':';
   for (const OptionInfo& option : info.options) {
-    if (!option.decides_basis) continue;
+    if (!option.decides_basis || (preset && !IsGiven(options, option.name))) continue;
     key += separator + std::string(option.name) + "=" + Shortest(reader.Get(option.name));
     separator = ',';
   }

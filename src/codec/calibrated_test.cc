@@ -50,6 +50,24 @@ TEST(CalibrationKey, HasAllOptionsThatDecideABasisInTheirShortestForm) {
   EXPECT_EQ(Key(key.substr(key.find(':') + 1)), key);
 }
 
+TEST(CalibrationKey, MakesTheSameCodec) {
+  for (const CodecInfo* info : AllCodecs()) {
+    for (const Expectation& e : info->expectations) {
+      const CodecOptions options = *ParseCodecOptions(*info, e.options);
+      const BlockShape shape = {.side = e.side, .dim = 128};
+      const auto made = MakeCodec(info->name, options, shape);
+      if (!made.ok() || made->state->basis_bytes == 0) continue;
+      const std::string key = CalibrationKey(*info, options);
+      const auto read = ParseCodecOptions(*info, key.substr(std::min(key.size(), key.find(':') + 1)));
+      ASSERT_TRUE(read.ok()) << key;
+      const auto again = MakeCodec(info->name, *read, shape);
+      ASSERT_TRUE(again.ok()) << key;
+      EXPECT_EQ(again->state->basis_bytes, made->state->basis_bytes) << key;
+      EXPECT_EQ(CalibrationKey(*info, *read), key);
+    }
+  }
+}
+
 TEST(FindBases, GivesTheEntryOfTheLayer) {
   const auto calibration = Sample("3,gauge=klt");
   const auto found = Find("3,gauge=klt,refit=0", calibration.get(), 3);

@@ -98,6 +98,7 @@ struct OptionInfo {
   std::string_view accepted;  ///< for people and error messages: "2, 4", "0.5..8 in steps of 0.125"
   std::string_view summary;
   bool decides_basis = true;  ///< false: a calibrated basis serves all values of it
+  bool is_preset = false;     ///< but at its default value: options that are not given take values of its own
 };
 
 /// Options as given: name and value, in the order of the text. A value without a name ("decoquant:4") has the name

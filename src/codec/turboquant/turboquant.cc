@@ -310,7 +310,7 @@ constexpr OptionInfo kOptions[] = {
     {"code", "lm", "lm, calibrated", "Lloyd-Max codes, or a table fitted by a calibration, without scales"},
     {"residual", "none", "none, gaussian, orthogonal, sign",
      "K: one bit of each value for the signs of a sketch of the residual, or (calibrated) of the residual itself"},
-    {"preset", "none", "none, paper, turboesm", "other defaults: TurboQuant as published, or TurboESM"},
+    {"preset", "none", "none, paper, turboesm", "other defaults: TurboQuant as published, or TurboESM", true, true},
 };
 
 // Measured on N(0,1) rows, +-4 %; with a basis only where the codec needs one (fitted to other rows then).
