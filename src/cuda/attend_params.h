@@ -1,0 +1,92 @@
+// What a decode step on the device consists of: plain pointers into device memory, passed to the kernels by value.
+//
+// Work. A sequence has sealed pages (blocks of the codecs, 64 rows) and exact pages (fp16 rows: sinks, recent window, open
+// page). An *item* is a stretch of one sequence's pages of one kind for one KV head and up to 8 of its query heads; a
+// warp computes it and leaves a partial softmax state. The number of items follows from the page tables' capacity, not
+// from what is in them, so a captured graph stays valid while sequences grow; warps without pages leave at once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/host_device.h"
+#include "cuda/attend_limits.h"
+
+namespace kvant::cuda {
+
+/// An entry of a page table.
+struct alignas(16) PageRef {
+  uint64_t live;  ///< bit t: token t of the page is to be seen
+  int32_t slot;   ///< of the pool
+  int32_t unused;
+};
+
+/// Pages of one kind: pools [slots][kv_heads][block bytes], tables [sequences][max_pages].
+struct PageSet {
+  const std::byte* keys;
+  const std::byte* values;
+  const PageRef* table;
+  const int32_t* counts;  ///< [sequences]: pages in use
+  int32_t max_pages;
+  int32_t pages_per_item;
+
+  KVANT_HD int items() const { return (max_pages + pages_per_item - 1) / pages_per_item; }
+};
+
+/// Offsets within blocks of the streams that kernels read, and constants of the codecs. For values the codes are
+/// multiplied with weights that have absorbed scale and kWeightGain; `value_gain` makes up for it.
+struct BlockFormat {
+  int32_t block_bytes;
+  int32_t codes_ofs;
+  int32_t scales_ofs;
+  int32_t shifts_ofs;  ///< keys of kLevels: -1 without means
+  float levels[16];
+};
+
+struct AttendParams {
+  PageSet sealed;
+  PageSet exact;
+  BlockFormat key;
+  BlockFormat value;
+  float value_gain;
+
+  int32_t sequences;
+  int32_t kv_heads;
+  int32_t heads_per_kv;
+
+  /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
+  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are.
+  const uint32_t* queries;
+  /// Partial states, [sequences][kv_heads][tiles][items]: out [8][dim], then max and sum [2][8].
+  float* partial_out;
+  float* partial_state;
+
+  KVANT_HD int tiles() const { return (heads_per_kv + kTileHeads - 1) / kTileHeads; }
+  KVANT_HD int items() const { return sealed.items() + exact.items(); }
+};
+
+/// Before and after the items.
+struct PrepareParams {
+  const void* queries;  ///< [sequences, kv_heads * heads_per_kv, dim], fp16 or fp32
+  bool is_float;
+  bool hadamard;
+  float scale;        ///< softmax scale times log2 e
+  float sealed_gain;  ///< further, for sealed pages
+  int32_t sequences, kv_heads, heads_per_kv;
+  uint32_t* out;  ///< AttendParams::queries
+};
+
+struct MergeParams {
+  const float* partial_out;
+  const float* partial_state;
+  const int32_t* sealed_counts;
+  const int32_t* exact_counts;
+  int32_t sealed_pages_per_item, exact_pages_per_item;
+  int32_t sealed_items, items;
+  int32_t sequences, kv_heads, heads_per_kv;
+  bool hadamard;  ///< sealed values are mapped
+  bool is_float;
+  void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
+};
+
+}  // namespace kvant::cuda
