@@ -16,7 +16,7 @@ namespace kvant::cuda {
 template <class Keys, class Values>
 struct KernelBounds {
   static constexpr bool kLargeTable = Keys::kTableBytes > 16 * 1024;
-  static constexpr int kMaxWarps = kLargeTable ? 12 : 4;
+  static constexpr int kMaxWarps = !kLargeTable ? 4 : Keys::kDim > 128 ? 8 : 12;
   static constexpr int kMinBlocks = kLargeTable ? 1 : Keys::kDim > 128 ? 2 : 4;
   /// Equal widths share one table.
   static constexpr int kTableBytes =
@@ -62,7 +62,7 @@ Status ShapeOf(LaunchShape* out) {
   KVANT_CUDA_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   const int room = shared_limit - Bounds::kTableBytes;
   int warps = Bounds::kMaxWarps;
-  if (kWarpBytes > 0) warps = std::min(warps, room / kWarpBytes);
+  if constexpr (kWarpBytes > 0) warps = std::min(warps, room / kWarpBytes);
   if (room < 0 || warps < 1) {
     return Status::NotSupported(StrFormat("this GPU has %d bytes of shared memory per block; the kernel needs %d",
                                           shared_limit, Bounds::kTableBytes + kWarpBytes));

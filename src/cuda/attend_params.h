@@ -79,8 +79,8 @@ struct PrepareParams {
 struct MergeParams {
   const float* partial_out;
   const float* partial_state;
-  const int32_t* sealed_counts;
-  const int32_t* exact_counts;
+  const int32_t* sealed_counts;  ///< null: there are no pages of this kind
+  const int32_t* exact_counts;   ///< likewise
   int32_t sealed_pages_per_item, exact_pages_per_item;
   int32_t sealed_items, items;
   int32_t sequences, kv_heads, heads_per_kv;

@@ -231,6 +231,7 @@ struct UniformKeys {
     query.Load(query_plain, lane);
     params.Load(block + format.shifts_ofs, lane % 4);
     ShiftProduct<W, kDim>(params, query, first);
+    W::Sync();  // keeps the loads below from moving up: registers
     query.Load(query_sealed, lane);
     params.Load(block + format.scales_ofs, lane % 4);
     KVANT_UNROLL
@@ -245,6 +246,7 @@ struct UniformKeys {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       Unit unit;
+      W::Sync();
       unit.Load(block + format.codes_ofs, u, lane);
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) scores[u][i] = first[i];
@@ -280,6 +282,7 @@ struct LevelKeys {
       query.Load(query_plain, lane);
       means.Load(block + format.shifts_ofs, lane % 4);
       ShiftProduct<W, kDim>(means, query, bias);
+      W::Sync();  // keeps the loads below from moving up: registers
     }
     query.Load(query_sealed, lane);
     TokenFloats<W> scales;
@@ -287,6 +290,7 @@ struct LevelKeys {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       LevelUnit<kDim, kBits> unit;
+      W::Sync();
       unit.Load(block + format.codes_ofs, u, lane);
       float sum[4] = {0, 0, 0, 0};
       KVANT_UNROLL
@@ -318,6 +322,7 @@ struct ExactKeys {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       PlaneWords<kDim, 16> unit;
+      W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) scores[u][i] = 0.0f;
@@ -369,6 +374,7 @@ struct UniformValues {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       UniformUnit<kDim, kBits> unit;
+      W::Sync();
       unit.Load(block + format.codes_ofs, u, lane);
       KVANT_UNROLL
       for (int g = 0; g < kGroups; ++g) {
@@ -404,6 +410,7 @@ struct LevelValues {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       LevelUnit<kDim, kBits> unit;
+      W::Sync();
       unit.Load(block + format.codes_ofs, u, lane);
       uint32_t b[2];
       WeightOperand<W>(weights[u], scales.value[u][0] * kWeightGain, scales.value[u][1] * kWeightGain, b);
@@ -431,6 +438,7 @@ struct ExactValues {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       PlaneWords<kDim, 16> unit;
+      W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
       uint32_t b[2];
       WeightOperand<W>(weights[u], kWeightGain, kWeightGain, b);

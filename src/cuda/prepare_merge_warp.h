@@ -167,6 +167,11 @@ class Merge {
   Row exact_;
 };
 
+/// `maybe_counts` null: there are no pages of this kind.
+KVANT_HD inline int ItemsInUse(const int32_t* maybe_counts, int sequence, int pages_per_item) {
+  return maybe_counts ? (maybe_counts[sequence] + pages_per_item - 1) / pages_per_item : 0;
+}
+
 /// One of kMergeWarps warps of one query head.
 template <class W, int kDim>
 KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, int lane, MergeShared<kDim>* shared) {
@@ -175,8 +180,8 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
   const int64_t first_item =
       ((static_cast<int64_t>(sequence) * p.kv_heads + head / p.heads_per_kv) * tiles + of_kv / kTileHeads) * p.items;
   const int column = of_kv % kTileHeads;
-  const int sealed = (p.sealed_counts[sequence] + p.sealed_pages_per_item - 1) / p.sealed_pages_per_item;
-  const int exact = (p.exact_counts[sequence] + p.exact_pages_per_item - 1) / p.exact_pages_per_item;
+  const int sealed = ItemsInUse(p.sealed_counts, sequence, p.sealed_pages_per_item);
+  const int exact = ItemsInUse(p.exact_counts, sequence, p.exact_pages_per_item);
   Merge<W, kDim> merge;
   for (int i = warp; i < sealed + exact; i += kMergeWarps) {
     const bool is_exact = i >= sealed;

@@ -36,7 +36,7 @@ MAY_INCLUDE = {
 PUBLIC_LAYER = {
     "status.h": "base", "version.h": "base", "shape.h": "page", "token_class.h": "base",
     "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec",
-    "kv_cache.h": "cache", "attention.h": "attention", "device_cache.h": "cuda",
+    "kv_cache.h": "cache", "attention.h": "attention", "device_codec.h": "cuda",
     "c.h": "capi", "kvant.h": "capi",
 }  # fmt: skip
 PUBLIC_CODEC_FRONT = {"codec_info.h", "scheme.h", "calibration.h"}
