@@ -25,8 +25,11 @@ struct SideCodec {
   DeviceFormat format;
 };
 
-Result<SideCodec> MakeSide(const CodecChoice& choice, Side side, int dim) {
-  Result<Codec> codec = MakeCodec(choice.name, choice.options, {.side = side, .dim = dim});
+// `maybe_choice` null: the codec of exact pages.
+Result<SideCodec> MakeSide(const CodecChoice* maybe_choice, Side side, int dim) {
+  const BlockShape shape = {.side = side, .dim = dim};
+  Result<Codec> codec =
+      maybe_choice ? MakeCodec(maybe_choice->name, maybe_choice->options, shape) : Result<Codec>(OpenPageCodec(shape));
   if (!codec.ok()) return codec.status();
   const Result<DeviceFormat> format = cuda::DeviceFormatOf(*codec);
   if (!format.ok()) return format.status();
@@ -174,10 +177,9 @@ DeviceCodec::~DeviceCodec() = default;
 Result<std::unique_ptr<DeviceCodec>> DeviceCodec::Create(const CodecChoice& key, const CodecChoice& value, int dim) {
   auto impl = std::make_unique<Impl>();
   impl->dim = dim;
-  const CodecChoice exact = {.name = "raw", .options = {}};
-  const CodecChoice* choices[] = {&key, &value, &exact, &exact};
+  const CodecChoice* choices[] = {&key, &value, nullptr, nullptr};
   for (size_t i = 0; i < std::size(choices); ++i) {
-    Result<SideCodec> side = MakeSide(*choices[i], i % 2 == 0 ? Side::kKey : Side::kValue, dim);
+    Result<SideCodec> side = MakeSide(choices[i], i % 2 == 0 ? Side::kKey : Side::kValue, dim);
     if (!side.ok()) return side.status();
     impl->sides[i] = *std::move(side);
   }
