@@ -32,11 +32,11 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
   if constexpr (Keys::kTableBits > 0) {
     const int threads = static_cast<int>(blockDim.x);
     const int thread = static_cast<int>(threadIdx.x);
-    PairTable<Keys::kTableBits>::template Fill<CudaWarp>(p.key.levels, thread, threads,
+    PairTable<Keys::kTableBits>::template Fill<CudaWarp>(p.key_levels, thread, threads,
                                                          reinterpret_cast<uint32_t*>(shared));
     if constexpr (Keys::kTableBits != Values::kTableBits) {
       value_table = shared + Keys::kTableBytes;
-      PairTable<Values::kTableBits>::template Fill<CudaWarp>(p.value.levels, thread, threads,
+      PairTable<Values::kTableBits>::template Fill<CudaWarp>(p.value_levels, thread, threads,
                                                              reinterpret_cast<uint32_t*>(value_table));
     }
     __syncthreads();
@@ -96,6 +96,8 @@ constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
           value_bits,
           Keys::kDim,
           kind == CodeKind::kLevels && key_bits == value_bits,
+          Keys::kOffsets,
+          Values::kOffsets,
           ShapeOf<Keys, Values>,
           Launch<Keys, Values>};
 }

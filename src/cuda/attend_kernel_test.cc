@@ -67,16 +67,6 @@ class Pool {
   const float* row(int slot, int head, int token) const {
     return decoded_.data() + ((slot * kv_heads_ + head) * kPageTokens + token) * codec_.shape().dim;
   }
-  BlockFormat block_format() const {
-    BlockFormat f = {
-        .block_bytes = static_cast<int32_t>(codec_.block_bytes()),
-        .codes_ofs = static_cast<int32_t>(format_.codes_byte_ofs),
-        .scales_ofs = static_cast<int32_t>(format_.scales.byte_ofs),
-        .shifts_ofs = format_.shifts.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(format_.shifts.byte_ofs),
-        .levels = {}};
-    std::copy_n(format_.levels, 16, f.levels);
-    return f;
-  }
   const DeviceFormat& format() const { return format_; }
 
  private:
@@ -155,8 +145,8 @@ class Kernel {
     a.sealed = {k_.bytes(),        v_.bytes(),       sealed_.refs.data(), sealed_.counts.data(),
                 sealed_.max_pages, p_.pages_per_item};
     a.exact = {exact_k_.bytes(), exact_v_.bytes(), exact_.refs.data(), exact_.counts.data(), exact_.max_pages, 1};
-    a.key = k_.block_format();
-    a.value = v_.block_format();
+    std::copy_n(k_.format().levels, 16, a.key_levels);
+    std::copy_n(v_.format().levels, 16, a.value_levels);
     a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
     a.sequences = sequences();
     a.kv_heads = p_.kv_heads;
@@ -206,8 +196,8 @@ class Kernel {
     for (int64_t first = 0; first < warps; first += kWarps) {
       HostBlock::Run(32 * kWarps, [&](int thread) {
         if constexpr (K::kTableBits > 0) {
-          PairTable<K::kTableBits>::template Fill<HostWarp>(a.key.levels, thread, 32 * kWarps, key_table);
-          PairTable<V::kTableBits>::template Fill<HostWarp>(a.value.levels, thread, 32 * kWarps, value_table);
+          PairTable<K::kTableBits>::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
+          PairTable<V::kTableBits>::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
         }
         HostWarp::BlockSync();
         if (first + thread / 32 >= warps) return;

@@ -24,6 +24,8 @@ struct AttendKernel {
   int value_bits;
   int dim;
   bool same_levels;  ///< keys and values share their levels
+  BlockOffsets key_offsets;
+  BlockOffsets value_offsets;
   /// Asks the current device; also raises the kernel's limit of shared memory.
   Status (*shape)(LaunchShape* out);
   /// `stream` is a cudaStream_t. Neither waits nor allocates.

@@ -33,21 +33,21 @@ struct PageSet {
   KVANT_HD int items() const { return (max_pages + pages_per_item - 1) / pages_per_item; }
 };
 
-/// Offsets within blocks of the streams that kernels read, and constants of the codecs. For values the codes are
-/// multiplied with weights that have absorbed scale and kWeightGain; `value_gain` makes up for it.
-struct BlockFormat {
-  int32_t block_bytes;
-  int32_t codes_ofs;
-  int32_t scales_ofs;
-  int32_t shifts_ofs;  ///< keys of kLevels: -1 without means
-  float levels[16];
+/// Where the streams of a block lie, in bytes; part of a kernel, and compared with the codec's layout on the host.
+struct BlockOffsets {
+  int32_t bytes;  ///< of the block
+  int32_t codes;
+  int32_t scales;  ///< -1: there are none, likewise shifts
+  int32_t shifts;
+  bool operator==(const BlockOffsets&) const = default;
 };
 
 struct AttendParams {
   PageSet sealed;
   PageSet exact;
-  BlockFormat key;
-  BlockFormat value;
+  float key_levels[16];  ///< of CodeKind::kLevels
+  float value_levels[16];
+  /// The codes of values are multiplied with weights that have absorbed their scales; this makes up for the rest.
   float value_gain;
 
   int32_t sequences;

@@ -57,10 +57,10 @@ class ItemState {
     for (int h = 0; h < 2; ++h) {
       float max = kHidden;
       KVANT_UNROLL
-      for (int u = 0; u < kUnits; ++u) max = Larger(max, Larger(s[u][h], s[u][h + 2]));
+      for (int u = 0; u < kUnits; ++u) max = W::Max(max, W::Max(s[u][h], s[u][h + 2]));
       KVANT_UNROLL
-      for (int mask = 4; mask < kLanes; mask *= 2) max = Larger(max, W::ShuffleXor(max, mask));
-      max = Larger(max, max_[h]);
+      for (int mask = 4; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+      max = W::Max(max, max_[h]);
       rescale[h] = W::Exp2(max_[h] - max);
       max_[h] = max;
       sum_[h] *= rescale[h];
@@ -107,7 +107,6 @@ class ItemState {
   /// Hidden scores; finite, so that the difference of two of them is a number.
   static constexpr float kHidden = -1e30f;
 
-  KVANT_HD static float Larger(float a, float b) { return a > b ? a : b; }
   KVANT_HD static float AcrossTokens(float x) {
     KVANT_UNROLL
     for (int mask = 4; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
@@ -145,7 +144,7 @@ class ItemState {
 /// Shared memory of a warp: the blocks of kStages pages. Exact pages need none.
 template <class Keys, class Values>
 struct PageSlots {
-  static constexpr int kPageBytes = Keys::kBlockBytes + Values::kBlockBytes;
+  static constexpr int kPageBytes = Keys::kOffsets.bytes + Values::kOffsets.bytes;
   static constexpr int kStages = 2;
   static constexpr int kBytes = Keys::kExact ? 0 : kStages * kPageBytes;
 };
@@ -181,15 +180,23 @@ KVANT_HD inline PageRange ItemPages(const PageSet& set, int sequence, int item) 
   return {first, last};
 }
 
-/// Starts the copy of one page's blocks into a slot, 16 bytes per lane and step.
-template <class W, class Keys>
+/// Starts the copy of a block, 16 bytes per lane and step.
+template <class W, int kBytes>
+KVANT_HD inline void CopyBlock(const std::byte* from, int lane, std::byte* to) {
+  constexpr int kStep = kLanes * 16;
+  KVANT_UNROLL
+  for (int i = 0; i < kBytes / kStep; ++i) W::CopyAsync16(to + i * kStep + lane * 16, from + i * kStep + lane * 16);
+  constexpr int kDone = kBytes / kStep * kStep;
+  if (lane * 16 < kBytes - kDone) W::CopyAsync16(to + kDone + lane * 16, from + kDone + lane * 16);
+}
+
+/// Starts the copy of one page's blocks into a slot.
+template <class W, class Keys, class Values>
 KVANT_HD inline void CopyPage(const AttendParams& p, const PageRef& ref, const WarpPlace& at, std::byte* slot) {
   const int64_t block = static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head;
-  const std::byte* keys = p.sealed.keys + block * p.key.block_bytes;
-  const std::byte* values = p.sealed.values + block * p.value.block_bytes;
-  for (int i = at.lane * 16; i < p.key.block_bytes; i += kLanes * 16) W::CopyAsync16(slot + i, keys + i);
-  slot += Keys::kBlockBytes;
-  for (int i = at.lane * 16; i < p.value.block_bytes; i += kLanes * 16) W::CopyAsync16(slot + i, values + i);
+  CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, slot);
+  CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane,
+                                       slot + Keys::kOffsets.bytes);
 }
 
 /// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: PairTable, where the readers have one.
@@ -202,7 +209,8 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);
   ItemState<W, Values> state;
   for (int i = 0; i + 1 < Slots::kStages; ++i) {
-    if (pages.first + i < pages.last) CopyPage<W, Keys>(p, table[pages.first + i], at, slots + i * Slots::kPageBytes);
+    if (pages.first + i < pages.last)
+      CopyPage<W, Keys, Values>(p, table[pages.first + i], at, slots + i * Slots::kPageBytes);
     W::CommitCopies();
   }
   int slot = 0;
@@ -210,16 +218,15 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
     const int ahead = page + Slots::kStages - 1;
     int free_slot = slot + Slots::kStages - 1;
     if (free_slot >= Slots::kStages) free_slot -= Slots::kStages;
-    if (ahead < pages.last) CopyPage<W, Keys>(p, table[ahead], at, slots + free_slot * Slots::kPageBytes);
+    if (ahead < pages.last) CopyPage<W, Keys, Values>(p, table[ahead], at, slots + free_slot * Slots::kPageBytes);
     W::CommitCopies();
     W::template WaitCopies<Slots::kStages - 1>();
     W::Sync();
     const std::byte* block = slots + slot * Slots::kPageBytes;
     float scores[kUnits][4];
-    Keys::Score(p.key, block, sealed_query, plain_query, key_table + at.lane * 4, at.lane, scores);
+    Keys::Score(block, sealed_query, plain_query, key_table, at.lane, scores);
     state.Weigh(table[page].live, at.lane, scores);
-    Values::Accumulate(p.value, block + Keys::kBlockBytes, value_table + at.lane * 4, at.lane, scores, state.out,
-                       state.shift);
+    Values::Accumulate(block + Keys::kOffsets.bytes, value_table, at.lane, scores, state.out, state.shift);
     W::Sync();  // the slot is free for the next copy
     if (++slot == Slots::kStages) slot = 0;
   }
@@ -234,11 +241,11 @@ KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpP
   ItemState<W, Values> state;
   for (int page = pages.first; page < pages.last; ++page) {
     const PageRef ref = table[page];
-    const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kBlockBytes;
+    const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
     float scores[kUnits][4];
-    Keys::Score(p.key, set.keys + block, nullptr, QueriesAt<kDim>(p, at, true), nullptr, at.lane, scores);
+    Keys::Score(set.keys + block, nullptr, QueriesAt<kDim>(p, at, true), nullptr, at.lane, scores);
     state.Weigh(ref.live, at.lane, scores);
-    Values::Accumulate(p.value, set.values + block, nullptr, at.lane, scores, state.out, state.shift);
+    Values::Accumulate(set.values + block, nullptr, at.lane, scores, state.out, state.shift);
   }
   StoreItem(p, at, 1.0f, state);
 }

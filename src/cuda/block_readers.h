@@ -28,9 +28,10 @@ struct PlaneWords {
   uint32_t word[kCount];
 
   KVANT_HD void Load(const std::byte* plane, int unit, int lane) {
+    const std::byte* mine = plane + 4 * kVector * lane;  // the rest of the address is known when this is compiled
     KVANT_UNROLL
     for (int i = 0; i < kCount / kVector; ++i) {
-      const Vector v = *reinterpret_cast<const Vector*>(plane + 4 * PlaneWord(kDim, kWidth, unit, lane, i * kVector));
+      const Vector v = *reinterpret_cast<const Vector*>(mine + 4 * PlaneWord(kDim, kWidth, unit, 0, i * kVector));
       KVANT_UNROLL
       for (int j = 0; j < kVector; ++j) word[i * kVector + j] = v.word[j];
     }
@@ -56,7 +57,7 @@ struct Magic {
 };
 
 /// Uniform codes of one unit; Pair gives base + code / 4 in both halves.
-template <int kDim, int kBits>
+template <class W, int kDim, int kBits>
 class UniformUnit {
  public:
   KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
@@ -66,7 +67,7 @@ class UniformUnit {
   KVANT_HD uint32_t Pair(int step, int reg) const {
     const Field field = FieldOf(kDim, kBits, step, reg);
     const Magic magic = Magic::Of(kBits, field.index);
-    return ((plane_.word[field.word] >> magic.shift) & magic.mask(kBits)) | magic.base();
+    return W::MaskOr(plane_.word[field.word] >> magic.shift, magic.mask(kBits), magic.base());
   }
 
  private:
@@ -74,21 +75,24 @@ class UniformUnit {
   PlaneWords<kDim, kBits> plane_;
 };
 
-template <int kDim>
-class UniformUnit<kDim, 3> {
+template <class W, int kDim>
+class UniformUnit<W, kDim, 3> {
  public:
   KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
     low_.Load(codes, unit, lane);
     high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
   }
-  KVANT_HD static constexpr uint32_t Base(int, int) { return Magic{0, 0}.base(); }
+  /// Four fields share a shift; each has its place in the mantissa.
+  KVANT_HD static constexpr uint32_t Base(int step, int) { return Magic{0, 2 * (step % 4)}.base(); }
   KVANT_HD uint32_t Pair(int step, int reg) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
+    const int bit = 2 * (step % 4);
     const uint32_t word = high_.word[high.word];
-    const uint32_t top = high.index >= 2 ? word >> (high.index >= 2 ? high.index - 2 : 0)
-                                         : word << (high.index < 2 ? 2 - high.index : 0);
-    return ((low_.word[low.word] >> (2 * low.index)) & 0x00030003u) | (top & 0x00040004u) | Base(0, 0);
+    const int group = high.index / 4;
+    const uint32_t top = group == 0 ? word << 2 : group == 1 ? word << 1 : group == 2 ? word >> 6 : word >> 7;
+    const uint32_t codes = W::MaskOr(low_.word[low.word] >> (low.index / 4 * 8), 0x00030003u << bit, Base(step, reg));
+    return W::MaskOr(top, 0x00040004u << bit, codes);
   }
 
  private:
@@ -120,22 +124,25 @@ struct PairTable {
   }
 };
 
-/// `index_bits` bits of a word from `first` on, times 128: the byte offset of a table row.
-KVANT_HD inline uint32_t TableRow(uint32_t word, int first, int index_bits, int row_bit) {
-  const uint32_t mask = ((1u << index_bits) - 1) << (7 + row_bit);
-  const int shift = first - 7 - row_bit;
-  return (shift >= 0 ? word >> (shift >= 0 ? shift : 0) : word << (shift < 0 ? -shift : 0)) & mask;
+/// `index_bits` bits of a word, from `first` on, as bits of a table's byte offset: rows are 128 bytes. Joined with `bits`.
+template <class W>
+KVANT_HD inline uint32_t TableOffset(uint32_t word, int first, int index_bits, int row_bit, uint32_t bits) {
+  const int to = 7 + row_bit;
+  const uint32_t moved = first >= to ? word >> (first >= to ? first - to : 0) : word << (first < to ? to - first : 0);
+  return W::MaskOr(moved, ((1u << index_bits) - 1) << to, bits);
 }
 
-template <int kDim, int kBits>
+/// Codes of one unit that are looked up; Pair gives two levels.
+template <class W, int kDim, int kBits>
 class LevelUnit {
  public:
   KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
-  /// `column`: the table at this lane.
-  KVANT_HD uint32_t Pair(const std::byte* column, int step, int reg) const {
+  /// Whole bytes are shifted down, which several pairs share; a product does the rest of the shift and the sum.
+  KVANT_HD uint32_t Pair(const std::byte* table, int lane, int step, int reg) const {
     const Field field = FieldOf(kDim, kBits, step, reg);
-    const uint32_t row = TableRow(plane_.word[field.word], 2 * kBits * field.index, 2 * kBits, 0);
-    return *reinterpret_cast<const uint32_t*>(column + row);
+    const int first = 2 * kBits * field.index;
+    const uint32_t index = plane_.word[field.word] >> (first / 8 * 8) & ((1u << 2 * kBits) - 1) << first % 8;
+    return *reinterpret_cast<const uint32_t*>(table + lane * 4 + index * (128u >> first % 8));
   }
 
  private:
@@ -143,19 +150,19 @@ class LevelUnit {
   PlaneWords<kDim, kBits> plane_;
 };
 
-template <int kDim>
-class LevelUnit<kDim, 3> {
+template <class W, int kDim>
+class LevelUnit<W, kDim, 3> {
  public:
   KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
     low_.Load(codes, unit, lane);
     high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
   }
-  KVANT_HD uint32_t Pair(const std::byte* column, int step, int reg) const {
+  KVANT_HD uint32_t Pair(const std::byte* table, int lane, int step, int reg) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
-    const uint32_t row =
-        TableRow(low_.word[low.word], 4 * low.index, 4, 0) | TableRow(high_.word[high.word], 2 * high.index, 2, 4);
-    return *reinterpret_cast<const uint32_t*>(column + row);
+    uint32_t offset = TableOffset<W>(low_.word[low.word], 4 * low.index, 4, 0, static_cast<uint32_t>(lane) * 4);
+    offset = TableOffset<W>(high_.word[high.word], 2 * high.index, 2, 4, offset);
+    return *reinterpret_cast<const uint32_t*>(table + offset);
   }
 
  private:
@@ -219,21 +226,22 @@ struct UniformKeys {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBytes = 0;
   static constexpr int kTableBits = 0;
-  static constexpr int kBlockBytes = kDim * kBits * 8 + 4 * kDim;
+  static constexpr int kCodes = kDim * kBits * 8;
+  static constexpr BlockOffsets kOffsets = {kCodes + 4 * kDim, 0, kCodes, kCodes + 2 * kDim};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is 4 q, query_plain q. The scale of a channel goes to the query; what the bases of the codes add is taken
   /// off by the same products with the bases as operand.
-  KVANT_HD static void Score(const BlockFormat& format, const std::byte* block, const std::byte* query_sealed,
-                             const std::byte* query_plain, const std::byte*, int lane, float (&scores)[kUnits][4]) {
+  KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
+                             const std::byte*, int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query, params;
     float first[4] = {0, 0, 0, 0};
     query.Load(query_plain, lane);
-    params.Load(block + format.shifts_ofs, lane % 4);
+    params.Load(block + kOffsets.shifts, lane % 4);
     ShiftProduct<W, kDim>(params, query, first);
     W::Sync();  // keeps the loads below from moving up: registers
     query.Load(query_sealed, lane);
-    params.Load(block + format.scales_ofs, lane % 4);
+    params.Load(block + kOffsets.scales, lane % 4);
     KVANT_UNROLL
     for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
     KVANT_UNROLL
@@ -247,7 +255,7 @@ struct UniformKeys {
     for (int u = 0; u < kUnits; ++u) {
       Unit unit;
       W::Sync();
-      unit.Load(block + format.codes_ofs, u, lane);
+      unit.Load(block + kOffsets.codes, u, lane);
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) scores[u][i] = first[i];
       KVANT_UNROLL
@@ -259,7 +267,7 @@ struct UniformKeys {
   }
 
  private:
-  using Unit = UniformUnit<kDim, kBits>;
+  using Unit = UniformUnit<W, kDim, kBits>;
 };
 
 template <class W, int kDim_, int kBits>
@@ -268,35 +276,34 @@ struct LevelKeys {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBits = kBits;
   static constexpr int kTableBytes = PairTable<kBits>::kBytes;
-  static constexpr int kBlockBytes = kDim * kBits * 8 + 2 * kDim + 128;  // with means
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 2 * kDim + 128, 2 * kDim + 128, 2 * kDim, 0};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is the mapped query times the step of the levels.
-  KVANT_HD static void Score(const BlockFormat& format, const std::byte* block, const std::byte* query_sealed,
-                             const std::byte* query_plain, const std::byte* table_column, int lane,
-                             float (&scores)[kUnits][4]) {
+  KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
+                             const std::byte* table, int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query;
     float bias[4] = {0, 0, 0, 0};
-    if (format.shifts_ofs >= 0) {
+    {
       ChannelWords<kDim> means;
       query.Load(query_plain, lane);
-      means.Load(block + format.shifts_ofs, lane % 4);
+      means.Load(block + kOffsets.shifts, lane % 4);
       ShiftProduct<W, kDim>(means, query, bias);
       W::Sync();  // keeps the loads below from moving up: registers
     }
     query.Load(query_sealed, lane);
     TokenFloats<W> scales;
-    scales.Load(block + format.scales_ofs, lane);
+    scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
-      LevelUnit<kDim, kBits> unit;
+      LevelUnit<W, kDim, kBits> unit;
       W::Sync();
-      unit.Load(block + format.codes_ofs, u, lane);
+      unit.Load(block + kOffsets.codes, u, lane);
       float sum[4] = {0, 0, 0, 0};
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(table_column, s, 0), unit.Pair(table_column, s, 1),
-                               unit.Pair(table_column, s, 2), unit.Pair(table_column, s, 3)};
+        const uint32_t a[4] = {unit.Pair(table, lane, s, 0), unit.Pair(table, lane, s, 1), unit.Pair(table, lane, s, 2),
+                               unit.Pair(table, lane, s, 3)};
         StepProduct<W>(sum, a, &query.word[2 * s]);
       }
       KVANT_UNROLL
@@ -312,11 +319,11 @@ struct ExactKeys {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBytes = 0;
   static constexpr int kTableBits = 0;
-  static constexpr int kBlockBytes = kDim * 128;
+  static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
 
-  KVANT_HD static void Score(const BlockFormat&, const std::byte* block, const std::byte*, const std::byte* query_plain,
-                             const std::byte*, int lane, float (&scores)[kUnits][4]) {
+  KVANT_HD static void Score(const std::byte* block, const std::byte*, const std::byte* query_plain, const std::byte*,
+                             int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query;
     query.Load(query_plain, lane);
     KVANT_UNROLL
@@ -352,19 +359,19 @@ struct UniformValues {
   static constexpr int kTableBytes = 0;
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
-  static constexpr int kBlockBytes = kDim * kBits * 8 + 256 * kGroups;
+  static constexpr int kCodes = kDim * kBits * 8;
+  static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
   static constexpr int kShifts = kGroups;  ///< sums per head
 
-  KVANT_HD static void Accumulate(const BlockFormat& format, const std::byte* block, const std::byte*, int lane,
-                                  const float (&weights)[kUnits][4], float (&out)[kSteps][4],
-                                  float (&shift)[kShifts][2]) {
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
+                                  float (&out)[kSteps][4], float (&shift)[kShifts][2]) {
     constexpr int kGroupSteps = kSteps / kGroups;
     TokenFloats<W> scales[kGroups];
     KVANT_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       TokenFloats<W> mins;
-      mins.Load(block + format.shifts_ofs + 128 * g, lane);
-      scales[g].Load(block + format.scales_ofs + 128 * g, lane);
+      mins.Load(block + kOffsets.shifts + 128 * g, lane);
+      scales[g].Load(block + kOffsets.scales + 128 * g, lane);
       KVANT_UNROLL
       for (int u = 0; u < kUnits; ++u) {
         KVANT_UNROLL
@@ -373,9 +380,9 @@ struct UniformValues {
     }
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
-      UniformUnit<kDim, kBits> unit;
+      UniformUnit<W, kDim, kBits> unit;
       W::Sync();
-      unit.Load(block + format.codes_ofs, u, lane);
+      unit.Load(block + kOffsets.codes, u, lane);
       KVANT_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         uint32_t b[2];
@@ -385,7 +392,7 @@ struct UniformValues {
           uint32_t a[4];
           // The bases are taken off here and not at the end: over thousands of tokens their rounding would add up.
           KVANT_UNROLL
-          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<kDim, kBits>::Base(s, r));
+          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<W, kDim, kBits>::Base(s, r));
           StepProduct<W>(out[s], a, b);
         }
       }
@@ -398,26 +405,25 @@ struct LevelValues {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBits = kBits;
   static constexpr int kTableBytes = PairTable<kBits>::kBytes;
-  static constexpr int kBlockBytes = kDim * kBits * 8 + 128;
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
 
-  KVANT_HD static void Accumulate(const BlockFormat& format, const std::byte* block, const std::byte* table_column,
-                                  int lane, const float (&weights)[kUnits][4], float (&out)[kSteps][4],
-                                  float (&)[kShifts][2]) {
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
+                                  const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
     TokenFloats<W> scales;
-    scales.Load(block + format.scales_ofs, lane);
+    scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
-      LevelUnit<kDim, kBits> unit;
+      LevelUnit<W, kDim, kBits> unit;
       W::Sync();
-      unit.Load(block + format.codes_ofs, u, lane);
+      unit.Load(block + kOffsets.codes, u, lane);
       uint32_t b[2];
       WeightOperand<W>(weights[u], scales.value[u][0] * kWeightGain, scales.value[u][1] * kWeightGain, b);
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(table_column, s, 0), unit.Pair(table_column, s, 1),
-                               unit.Pair(table_column, s, 2), unit.Pair(table_column, s, 3)};
+        const uint32_t a[4] = {unit.Pair(table, lane, s, 0), unit.Pair(table, lane, s, 1), unit.Pair(table, lane, s, 2),
+                               unit.Pair(table, lane, s, 3)};
         StepProduct<W>(out[s], a, b);
       }
     }
@@ -429,12 +435,12 @@ struct ExactValues {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBits = 0;
   static constexpr int kTableBytes = 0;
-  static constexpr int kBlockBytes = kDim * 128;
+  static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
 
-  KVANT_HD static void Accumulate(const BlockFormat&, const std::byte* block, const std::byte*, int lane,
-                                  const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
+                                  float (&out)[kSteps][4], float (&)[kShifts][2]) {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       PlaneWords<kDim, 16> unit;

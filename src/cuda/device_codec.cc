@@ -36,41 +36,38 @@ Result<SideCodec> MakeSide(const CodecChoice* maybe_choice, Side side, int dim) 
   return SideCodec{*codec, *format};
 }
 
-Result<AttendKernel> FindKernel(const DeviceFormat& key, const DeviceFormat& value, int dim) {
+cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
+  const auto params = [](const DeviceParams& p) {
+    return p.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(p.byte_ofs);
+  };
+  const DeviceFormat& f = side.format;
+  return {static_cast<int32_t>(side.codec.block_bytes()), static_cast<int32_t>(f.codes_byte_ofs), params(f.scales),
+          params(f.shifts)};
+}
+
+Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
+  const DeviceFormat& key = k.format;
+  const DeviceFormat& value = v.format;
   const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels()};
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
-  if (value.kind == CodeKind::kLevels && value.shifts.axis != ParamAxis::kNone) {
-    return Status::NotSupported("values with mean=on on a device; accepted: mean=off");
-  }
   if (key.kind != value.kind) {
     return Status::NotSupported(
-        "keys and values of different kinds of codes on a device; accepted: both uniform, both "
-        "levels or both exact");
+        "keys and values of different kinds of codes on a device; accepted: both uniform, both levels or both exact");
   }
-  for (const AttendKernel& k : tables[static_cast<size_t>(key.kind)]) {
-    if (k.key_bits != key.bits || k.value_bits != value.bits || k.dim != dim) continue;
-    if (k.same_levels && !std::equal(key.levels, key.levels + 16, value.levels)) {
+  for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
+    if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
+    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) {
+      return Status::NotSupported("blocks of this layout on a device; accepted: keys with, values without page means");
+    }
+    if (kernel.same_levels && !std::equal(key.levels, key.levels + 16, value.levels)) {
       return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
     }
-    return k;
+    return kernel;
   }
   return Status::NotSupported(
       StrFormat("no device kernel for %d-bit keys with %d-bit values at head size %d", key.bits, value.bits, dim));
-}
-
-cuda::BlockFormat BlockFormatOf(const SideCodec& side) {
-  const DeviceFormat& f = side.format;
-  cuda::BlockFormat out = {
-      .block_bytes = static_cast<int32_t>(side.codec.block_bytes()),
-      .codes_ofs = static_cast<int32_t>(f.codes_byte_ofs),
-      .scales_ofs = static_cast<int32_t>(f.scales.byte_ofs),
-      .shifts_ofs = f.shifts.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(f.shifts.byte_ofs),
-      .levels = {},
-  };
-  std::copy_n(f.levels, 16, out.levels);
-  return out;
 }
 
 // What products of codes have to be multiplied with: uniform codes are quarters, levels are steps.
@@ -138,8 +135,8 @@ struct DeviceCodec::Impl {
     AttendParams p = {};
     p.sealed = set(a.sealed);
     p.exact = set(a.exact);
-    p.key = BlockFormatOf(side(DeviceSide::kKey));
-    p.value = BlockFormatOf(side(DeviceSide::kValue));
+    std::copy_n(side(DeviceSide::kKey).format.levels, 16, p.key_levels);
+    std::copy_n(side(DeviceSide::kValue).format.levels, 16, p.value_levels);
     p.value_gain = CodeGain(side(DeviceSide::kValue).format);
     p.sequences = a.sequences;
     p.kv_heads = a.kv_heads;
@@ -183,7 +180,7 @@ Result<std::unique_ptr<DeviceCodec>> DeviceCodec::Create(const CodecChoice& key,
     if (!side.ok()) return side.status();
     impl->sides[i] = *std::move(side);
   }
-  const Result<AttendKernel> kernel = FindKernel(impl->sides[0].format, impl->sides[1].format, dim);
+  const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim);
   if (!kernel.ok()) return kernel.status();
   impl->kernel = *kernel;
   return std::unique_ptr<DeviceCodec>(new DeviceCodec(std::move(impl)));

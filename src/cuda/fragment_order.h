@@ -70,8 +70,12 @@ KVANT_HD constexpr int PlaneWord(int dim, int width, int unit, int lane, int wor
   return ((unit * (UnitWords(dim, width) / vector) + word / vector) * kLanes + lane) * vector + word % vector;
 }
 
+/// First bit of a half's code in its word. The single bits of a kSplit plane lie two apart, in four groups, so that one
+/// shift brings four of them above the two-bit codes that they complete.
 KVANT_HD constexpr int FieldShift(PairOrder order, int width, int index, int half) {
-  return order == PairOrder::kSplit ? 16 * half + width * index : (2 * index + half) * width;
+  if (order == PairOrder::kJoined) return (2 * index + half) * width;
+  if (width == 1) return 16 * half + index / 8 * 8 + index / 4 % 2 + index % 4 * 2;
+  return 16 * half + width * index;
 }
 
 /// Index of a channel's parameter in [dim]: lane t = lane % 4 finds its channels, step after step, as words
