@@ -102,7 +102,8 @@ class UniformUnit<W, kDim, 3> {
 
 // ---- codes to halves by table
 
-/// Table of pairs in shared memory, [4^bits][32 lanes]: every lane has a column of its own, so no bank is met twice.
+/// Table of pairs in shared memory, [4^bits][32 lanes]: every lane has a column of its own (W::Column), so no bank is met
+/// twice.
 template <int kBits>
 struct PairTable {
   static constexpr int kEntries = 1 << (2 * kBits);
@@ -138,11 +139,13 @@ class LevelUnit {
  public:
   KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
   /// Whole bytes are shifted down, which several pairs share; a product does the rest of the shift and the sum.
-  KVANT_HD uint32_t Pair(const std::byte* table, int lane, int step, int reg) const {
+  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
     const Field field = FieldOf(kDim, kBits, step, reg);
+    const uint32_t word = plane_.word[field.word];
+    if constexpr (kBits == 4) return W::Lookup(column, W::Byte(word, field.index), 128);
     const int first = 2 * kBits * field.index;
-    const uint32_t index = plane_.word[field.word] >> (first / 8 * 8) & ((1u << 2 * kBits) - 1) << first % 8;
-    return *reinterpret_cast<const uint32_t*>(table + lane * 4 + index * (128u >> first % 8));
+    const uint32_t index = W::MaskOr(word >> (first / 8 * 8), ((1u << 2 * kBits) - 1) << first % 8, 0);
+    return W::Lookup(column, index, 128u >> first % 8);
   }
 
  private:
@@ -157,12 +160,12 @@ class LevelUnit<W, kDim, 3> {
     low_.Load(codes, unit, lane);
     high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
   }
-  KVANT_HD uint32_t Pair(const std::byte* table, int lane, int step, int reg) const {
+  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
-    uint32_t offset = TableOffset<W>(low_.word[low.word], 4 * low.index, 4, 0, static_cast<uint32_t>(lane) * 4);
+    uint32_t offset = TableOffset<W>(low_.word[low.word], 4 * low.index, 4, 0, 0);
     offset = TableOffset<W>(high_.word[high.word], 2 * high.index, 2, 4, offset);
-    return *reinterpret_cast<const uint32_t*>(table + offset);
+    return W::Lookup(column, offset, 1);
   }
 
  private:
@@ -292,6 +295,7 @@ struct LevelKeys {
       W::Sync();  // keeps the loads below from moving up: registers
     }
     query.Load(query_sealed, lane);
+    const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
@@ -302,8 +306,8 @@ struct LevelKeys {
       float sum[4] = {0, 0, 0, 0};
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(table, lane, s, 0), unit.Pair(table, lane, s, 1), unit.Pair(table, lane, s, 2),
-                               unit.Pair(table, lane, s, 3)};
+        const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
+                               unit.Pair(column, s, 3)};
         StepProduct<W>(sum, a, &query.word[2 * s]);
       }
       KVANT_UNROLL
@@ -411,6 +415,7 @@ struct LevelValues {
 
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
                                   const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
+    const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
@@ -422,8 +427,8 @@ struct LevelValues {
       WeightOperand<W>(weights[u], scales.value[u][0] * kWeightGain, scales.value[u][1] * kWeightGain, b);
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(table, lane, s, 0), unit.Pair(table, lane, s, 1), unit.Pair(table, lane, s, 2),
-                               unit.Pair(table, lane, s, 3)};
+        const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
+                               unit.Pair(column, s, 3)};
         StepProduct<W>(out[s], a, b);
       }
     }

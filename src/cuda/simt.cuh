@@ -3,6 +3,7 @@
 
 #include <cuda_fp16.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace kvant::cuda {
@@ -28,10 +29,26 @@ struct CudaWarp {
     asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
     return y;
   }
+  static __device__ uint32_t Byte(uint32_t x, int index) {
+    return __byte_perm(x, 0, 0x4440 + static_cast<uint32_t>(index));
+  }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+
+  // ---- tables in shared memory: words, a column per lane, rows of 128 bytes
+
+  using Column = uint32_t;  ///< address in shared memory
+  static __device__ Column ColumnOf(const std::byte* table, int lane) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(table)) + static_cast<uint32_t>(lane) * 4;
+  }
+  /// The word at `index` * `unit` bytes of a column, in two instructions.
+  static __device__ uint32_t Lookup(Column column, uint32_t index, uint32_t unit) {
+    uint32_t y;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(y) : "r"(column + index * unit));
     return y;
   }
 

@@ -188,8 +188,17 @@ struct HostWarp {
     return Pack(ToFloat(a, 0) - ToFloat(b, 0), ToFloat(a, 1) - ToFloat(b, 1));
   }
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
+  static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Exp2(float x) { return std::exp2(x); }
+
+  using Column = const std::byte*;
+  static Column ColumnOf(const std::byte* table, int lane) { return table + lane * 4; }
+  static uint32_t Lookup(Column column, uint32_t index, uint32_t unit) {
+    uint32_t y;
+    std::memcpy(&y, column + index * unit, 4);
+    return y;
+  }
 
   static int Lane() { return HostBlock::current().thread() % 32; }
   static void Sync() { HostBlock::current().SyncWarp(); }
