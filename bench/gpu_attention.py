@@ -55,6 +55,11 @@ class Args(ctypes.Structure):
                 ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t)]  # fmt: skip
 
 
+class EncodeArgs(ctypes.Structure):
+    _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("rows", ctypes.c_void_p),
+                ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+
+
 class Library:
     def __init__(self, path):
         self.c = ctypes.CDLL(path)
@@ -86,6 +91,14 @@ class Codec:
             self.library.check(self.library.c.kvant_device_decode(
                 self.handle, side, ctypes.c_void_p(to), ctypes.c_void_p(decoded[i].data_ptr())))
         return block.cuda(), decoded.cuda()
+
+
+    def encode_pages(self, side, rows, slots, pool, refused):
+        """rows fp16 [pages, 64, kv_heads, dim] -> pool uint8 [slots, kv_heads, block bytes], on the current stream."""
+        args = EncodeArgs(side, rows.shape[0], rows.shape[2], rows.data_ptr(), slots.data_ptr(), pool.data_ptr(),
+                          refused.data_ptr())  # fmt: skip
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
 
 
 class Kind:
@@ -207,6 +220,33 @@ def check(library, quick):
     return results
 
 
+def check_encoding(library, quick):
+    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be."""
+    results = []
+    for key, value, dim in CODECS + ([] if quick else OTHER_DIMS):
+        codec = Codec(library, key, value, dim)
+        for side in range(4):
+            pages, kv_heads = 6, 3
+            rows = torch.randn(pages, PAGE, kv_heads, dim).half()
+            slots = torch.randperm(pages).int()
+            pool = torch.full((pages, kv_heads, codec.bytes[side]), 0xA5, dtype=torch.uint8, device="cuda")
+            refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+            codec.encode_pages(side, rows.cuda(), slots.cuda(), pool, refused)
+            want = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8)
+            for page in range(pages):
+                for head in range(kv_heads):
+                    mine = rows[page, :, head].float().contiguous()
+                    library.check(library.c.kvant_device_encode(
+                        codec.handle, side, ctypes.c_void_p(mine.data_ptr()),
+                        ctypes.c_void_p(want[slots[page], head].data_ptr())))  # fmt: skip
+            mismatch = float((pool.cpu() != want).float().mean())
+            allowed = 2e-3 if "decoquant" in key and side < 2 else 0.0
+            ok = mismatch <= allowed and int(refused) == 0
+            results.append({"codec": f"{key} {value} {dim}", "what": f"encode, side {side}", "error": mismatch, "ok": ok})
+            print(f"{'ok  ' if ok else 'FAIL'} {mismatch:.2e}  {codec.name}  encode, side {side}")
+    return results
+
+
 # --- time --------------------------------------------------------------------------------------------------------------
 
 
@@ -299,6 +339,24 @@ def time_shape(library, shape, codecs, rounds):
     return {"shape": name, "rows": rows}
 
 
+def time_encoding(library, rounds):
+    """Keys of 128K tokens x 8 heads x 128: bytes read and written per second."""
+    pages, kv_heads, dim, rows = 2048, 8, 128, []
+    data = torch.randn(pages, PAGE, kv_heads, dim, device="cuda", dtype=torch.float16)
+    slots = torch.randperm(pages).int().cuda()
+    refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+    for key, value, codec_dim in CODECS:
+        codec = Codec(library, key, value, codec_dim)
+        for side in (KEY, VALUE):
+            pool = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8, device="cuda")
+            graph = captured(lambda _: codec.encode_pages(side, data, slots, pool, refused), 1), 1  # noqa: B023
+            times = replay_times({"encode": graph}, rounds)["encode"]
+            moved = 2 * data.numel() + pool.numel()
+            rows.append({"codec": codec.name, "side": side, "bytes": moved} | summary(times))
+            print(f"  encode {codec.name:34} side {side} {rows[-1]['us']:9.1f} us  {moved / rows[-1]['us'] / 1000:7.0f} GB/s")
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True, help="libkvant_c.so of a build with CUDA")
@@ -310,7 +368,7 @@ def main():
     library = Library(options.library)
     device = torch.cuda.get_device_properties(0)
     result = {"gpu": device.name, "processors": device.multi_processor_count, "torch": torch.__version__,
-              "cuda": torch.version.cuda, "check": check(library, options.quick)}  # fmt: skip
+              "cuda": torch.version.cuda, "check": check(library, options.quick) + check_encoding(library, options.quick)}  # fmt: skip
     if not options.check_only:
         result["copy_gb_per_s"] = copy_gb_per_s()
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
@@ -318,6 +376,7 @@ def main():
         if not options.quick:
             shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64)]
         result["times"] = [time_shape(library, shape, CODECS + OTHER_DIMS, options.rounds) for shape in shapes]
+        result["encoding"] = time_encoding(library, options.rounds)
     failed = [c for c in result["check"] if not c["ok"]]
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -61,6 +61,19 @@ KVANT_API kvant_status kvant_device_encode(const kvant_device_codec* codec, kvan
 KVANT_API kvant_status kvant_device_decode(const kvant_device_codec* codec, kvant_side side, const void* block,
                                            float* rows);
 
+/* Pages of fp16 rows -> blocks in a pool, on the device. */
+typedef struct kvant_encode_args {
+  kvant_side side;
+  int32_t pages;
+  int32_t kv_heads;
+  const void* device_rows;     /* fp16 [pages, 64, kv_heads, dim], finite */
+  const int32_t* device_slots; /* [pages]: where in the pool */
+  void* device_pool;           /* [slots][kv_heads][block bytes] */
+  int32_t* device_refused;     /* set to 1 when a scale does not fit: then these pages must not be used */
+} kvant_encode_args;
+KVANT_API kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args,
+                                                 void* stream);
+
 /* An entry of a page table. */
 typedef struct kvant_device_page {
   uint64_t live; /* bit t: row t of the page is visible */

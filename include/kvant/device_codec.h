@@ -51,6 +51,19 @@ struct DeviceAttendArgs {
   size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
 };
 
+/// Pages to be encoded on the device, all 64 rows of each, of one side.
+struct DeviceEncodeArgs {
+  DeviceSide side = DeviceSide::kKey;
+  int32_t pages = 0;
+  int32_t kv_heads = 0;
+  const void* rows = nullptr;      ///< fp16 [pages, 64, kv_heads, dim], finite
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  void* pool = nullptr;            ///< [slots][kv_heads][block bytes]
+  /// Set to 1 when a scale does not fit what kernels read (Encode refuses such rows): that page must not be used. The caller
+  /// clears and reads it.
+  int32_t* refused = nullptr;
+};
+
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
 class DeviceCodec {
  public:
@@ -68,6 +81,10 @@ class DeviceCodec {
   Status Encode(DeviceSide side, const float* rows, void* block) const;
   /// The inverse; the definition of what a block means. Corruption when it is none.
   Status Decode(DeviceSide side, const void* block, float* rows) const;
+
+  /// Encodes on `stream`, without waiting. The bytes are those of Encode; with codecs that sum before they round, codes may
+  /// differ by a step as between SIMD targets. Errors: InvalidArgument; NotSupported for codes that only the CPU encodes.
+  Status EncodePages(const DeviceEncodeArgs& args, void* stream) const;
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;

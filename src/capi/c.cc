@@ -110,6 +110,23 @@ kvant_status kvant_device_decode(const kvant_device_codec* codec, kvant_side sid
   });
 }
 
+kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args, void* stream) {
+  return Guarded([&] {
+    if (!codec || !args) return Null(!codec ? "codec" : "args");
+    if (!ValidSide(args->side)) {
+      return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", args->side));
+    }
+    return codec->codec->EncodePages({.side = static_cast<DeviceSide>(args->side),
+                                      .pages = args->pages,
+                                      .kv_heads = args->kv_heads,
+                                      .rows = args->device_rows,
+                                      .slots = args->device_slots,
+                                      .pool = args->device_pool,
+                                      .refused = args->device_refused},
+                                     stream);
+  });
+}
+
 kvant_status kvant_attend_workspace_bytes(const kvant_device_codec* codec, const kvant_attend_args* args, size_t* out) {
   return Guarded([&] {
     if (!codec || !args || !out) return Null(!codec ? "codec" : !args ? "args" : "out");

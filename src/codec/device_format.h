@@ -33,6 +33,10 @@ struct DeviceFormat {
   bool hadamard = false;  ///< rows are mapped by parts/hadamard.h before they are coded
   float step = 1.0f;      ///< kLevels
   float levels[16] = {};  ///< kLevels, bits <= 4: whole or half numbers of at most 127, so exact in fp16
+  /// For encoding on the device. kLevels: borders between rising magnitudes (Codebook), and the rule of a token's scale.
+  bool encodable = false;  ///< groups from least to greatest value; nearest levels, scales unbiased or of least squares
+  float thresholds[7] = {};
+  bool unbiased = false;
 };
 
 }  // namespace kvant

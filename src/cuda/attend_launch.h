@@ -36,6 +36,15 @@ std::span<const AttendKernel> ExactKernels();
 std::span<const AttendKernel> UniformKernels();
 std::span<const AttendKernel> LevelKernels();
 
+/// One instance of the kernel that encodes pages.
+struct EncodeKernel {
+  CodeKind kind;
+  int bits;
+  int dim;
+  Status (*launch)(const EncodeParams& params, void* stream);
+};
+std::span<const EncodeKernel> EncodeKernels();
+
 /// REQUIRES: dim is one of kDeviceDims.
 Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);
 Status LaunchMerge(const MergeParams& params, int dim, void* stream);

@@ -89,4 +89,21 @@ struct MergeParams {
   void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
 };
 
+/// Pages of rows to be encoded, of one side.
+struct EncodeParams {
+  const uint16_t* rows;  ///< fp16 [pages, 64, kv_heads, dim]
+  const int32_t* slots;  ///< [pages]
+  std::byte* pool;       ///< [slots][kv_heads][block bytes]
+  int32_t* refused;      ///< set to 1 when a value's scale exceeds kMaxValueScale; never cleared here
+  int32_t pages;
+  int32_t kv_heads;
+  bool is_value;
+  BlockOffsets offsets;
+  // CodeKind::kLevels
+  float step;
+  float levels[16];
+  float thresholds[7];
+  bool unbiased;
+};
+
 }  // namespace kvant::cuda

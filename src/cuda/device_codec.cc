@@ -213,6 +213,37 @@ Status DeviceCodec::Decode(DeviceSide side, const void* block, float* rows) cons
   return Status::Ok();
 }
 
+Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) const {
+  if (args.pages < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
+  }
+  if (!args.rows || !args.slots || !args.pool || !args.refused) {
+    return Status::InvalidArgument("rows, slots, pool or refused is null");
+  }
+  const SideCodec& s = impl_->side(args.side);
+  const DeviceFormat& f = s.format;
+  for (const cuda::EncodeKernel& kernel : cuda::EncodeKernels()) {
+    if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    if (f.kind != CodeKind::kExact && !f.encodable) break;
+    cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
+                            .slots = args.slots,
+                            .pool = static_cast<std::byte*>(args.pool),
+                            .refused = args.refused,
+                            .pages = args.pages,
+                            .kv_heads = args.kv_heads,
+                            .is_value = s.codec.shape().side == Side::kValue,
+                            .offsets = OffsetsOf(s),
+                            .step = f.step,
+                            .levels = {},
+                            .thresholds = {},
+                            .unbiased = f.unbiased};
+    std::copy_n(f.levels, 16, p.levels);
+    std::copy_n(f.thresholds, 7, p.thresholds);
+    return kernel.launch(p, stream);
+  }
+  return Status::NotSupported("the device does not encode this codec with these options; encode on the host");
+}
+
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
   KVANT_TRY(CheckShape(args));
   cuda::LaunchShape shape;

@@ -33,6 +33,8 @@ struct CudaWarp {
     return __byte_perm(x, 0, 0x4440 + static_cast<uint32_t>(index));
   }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
+  static __device__ float Round(float x) { return rintf(x); }
+  static __device__ float Sqrt(float x) { return sqrtf(x); }
   static __device__ float Exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -190,6 +190,8 @@ struct HostWarp {
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
   static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
   static float Max(float a, float b) { return a > b ? a : b; }
+  static float Round(float x) { return std::nearbyint(x); }
+  static float Sqrt(float x) { return std::sqrt(x); }
   static float Exp2(float x) { return std::exp2(x); }
 
   using Column = const std::byte*;

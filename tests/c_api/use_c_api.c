@@ -57,6 +57,9 @@ int main(void) {
   size_t bytes = 0;
   CHECK(kvant_attend_workspace_bytes(codec, &args, &bytes) == KVANT_INVALID_ARGUMENT);
   CHECK(kvant_attend(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  kvant_encode_args encode;
+  memset(&encode, 0, sizeof(encode));
+  CHECK(kvant_device_encode_pages(codec, &encode, NULL) == KVANT_INVALID_ARGUMENT);
   kvant_device_codec_destroy(codec);
 #else
   (void)check_blocks;

@@ -138,6 +138,9 @@ Result<DeviceFormat> FormatForDevice(const CodecState& state) {
     const int level = s.books->use_levels ? s.books->levels.by_bits[bits][code] : code;
     format.levels[code] = static_cast<float>(level) - book.center;
   }
+  format.encodable = s.rule == ScaleRule::kUnbiased || s.rule == ScaleRule::kLeastSquares;
+  format.unbiased = s.rule == ScaleRule::kUnbiased;
+  std::copy_n(book.thresholds, 7, format.thresholds);
   return format;
 }
 

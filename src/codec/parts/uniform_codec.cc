@@ -124,7 +124,8 @@ Result<DeviceFormat> UniformDeviceFormat(const CodecState& state) {
                       .bits = g.bits,
                       .codes_byte_ofs = g.codes_byte_ofs,
                       .scales = {axis, rows, g.scales_byte_ofs},
-                      .shifts = {axis, rows, g.mins_byte_ofs}};
+                      .shifts = {axis, rows, g.mins_byte_ofs},
+                      .encodable = g.range.rule == RangeRule::kExtremes};
 }
 
 // ---- state
