@@ -125,14 +125,6 @@ struct PairTable {
   }
 };
 
-/// `index_bits` bits of a word, from `first` on, as bits of a table's byte offset: rows are 128 bytes. Joined with `bits`.
-template <class W>
-KVANT_HD inline uint32_t TableOffset(uint32_t word, int first, int index_bits, int row_bit, uint32_t bits) {
-  const int to = 7 + row_bit;
-  const uint32_t moved = first >= to ? word >> (first >= to ? first - to : 0) : word << (first < to ? to - first : 0);
-  return W::MaskOr(moved, ((1u << index_bits) - 1) << to, bits);
-}
-
 /// Codes of one unit that are looked up; Pair gives two levels.
 template <class W, int kDim, int kBits>
 class LevelUnit {
@@ -163,9 +155,12 @@ class LevelUnit<W, kDim, 3> {
   KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
-    uint32_t offset = TableOffset<W>(low_.word[low.word], 4 * low.index, 4, 0, 0);
-    offset = TableOffset<W>(high_.word[high.word], 2 * high.index, 2, 4, offset);
-    return W::Lookup(column, offset, 1);
+    const int place = 4 * (step % 2);  // of the index; a product does the rest of the shift
+    const int first = high.index / 4 * 8 + high.index / 2 % 2 * 2;
+    const uint32_t word = high_.word[high.word];
+    const uint32_t top = first < 4 ? word << (first < 4 ? 4 - first : 0) : word >> (first < 4 ? 0 : first - 4);
+    const uint32_t two = W::MaskOr(low_.word[low.word] >> (low.index / 2 * 8), 0xFu << place, 0);
+    return W::Lookup(column, W::MaskOr(top, 0x30u << place, two), 128u >> place);
   }
 
  private:

@@ -70,12 +70,14 @@ KVANT_HD constexpr int PlaneWord(int dim, int width, int unit, int lane, int wor
   return ((unit * (UnitWords(dim, width) / vector) + word / vector) * kLanes + lane) * vector + word % vector;
 }
 
-/// First bit of a half's code in its word. The single bits of a kSplit plane lie two apart, in four groups, so that one
-/// shift brings four of them above the two-bit codes that they complete.
+/// First bit of a half's code in its word. The single bits that complete codes of three are spread so that one shift
+/// brings several of them above the two bits they belong to: in kSplit order four, two apart; in kJoined two pairs, four
+/// apart.
 KVANT_HD constexpr int FieldShift(PairOrder order, int width, int index, int half) {
-  if (order == PairOrder::kJoined) return (2 * index + half) * width;
-  if (width == 1) return 16 * half + index / 8 * 8 + index / 4 % 2 + index % 4 * 2;
-  return 16 * half + width * index;
+  if (order == PairOrder::kSplit) {
+    return 16 * half + (width == 1 ? index / 8 * 8 + index / 4 % 2 + index % 4 * 2 : width * index);
+  }
+  return width == 1 ? index / 4 * 8 + index / 2 % 2 * 2 + index % 2 * 4 + half : (2 * index + half) * width;
 }
 
 /// Index of a channel's parameter in [dim]: lane t = lane % 4 finds its channels, step after step, as words
