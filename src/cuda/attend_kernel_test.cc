@@ -23,6 +23,7 @@ constexpr double kMaxError = 2e-3;
 struct Problem {
   const char* codec = "int";
   const char* options = "bits=4";
+  const char* value_options = nullptr;  ///< null: those of keys
   int dim = 128;
   int kv_heads = 1;
   int heads_per_kv = 4;
@@ -102,11 +103,12 @@ struct Tables {
   }
 };
 
-template <template <class, int, int> class Keys, template <class, int, int> class Values, int kDim, int kBits>
+template <template <class, int, int> class Keys, template <class, int, int> class Values, int kDim, int kBits,
+          int kValueBits = kBits>
 class Kernel {
  public:
   using K = Keys<HostWarp, kDim, kBits>;
-  using V = Values<HostWarp, kDim, kBits>;
+  using V = Values<HostWarp, kDim, kValueBits>;
 
   static double Error(const Problem& p) {
     Kernel k(p);
@@ -123,7 +125,7 @@ class Kernel {
         slots_(Total(p.sealed)),
         exact_slots_(Total(p.exact)),
         k_(Make(p.codec, p.options, Side::kKey, kDim), slots_, p.kv_heads, 1),
-        v_(Make(p.codec, p.options, Side::kValue, kDim), slots_, p.kv_heads, 2),
+        v_(Make(p.codec, p.value_options ? p.value_options : p.options, Side::kValue, kDim), slots_, p.kv_heads, 2),
         exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, 3),
         exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 4) {
     queries_.resize(static_cast<size_t>(sequences() * q_heads() * kDim));
@@ -319,6 +321,15 @@ TEST(AttendKernel, LevelCodesOfAllWidths) {
   EXPECT_LT((LevelError<128, 4>({})), kMaxError);
   EXPECT_LT((LevelError<128, 3>({})), kMaxError);
   EXPECT_LT((LevelError<128, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, KeysAndValuesOfDifferentWidths) {
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 128, 4, 2>::Error(
+                {.codec = "int", .options = "bits=4", .value_options = "bits=2", .sealed = {2}, .exact = {1}})),
+            kMaxError);
+  EXPECT_LT((Kernel<LevelKeys, LevelValues, 128, 4, 2>::Error(
+                {.codec = "decoquant", .options = "bits=4", .value_options = "bits=2", .sealed = {2}, .exact = {1}})),
+            kMaxError);
 }
 
 TEST(AttendKernel, OtherHeadSizes) {
