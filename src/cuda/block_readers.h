@@ -64,6 +64,11 @@ class UniformUnit {
   KVANT_HD static constexpr uint32_t Base(int step, int reg) {
     return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).base();
   }
+  /// What Pair gives for the middle code, 2^(bits - 1).
+  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
+    const Magic magic = Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index);
+    return magic.base() | (0x00010001u << (kBits - 1) << magic.bit);
+  }
   KVANT_HD uint32_t Pair(int step, int reg) const {
     const Field field = FieldOf(kDim, kBits, step, reg);
     const Magic magic = Magic::Of(kBits, field.index);
@@ -84,6 +89,9 @@ class UniformUnit<W, kDim, 3> {
   }
   /// Four fields share a shift; each has its place in the mantissa.
   KVANT_HD static constexpr uint32_t Base(int step, int) { return Magic{0, 2 * (step % 4)}.base(); }
+  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
+    return Base(step, reg) | (0x00040004u << 2 * (step % 4));
+  }
   KVANT_HD uint32_t Pair(int step, int reg) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
@@ -374,7 +382,10 @@ struct UniformValues {
       KVANT_UNROLL
       for (int u = 0; u < kUnits; ++u) {
         KVANT_UNROLL
-        for (int i = 0; i < 4; ++i) shift[g][i % 2] += weights[u][i] * mins.value[u][i / 2];
+        for (int i = 0; i < 4; ++i) {
+          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * static_cast<float>(1 << (kBits - 1));
+          shift[g][i % 2] += weights[u][i] * middle;
+        }
       }
     }
     KVANT_UNROLL
@@ -389,9 +400,10 @@ struct UniformValues {
         KVANT_UNROLL
         for (int s = g * kGroupSteps; s < (g + 1) * kGroupSteps; ++s) {
           uint32_t a[4];
-          // The bases are taken off here and not at the end: over thousands of tokens their rounding would add up.
+          // Codes are centred here, not at the end: what the products' sums lose is in proportion to their size, and adds up
+          // over thousands of tokens while the output does not.
           KVANT_UNROLL
-          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<W, kDim, kBits>::Base(s, r));
+          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<W, kDim, kBits>::Center(s, r));
           StepProduct<W>(out[s], a, b);
         }
       }
