@@ -5,6 +5,7 @@ set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/kvant")
 set(plugin_dir "${CMAKE_INSTALL_LIBDIR}/kvant") # not on the linker's path: nothing links to what lies there
 
 install(TARGETS kvant EXPORT kvantTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT library)
+install(TARGETS kvant_c LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT library)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/kvant" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT library
         FILES_MATCHING PATTERN "*.h")
 install(EXPORT kvantTargets NAMESPACE kvant:: DESTINATION "${package_dir}" COMPONENT library)

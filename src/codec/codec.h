@@ -40,6 +40,7 @@
 #include <vector>
 
 #include "base/float16.h"
+#include "codec/device_format.h"
 #include "kvant/status.h"
 #include "kvant/token_class.h"
 #include "page/block_layout.h"
@@ -208,6 +209,9 @@ struct CodecInfo {
   /// Row access in place, for codecs whose block can be filled row by row (raw: open pages are its blocks); else null.
   void (*store_row)(const BlockShape& shape, std::byte* block, int token, const F16* row) = nullptr;
   void (*load_row)(const BlockShape& shape, const std::byte* block, int token, F16* row) = nullptr;
+
+  /// How device kernels read a block. NotSupported names what they cannot read. Null: nothing of this codec.
+  Result<DeviceFormat> (*device_format)(const CodecState& state) = nullptr;
 
   CodecVerbs reference;                   ///< complete for the sides it serves; the definition
   const CodecVerbs* (*simd)() = nullptr;  ///< for the best target of this machine; null: none

@@ -13,7 +13,7 @@ from pathlib import Path
 
 # --- the rules -----------------------------------------------------------------------------------------------------
 
-CODEC_FRONT = {"src/codec/codec.h", "src/codec/registry.h", "src/codec/calibrated.h"}
+CODEC_FRONT = {"src/codec/codec.h", "src/codec/registry.h", "src/codec/calibrated.h", "src/codec/device_format.h"}
 RUNNER = {"src/llama/runner.h"}
 
 # Layer -> (layers whose every header it may include, single headers beyond those). A layer may include itself.
@@ -24,6 +24,7 @@ MAY_INCLUDE = {
     "codec": ({"base", "page", "kernels"}, set()),
     "cache": ({"base", "page"}, CODEC_FRONT),
     "attention": ({"base", "page", "kernels", "cache"}, CODEC_FRONT),
+    "cuda": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/tile.h", "src/codec/parts/hadamard.h"}),
     "calibrate": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/covariance.h"}),
     "llama": ({"base", "page", "cache", "attention", "calibrate"}, CODEC_FRONT),
     "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER),
@@ -35,11 +36,11 @@ MAY_INCLUDE = {
 PUBLIC_LAYER = {
     "status.h": "base", "version.h": "base", "shape.h": "page", "token_class.h": "base",
     "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec",
-    "kv_cache.h": "cache", "attention.h": "attention",
+    "kv_cache.h": "cache", "attention.h": "attention", "device_codec.h": "cuda",
     "c.h": "capi", "kvant.h": "capi",
 }  # fmt: skip
 PUBLIC_CODEC_FRONT = {"codec_info.h", "scheme.h", "calibration.h"}
-ORDER = ["base", "page", "kernels", "codec", "cache", "attention", "calibrate", "llama", "eval", "tune", "capi"]
+ORDER = ["base", "page", "kernels", "codec", "cache", "attention", "cuda", "calibrate", "llama", "eval", "tune", "capi"]
 
 # Folders above all layers; they may include everything.
 TOP = {"tools", "python", "bench", "examples", "fuzz", "tests"}
@@ -56,7 +57,7 @@ EVERYWHERE = re.compile(r"^(hwy|gtest|gmock|benchmark)/")  # Highway, and what p
 CUDA_HEADERS = {"src/base/cuda.h", "src/base/cuda_buffer.h"}
 
 # In these folders no codec is named. A codec whose name is an ordinary word is looked for in the forms that can only mean it.
-NO_CODEC_NAMES = {"page", "kernels", "cache", "attention", "llama", "eval", "tune", "calibrate", "capi"}
+NO_CODEC_NAMES = {"page", "kernels", "cache", "attention", "cuda", "llama", "eval", "tune", "calibrate", "capi"}
 ORDINARY_WORDS = {"int", "raw"}
 REGISTRIES = {"src/codec/registry.cc", "src/codec/registry_cuda.cc"}
 

@@ -93,6 +93,7 @@ const float* ScaleWeights(const State& state, const SegmentMap& map, float* weig
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options);
 Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis);
 Status CheckBasis(const CodecState& state, const std::byte* basis);
+Result<DeviceFormat> FormatForDevice(const CodecState& state);
 
 const CodecVerbs* SimdVerbs();
 

@@ -126,4 +126,30 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   return std::unique_ptr<CodecState>(std::move(s));
 }
 
+Result<DeviceFormat> FormatForDevice(const CodecState& state) {
+  const State& s = AsState(state);
+  const int bits = s.default_bits[0];
+  const bool equal = std::all_of(s.default_bits, s.default_bits + s.num_tiles, [&](int b) { return b == bits; });
+  if (s.fitted() || s.trellis || !equal || bits < 2 || bits > 4) {
+    return Status::NotSupported(
+        "decoquant on a device; accepted: gauge=hadamard with code=lm, uniform or absmax at 2, 3 or 4 bits");
+  }
+  DeviceFormat format = {.kind = CodeKind::kLevels,
+                         .bits = bits,
+                         .codes_byte_ofs = s.codes_ofs,
+                         .scales = {ParamAxis::kToken, 1, s.scales_ofs},
+                         .hadamard = true,
+                         .step = s.books->by_bits[bits].step};
+  if (s.centred) format.shifts = {ParamAxis::kChannel, 1, s.means_ofs};
+  const Codebook& book = s.books->by_bits[bits];
+  for (int code = 0; code < 1 << bits; ++code) {
+    const int level = s.books->use_levels ? s.books->levels.by_bits[bits][code] : code;
+    format.levels[code] = static_cast<float>(level) - book.center;
+  }
+  format.encodable = s.rule == ScaleRule::kUnbiased || s.rule == ScaleRule::kLeastSquares;
+  format.unbiased = s.rule == ScaleRule::kUnbiased;
+  std::copy_n(book.thresholds, 7, format.thresholds);
+  return format;
+}
+
 }  // namespace kvant::decoquant

@@ -18,6 +18,9 @@ struct UniformState : CodecState {
 Result<std::unique_ptr<CodecState>> MakeUniformState(const BlockShape& shape, GroupAxis axis, int bits, int group,
                                                      const GroupRange& range = {});
 
+/// For CodecInfo::device_format. NotSupported: groups other than a key channel's page or a value token's 128 channels.
+Result<DeviceFormat> UniformDeviceFormat(const CodecState& state);
+
 namespace uniform_reference {
 
 Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block);

@@ -102,6 +102,15 @@ void LoadRow(const BlockShape& shape, const std::byte* block, int token, F16* ro
 
 // ---- the row of the registry
 
+Result<DeviceFormat> FormatOf(const CodecState& state) {
+  if (AsState(state).type != Type::kF16) return Status::NotSupported("raw: type=bf16 on a device; accepted: fp16");
+  if (state.shape.tokens != kTokensPerPage) {
+    return Status::NotSupported(
+        StrFormat("raw: blocks of %d tokens on a device; accepted: %d", state.shape.tokens, kTokensPerPage));
+  }
+  return DeviceFormat{};
+}
+
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   static constexpr std::string_view kTypes[] = {"fp16", "bf16"};
   if (shape.tokens < kTokenMultiple || shape.tokens > kTokensPerPage || shape.tokens % kTokenMultiple != 0) {
@@ -146,6 +155,7 @@ const CodecInfo kInfo = {
     .make = Make,
     .store_row = StoreRow,
     .load_row = LoadRow,
+    .device_format = FormatOf,
     .reference = {Encode, Decode, PrepareQuery, Score, Accumulate, Finish},
     .simd = [] { return &SimdVerbs(); },
 };

@@ -1,0 +1,389 @@
+#!/usr/bin/env python3
+"""Checks and times decode attention over compressed pages on a CUDA device, beside torch's fp16 attention.
+
+    gpu_attention.py --library build/cuda/src/libkvant_c.so [--json FILE] [--check-only] [--quick]
+
+Check: every codec, head size and page mix against attention in double precision over the decoded blocks; the relative
+error (Frobenius) must be at most 2e-3. Time: medians of replays of CUDA graphs, kvant and torch in turns, over caches that
+together exceed the second-level cache by far; page tables are shuffled, codes are those of random rows. The time of kvant
+holds everything: query map, attention, merge. Exits 1 when a check fails.
+"""
+
+import argparse
+import ctypes
+import json
+import math
+import statistics
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+PAGE = 64
+MAX_ERROR = 2e-3
+ROTATE_BYTES = 640 << 20  # more than ten times an H200's second-level cache
+ALL = (1 << 64) - 1
+
+# Keys, values, head size: what the kernels read.
+CODECS = [
+    ("raw", "raw", 128), ("int:8", "int:8", 128), ("int:4", "int:4", 128), ("int:3", "int:3", 128), ("int:2", "int:2", 128),
+    ("int:4", "int:2", 128), ("decoquant:4", "decoquant:4", 128), ("decoquant:3", "decoquant:3", 128),
+    ("decoquant:2", "decoquant:2", 128), ("decoquant:4", "decoquant:2", 128),
+]  # fmt: skip
+OTHER_DIMS = [
+    ("raw", "raw", 64), ("int:8", "int:8", 64), ("int:4", "int:4", 64), ("int:2", "int:2", 64),
+    ("decoquant:4", "decoquant:4", 64), ("decoquant:3", "decoquant:3", 64), ("decoquant:2", "decoquant:2", 64),
+    ("raw", "raw", 256), ("int:8", "int:8", 256), ("int:4", "int:4", 256), ("decoquant:4", "decoquant:4", 256),
+]  # fmt: skip
+
+
+# --- the C API ---------------------------------------------------------------------------------------------------------
+
+KEY, VALUE, EXACT_KEY, EXACT_VALUE = range(4)
+
+
+class Pages(ctypes.Structure):
+    _fields_ = [("key_pool", ctypes.c_void_p), ("value_pool", ctypes.c_void_p), ("table", ctypes.c_void_p),
+                ("counts", ctypes.c_void_p), ("max_pages", ctypes.c_int32)]  # fmt: skip
+
+
+class Args(ctypes.Structure):
+    _fields_ = [("sealed", Pages), ("exact", Pages), ("sequences", ctypes.c_int32), ("kv_heads", ctypes.c_int32),
+                ("heads_per_kv", ctypes.c_int32), ("query_type", ctypes.c_int), ("out_type", ctypes.c_int),
+                ("scale", ctypes.c_float), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
+                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t)]  # fmt: skip
+
+
+class EncodeArgs(ctypes.Structure):
+    _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("rows", ctypes.c_void_p),
+                ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+
+
+class Library:
+    def __init__(self, path):
+        self.c = ctypes.CDLL(path)
+        self.c.kvant_error_message.restype = ctypes.c_char_p
+        self.c.kvant_device_block_bytes.restype = ctypes.c_size_t
+
+    def check(self, status):
+        if status != 0:
+            raise RuntimeError(f"kvant: {self.c.kvant_error_message().decode()}")
+
+
+class Codec:
+    def __init__(self, library, key, value, dim):
+        self.library, self.name, self.dim = library, f"k={key} v={value} d={dim}", dim
+        self.handle = ctypes.c_void_p()
+        library.check(library.c.kvant_device_codec_create(key.encode(), value.encode(), dim, ctypes.byref(self.handle)))
+        self.bytes = [library.c.kvant_device_block_bytes(self.handle, side) for side in range(4)]
+
+    def blocks(self, side, count, seed):
+        """`count` random blocks: bytes [count, block bytes] in device order, and their decoded rows [count, 64, dim]."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(count, PAGE, self.dim, generator=generator)
+        rows += 0.5 * torch.randn(1, 1, self.dim, generator=generator)  # channels have means, as keys do
+        block = torch.empty(count, self.bytes[side], dtype=torch.uint8)
+        decoded = torch.empty_like(rows)
+        for i in range(count):
+            at, to = rows[i].data_ptr(), block[i].data_ptr()
+            self.library.check(self.library.c.kvant_device_encode(self.handle, side, ctypes.c_void_p(at), ctypes.c_void_p(to)))
+            self.library.check(self.library.c.kvant_device_decode(
+                self.handle, side, ctypes.c_void_p(to), ctypes.c_void_p(decoded[i].data_ptr())))
+        return block.cuda(), decoded.cuda()
+
+
+    def encode_pages(self, side, rows, slots, pool, refused):
+        """rows fp16 [pages, 64, kv_heads, dim] -> pool uint8 [slots, kv_heads, block bytes], on the current stream."""
+        args = EncodeArgs(side, rows.shape[0], rows.shape[2], rows.data_ptr(), slots.data_ptr(), pool.data_ptr(),
+                          refused.data_ptr())  # fmt: skip
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
+
+
+class Kind:
+    """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches."""
+
+    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64):
+        generator = torch.Generator().manual_seed(seed)
+        self.pages, self.max_pages = pages, max(pages)
+        slots = max(1, caches * sum(pages))
+        self.which = torch.randint(templates, (2, slots, kv_heads), generator=generator).cuda()
+        self.pools, self.rows = [], []
+        for i, side in enumerate(sides):
+            blocks, rows = codec.blocks(side, templates, seed + i)
+            self.pools.append(blocks[self.which[i]].contiguous())
+            self.rows.append(rows)
+        self.counts = torch.tensor(pages, dtype=torch.int32).cuda()
+        order = torch.randperm(slots, generator=generator)
+        self.live, self.slots, self.tables, first = live, [], [], 0
+        for _ in range(caches):
+            table = torch.zeros(len(pages), max(1, self.max_pages), 2, dtype=torch.int64)
+            self.slots.append([])
+            for s, count in enumerate(pages):
+                mine = order[first : first + count]
+                first += count
+                self.slots[-1].append(mine)
+                table[s, :count, 0] = -1
+                if count:
+                    table[s, 0, 0] = live if live < 1 << 63 else live - (1 << 64)
+                table[s, :count, 1] = mine
+            self.tables.append(table.cuda())
+
+    def struct(self, cache):
+        return Pages(self.pools[0].data_ptr(), self.pools[1].data_ptr(), self.tables[cache].data_ptr(),
+                     self.counts.data_ptr(), self.max_pages)  # fmt: skip
+
+    def bytes(self):
+        """Of one cache."""
+        return sum(self.pages) * sum(p.shape[1] * p.shape[2] for p in self.pools)
+
+    def decoded(self, cache, sequence, head):
+        """Visible rows of one head, keys and values, in double precision."""
+        slots = self.slots[cache][sequence].cuda()
+        rows = [r[self.which[i][slots, head]].reshape(-1, r.shape[-1]).double() for i, r in enumerate(self.rows)]
+        seen = torch.ones(rows[0].shape[0], dtype=torch.bool)
+        for t in range(min(PAGE, len(seen))):
+            seen[t] = bool(self.live >> t & 1)
+        return [r[seen.cuda()] for r in rows]
+
+
+class Problem:
+    """Caches with queries, and how to attend to each of them."""
+
+    def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0):
+        self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
+        self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
+        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live)
+        shape = (len(sealed), kv_heads * heads_per_kv, codec.dim)
+        self.queries = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed + 20))).cuda()
+        self.queries = self.queries if float_io else self.queries.half()
+        self.out = torch.full_like(self.queries, math.nan)
+        self.scale = 1 / math.sqrt(codec.dim)
+        self.workspace = torch.empty(0, dtype=torch.uint8, device="cuda")
+        args, size = self.args(0), ctypes.c_size_t()
+        c = codec.library
+        c.check(c.c.kvant_attend_workspace_bytes(codec.handle, ctypes.byref(args), ctypes.byref(size)))
+        self.workspace = torch.randint(256, (size.value + 256,), dtype=torch.uint8, device="cuda")  # nothing to rely on
+
+    def args(self, cache):
+        workspace = -(-self.workspace.data_ptr() // 256) * 256
+        kind = 1 if self.queries.dtype == torch.float32 else 0
+        return Args(self.sealed.struct(cache), self.exact.struct(cache), len(self.sealed.pages), self.kv_heads,
+                    self.heads_per_kv, kind, kind, self.scale, self.queries.data_ptr(), self.out.data_ptr(), workspace,
+                    max(0, self.workspace.numel() - 256))  # fmt: skip
+
+    def attend(self, cache=0):
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        args = self.args(cache)
+        self.codec.library.check(self.codec.library.c.kvant_attend(self.codec.handle, ctypes.byref(args), stream))
+
+    def bytes(self):
+        return self.sealed.bytes() + self.exact.bytes()
+
+    def error(self):
+        self.attend()
+        torch.cuda.synchronize()
+        want = torch.zeros_like(self.out, dtype=torch.float64)
+        for s in range(want.shape[0]):
+            for kv in range(self.kv_heads):
+                kinds = [kind.decoded(0, s, kv) for kind in (self.sealed, self.exact)]
+                k, v = (torch.cat([kind[i] for kind in kinds]) for i in range(2))
+                heads = slice(kv * self.heads_per_kv, (kv + 1) * self.heads_per_kv)
+                if len(k):
+                    want[s, heads] = torch.softmax(self.queries[s, heads].double() @ k.T * self.scale, -1) @ v
+        difference = (self.out.double() - want).norm() / want.norm()
+        return float(difference) if math.isfinite(float(difference)) else math.inf
+
+
+# --- check -------------------------------------------------------------------------------------------------------------
+
+
+def check(library, quick):
+    results = []
+
+    def one(what, codec, *args, **kwargs):
+        error = Problem(Codec(library, *codec), *args, **kwargs).error()
+        results.append({"codec": " ".join(map(str, codec)), "what": what, "error": error, "ok": error <= MAX_ERROR})
+        print(f"{'ok  ' if error <= MAX_ERROR else 'FAIL'} {error:.2e}  k={codec[0]} v={codec[1]} d={codec[2]}  {what}")
+
+    for codec in CODECS + ([] if quick else OTHER_DIMS):
+        one("ragged, mixed pages", codec, [7, 0, 130, 1], [1, 1, 2, 0], 2, 4)
+        one("long, float in and out", codec, [600], [3], 1, 8, float_io=True)
+    for heads in (1, 2, 3, 5, 8, 9, 16):
+        one(f"{heads} heads per KV head", ("int:4", "int:4", 128), [20, 3], [1, 0], 2, heads)
+    for live in (0x1FF, ALL ^ 0xFFFF, 0):
+        one(f"first pages see {live:x}", ("decoquant:4", "decoquant:4", 128), [9, 2], [2, 1], 2, 4, live=live)
+    one("sharp softmax", ("int:4", "int:4", 128), [40], [1], 2, 4, spread=6.0)
+    one("sharp softmax", ("decoquant:4", "decoquant:4", 128), [40], [1], 2, 4, spread=6.0)
+    one("no rows at all in one sequence", ("int:4", "int:4", 128), [5, 0], [1, 0], 2, 4)
+    return results
+
+
+def check_encoding(library, quick):
+    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be."""
+    results = []
+    for key, value, dim in CODECS + ([] if quick else OTHER_DIMS):
+        codec = Codec(library, key, value, dim)
+        for side in range(4):
+            pages, kv_heads = 6, 3
+            rows = torch.randn(pages, PAGE, kv_heads, dim).half()
+            slots = torch.randperm(pages).int()
+            pool = torch.full((pages, kv_heads, codec.bytes[side]), 0xA5, dtype=torch.uint8, device="cuda")
+            refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+            codec.encode_pages(side, rows.cuda(), slots.cuda(), pool, refused)
+            want = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8)
+            for page in range(pages):
+                for head in range(kv_heads):
+                    mine = rows[page, :, head].float().contiguous()
+                    library.check(library.c.kvant_device_encode(
+                        codec.handle, side, ctypes.c_void_p(mine.data_ptr()),
+                        ctypes.c_void_p(want[slots[page], head].data_ptr())))  # fmt: skip
+            mismatch = float((pool.cpu() != want).float().mean())
+            allowed = 2e-3 if "decoquant" in key and side < 2 else 0.0
+            ok = mismatch <= allowed and int(refused) == 0
+            results.append({"codec": f"{key} {value} {dim}", "what": f"encode, side {side}", "error": mismatch, "ok": ok})
+            print(f"{'ok  ' if ok else 'FAIL'} {mismatch:.2e}  {codec.name}  encode, side {side}")
+    return results
+
+
+# --- time --------------------------------------------------------------------------------------------------------------
+
+
+def captured(work, count):
+    """A graph that runs work(0) ... work(count - 1)."""
+    for i in range(count):
+        work(i)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for i in range(count):
+            work(i)
+    return graph
+
+
+def replay_times(graphs, rounds):
+    """Microseconds per run of each graph's work, graphs in turns: {name: [rounds]}."""
+    times = {name: [] for name in graphs}
+    for round_number in range(rounds + 3):
+        for name, (graph, count) in graphs.items():
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            if round_number >= 3:
+                times[name].append(1000 * begin.elapsed_time(end) / count)
+    return times
+
+
+def summary(times):
+    deciles = statistics.quantiles(times, n=10)
+    return {"us": statistics.median(times), "us_p10": deciles[0], "us_p90": deciles[-1]}
+
+
+def copy_gb_per_s():
+    source = torch.randint(256, (2 << 30,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    graph = captured(lambda _: target.copy_(source), 1)
+    us = statistics.median(replay_times({"copy": (graph, 1)}, 10)["copy"])
+    return 2 * source.numel() / us / 1000
+
+
+def sdpa_graph(batch, kv_heads, heads_per_kv, tokens, dim, backend):
+    """Graph, its count of runs, or None where torch has no such kernel."""
+    size = 4 * batch * kv_heads * tokens * dim
+    caches = max(2, min(32, -(-ROTATE_BYTES // size)))
+    try:
+        data = [torch.randn(2, batch, kv_heads, tokens, dim, device="cuda", dtype=torch.float16) for _ in range(caches)]
+        query = torch.randn(batch, kv_heads * heads_per_kv, 1, dim, device="cuda", dtype=torch.float16)
+
+        def work(i):
+            with sdpa_kernel(backend):
+                F.scaled_dot_product_attention(query, data[i][0], data[i][1], enable_gqa=heads_per_kv > 1)
+
+        return captured(work, caches), caches
+    except RuntimeError as error:
+        print(f"  {backend}: {str(error).splitlines()[0]}")
+        torch.cuda.synchronize()
+        return None
+
+
+def time_shape(library, shape, codecs, rounds):
+    batch, kv_heads, heads_per_kv, tokens, dim = shape
+    name = f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
+    print(f"{name}: fp16 {4e-6 * batch * kv_heads * tokens * dim:.0f} MB")
+    graphs, bytes_moved, keep = {}, {}, []
+    for label, backend in (("torch cudnn", SDPBackend.CUDNN_ATTENTION), ("torch flash", SDPBackend.FLASH_ATTENTION)):
+        graph = sdpa_graph(batch, kv_heads, heads_per_kv, tokens, dim, backend)
+        if graph:
+            graphs[label], bytes_moved[label] = graph, 4 * batch * kv_heads * tokens * dim
+    for key, value, codec_dim in codecs:
+        if codec_dim != dim:
+            continue
+        codec = Codec(library, key, value, dim)
+        # As in use: all but the last 64 rows are sealed, the last page is exact.
+        sealed = [tokens // PAGE - 1] * batch
+        size = batch * sealed[0] * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE])
+        problem = Problem(codec, sealed, [1] * batch, kv_heads, heads_per_kv, max(2, min(48, -(-ROTATE_BYTES // size))))
+        keep.append(problem)
+        graphs[codec.name] = captured(problem.attend, problem.caches), problem.caches
+        bytes_moved[codec.name] = problem.bytes()
+    times = replay_times(graphs, rounds)
+    rows = {label: summary(t) | {"bytes": bytes_moved[label], "gb_per_s": bytes_moved[label] / statistics.median(t) / 1000}
+            for label, t in times.items()}  # fmt: skip
+    best = min((r["us"] for label, r in rows.items() if label.startswith("torch")), default=math.nan)
+    for label, row in rows.items():
+        row["ratio_to_best_fp16"] = best / row["us"]
+        print(f"  {label:34} {row['us']:9.1f} us  {row['gb_per_s']:7.0f} GB/s  {row['ratio_to_best_fp16']:5.2f}x")
+    return {"shape": name, "rows": rows}
+
+
+def time_encoding(library, rounds):
+    """Keys of 128K tokens x 8 heads x 128: bytes read and written per second."""
+    pages, kv_heads, dim, rows = 2048, 8, 128, []
+    data = torch.randn(pages, PAGE, kv_heads, dim, device="cuda", dtype=torch.float16)
+    slots = torch.randperm(pages).int().cuda()
+    refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+    for key, value, codec_dim in CODECS:
+        codec = Codec(library, key, value, codec_dim)
+        for side in (KEY, VALUE):
+            pool = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8, device="cuda")
+            graph = captured(lambda _: codec.encode_pages(side, data, slots, pool, refused), 1), 1  # noqa: B023
+            times = replay_times({"encode": graph}, rounds)["encode"]
+            moved = 2 * data.numel() + pool.numel()
+            rows.append({"codec": codec.name, "side": side, "bytes": moved} | summary(times))
+            print(f"  encode {codec.name:34} side {side} {rows[-1]['us']:9.1f} us  {moved / rows[-1]['us'] / 1000:7.0f} GB/s")
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", required=True, help="libkvant_c.so of a build with CUDA")
+    parser.add_argument("--json", help="where to write the results")
+    parser.add_argument("--check-only", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="head size 128 and three shapes")
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    library = Library(options.library)
+    device = torch.cuda.get_device_properties(0)
+    result = {"gpu": device.name, "processors": device.multi_processor_count, "torch": torch.__version__,
+              "cuda": torch.version.cuda, "check": check(library, options.quick) + check_encoding(library, options.quick)}  # fmt: skip
+    if not options.check_only:
+        result["copy_gb_per_s"] = copy_gb_per_s()
+        print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
+        shapes = [(8, 8, 4, 32768, 128), (1, 8, 4, 32768, 128), (1, 8, 4, 4096, 128)]
+        if not options.quick:
+            shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64)]
+        result["times"] = [time_shape(library, shape, CODECS + OTHER_DIMS, options.rounds) for shape in shapes]
+        result["encoding"] = time_encoding(library, options.rounds)
+    failed = [c for c in result["check"] if not c["ok"]]
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+    print(f"check: {len(failed)} of {len(result['check'])} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+/* The C API: attention over compressed pages on a CUDA device, for programs that cannot or will not use C++.
+ *
+ * kvant/device_codec.h explains the terms; the structs here are the same field by field. Pointers named device_* are device
+ * memory of the caller, all others host memory. Functions return a status; kvant_error_message() then says what was wrong
+ * and what is accepted. Nothing here allocates device memory, waits for the device, or prints. */
+#ifndef KVANT_C_H_
+#define KVANT_C_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KVANT_API __attribute__((visibility("default")))
+#else
+#define KVANT_API
+#endif
+
+/* The values of kvant::StatusCode. */
+typedef enum kvant_status {
+  KVANT_OK = 0,
+  KVANT_INVALID_ARGUMENT = 1,
+  KVANT_NOT_SUPPORTED = 2,
+  KVANT_NOT_FOUND = 3,
+  KVANT_CORRUPTION = 4,
+  KVANT_OUT_OF_MEMORY = 5,
+  KVANT_IO_ERROR = 6,
+  KVANT_INTERNAL = 7
+} kvant_status;
+
+/* Why the last call of this thread that did not return KVANT_OK failed: one line, valid until the next failure. */
+KVANT_API const char* kvant_error_message(void);
+
+typedef enum kvant_side {
+  KVANT_KEY = 0,
+  KVANT_VALUE = 1,
+  KVANT_EXACT_KEY = 2, /* fp16 rows */
+  KVANT_EXACT_VALUE = 3
+} kvant_side;
+
+typedef enum kvant_type { KVANT_F16 = 0, KVANT_F32 = 1 } kvant_type;
+
+/* A codec for keys and one for values, as device kernels read them. */
+typedef struct kvant_device_codec kvant_device_codec;
+
+/* `key` and `value` are scheme text, "decoquant:bits=4". dim: 64, 128 or 256. KVANT_NOT_SUPPORTED when there is no kernel for
+ * it, or none at all in this build. Needs no GPU. */
+KVANT_API kvant_status kvant_device_codec_create(const char* key, const char* value, int32_t dim,
+                                                 kvant_device_codec** out);
+KVANT_API void kvant_device_codec_destroy(kvant_device_codec* codec); /* null is fine */
+
+/* Bytes of the block of one KV head in one page of 64 rows. */
+KVANT_API size_t kvant_device_block_bytes(const kvant_device_codec* codec, kvant_side side);
+
+/* rows [64, dim] -> block [block bytes], in device order, to be copied to a pool; and back. */
+KVANT_API kvant_status kvant_device_encode(const kvant_device_codec* codec, kvant_side side, const float* rows,
+                                           void* block);
+KVANT_API kvant_status kvant_device_decode(const kvant_device_codec* codec, kvant_side side, const void* block,
+                                           float* rows);
+
+/* Pages of fp16 rows -> blocks in a pool, on the device. */
+typedef struct kvant_encode_args {
+  kvant_side side;
+  int32_t pages;
+  int32_t kv_heads;
+  const void* device_rows;     /* fp16 [pages, 64, kv_heads, dim], finite */
+  const int32_t* device_slots; /* [pages]: where in the pool */
+  void* device_pool;           /* [slots][kv_heads][block bytes] */
+  int32_t* device_refused;     /* set to 1 when a scale does not fit: then these pages must not be used */
+} kvant_encode_args;
+KVANT_API kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args,
+                                                 void* stream);
+
+/* An entry of a page table. */
+typedef struct kvant_device_page {
+  uint64_t live; /* bit t: row t of the page is visible */
+  int32_t slot;  /* index into the pools */
+  int32_t unused;
+} kvant_device_page;
+
+typedef struct kvant_device_pages {
+  const void* device_key_pool;           /* [slots][kv_heads][key block bytes], 16-byte aligned */
+  const void* device_value_pool;         /* [slots][kv_heads][value block bytes] */
+  const kvant_device_page* device_table; /* [sequences][max_pages] */
+  const int32_t* device_counts;          /* [sequences]: pages in use */
+  int32_t max_pages;                     /* 0: no pages of this kind; the pointers may be null */
+} kvant_device_pages;
+
+typedef struct kvant_attend_args {
+  kvant_device_pages sealed;
+  kvant_device_pages exact;
+  int32_t sequences;
+  int32_t kv_heads;
+  int32_t heads_per_kv; /* 1..16 */
+  kvant_type query_type;
+  kvant_type out_type;
+  float scale;                /* scores = scale * q . k */
+  const void* device_queries; /* [sequences, kv_heads * heads_per_kv, dim] */
+  void* device_out;           /* the same shape */
+  void* device_workspace;     /* 256-byte aligned */
+  size_t workspace_bytes;
+} kvant_attend_args;
+
+/* Bytes of workspace for these shapes; pointers are not read. Call it before a CUDA graph is captured. */
+KVANT_API kvant_status kvant_attend_workspace_bytes(const kvant_device_codec* codec, const kvant_attend_args* args,
+                                                    size_t* out);
+/* One decode step on `stream` (a cudaStream_t; null: the default stream). */
+KVANT_API kvant_status kvant_attend(const kvant_device_codec* codec, const kvant_attend_args* args, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KVANT_C_H_ */

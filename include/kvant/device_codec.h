@@ -1,0 +1,101 @@
+// Attention over compressed pages on a CUDA device. The caller owns all device memory: pools of blocks, page tables,
+// queries, results, workspace. kvant computes what goes into a block, and launches kernels.
+//
+// Terms as in DESIGN.md. Pages are *sealed* (blocks of the codecs, 64 rows) or *exact* (fp16 rows: sinks, the recent
+// window, the page that still fills); both are read in one launch. Blocks on the device have their codes in another
+// order than in host memory, at the same size; only Encode, Decode and the Reorder functions know that order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "kvant/scheme.h"
+#include "kvant/status.h"
+
+namespace kvant {
+
+enum class DeviceSide : int32_t { kKey = 0, kValue = 1, kExactKey = 2, kExactValue = 3 };
+enum class DeviceType : int32_t { kF16 = 0, kF32 = 1 };
+
+/// An entry of a page table, 16 bytes.
+struct DevicePage {
+  uint64_t live = 0;  ///< bit t: row t of the page is visible
+  int32_t slot = 0;   ///< index into the pools
+  int32_t unused = 0;
+};
+
+/// Pages of one kind. All pointers are device memory, 16-byte aligned.
+struct DevicePages {
+  const void* key_pool = nullptr;    ///< [slots][kv_heads][key block bytes]
+  const void* value_pool = nullptr;  ///< [slots][kv_heads][value block bytes]
+  const void* table = nullptr;       ///< DevicePage [sequences][max_pages]
+  const int32_t* counts = nullptr;   ///< [sequences]: pages in use, 0..max_pages
+  int32_t max_pages = 0;             ///< 0: there are none of this kind, the pointers may be null
+};
+
+/// One decode step: one query row of `sequences` sequences in one layer. Which pages there are is read on the device, so
+/// that a captured launch stays valid while sequences grow up to max_pages.
+struct DeviceAttendArgs {
+  DevicePages sealed = {};
+  DevicePages exact = {};
+  int32_t sequences = 0;
+  int32_t kv_heads = 0;
+  int32_t heads_per_kv = 0;  ///< 1..16
+  DeviceType query_type = DeviceType::kF16;
+  DeviceType out_type = DeviceType::kF16;
+  float scale = 1.0f;             ///< scores = scale * q . k
+  const void* queries = nullptr;  ///< [sequences, kv_heads * heads_per_kv, dim]
+  void* out = nullptr;            ///< the same shape; zeros for a sequence without visible rows
+  void* workspace = nullptr;      ///< 256-byte aligned
+  size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
+};
+
+/// Pages to be encoded on the device, all 64 rows of each, of one side.
+struct DeviceEncodeArgs {
+  DeviceSide side = DeviceSide::kKey;
+  int32_t pages = 0;
+  int32_t kv_heads = 0;
+  const void* rows = nullptr;      ///< fp16 [pages, 64, kv_heads, dim], finite
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  void* pool = nullptr;            ///< [slots][kv_heads][block bytes]
+  /// Set to 1 when a scale does not fit what kernels read (Encode refuses such rows): that page must not be used. The caller
+  /// clears and reads it.
+  int32_t* refused = nullptr;
+};
+
+/// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
+class DeviceCodec {
+ public:
+  /// Errors: InvalidArgument (unknown codec or option), NotSupported (head size, codec, option or pair of widths without
+  /// a kernel; a build without CUDA). Needs no GPU.
+  static Result<std::unique_ptr<DeviceCodec>> Create(const CodecChoice& key, const CodecChoice& value, int dim);
+  ~DeviceCodec();
+
+  int dim() const;
+  /// Bytes of the block of one KV head in one page.
+  size_t BlockBytes(DeviceSide side) const;
+
+  /// rows [64, dim], host memory -> block, host memory, in device order: ready to be copied into a pool. Errors:
+  /// InvalidArgument when a value or a derived scale does not fit.
+  Status Encode(DeviceSide side, const float* rows, void* block) const;
+  /// The inverse; the definition of what a block means. Corruption when it is none.
+  Status Decode(DeviceSide side, const void* block, float* rows) const;
+
+  /// Encodes on `stream`, without waiting. The bytes are those of Encode; with codecs that sum before they round, codes may
+  /// differ by a step as between SIMD targets. Errors: InvalidArgument; NotSupported for codes that only the CPU encodes.
+  Status EncodePages(const DeviceEncodeArgs& args, void* stream) const;
+
+  /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
+  Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;
+  /// Launches three kernels on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device and max_pages
+  /// the result is the same to the bit.
+  Status Attend(const DeviceAttendArgs& args, void* stream) const;
+
+ private:
+  struct Impl;
+  explicit DeviceCodec(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvant

@@ -1,0 +1,42 @@
+// How a block reads as codes and parameters, for backends that keep the same codes in another order (cuda/).
+//
+// A codec that a device kernel can read describes its blocks with this; the kernel then knows no codec by name:
+//
+//   kExact    row[c] = value                                                     16-bit floats
+//   kUniform  row[c] = code * scale + shift                                      keys: scale and shift per channel,
+//                                                                                values: per token and channel group
+//   kLevels   map(row - shift)[c] = levels[code] * step * scale                  scale per token, shift per channel
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvant {
+
+enum class CodeKind : uint8_t { kExact, kUniform, kLevels };
+enum class ParamAxis : uint8_t { kNone, kChannel, kToken };
+
+/// A stream of fp16 parameters: [dim] on axis kChannel, [rows][64] on axis kToken.
+struct DeviceParams {
+  ParamAxis axis = ParamAxis::kNone;
+  int rows = 1;
+  size_t byte_ofs = 0;  ///< in the block
+};
+
+/// Codes are tiles (parts/tile.h), kTokenLane for keys and kChannelLane for values; exact rows lie as `raw` says.
+struct DeviceFormat {
+  CodeKind kind = CodeKind::kExact;
+  int bits = 16;  ///< of a code
+  size_t codes_byte_ofs = 0;
+  DeviceParams scales = {};
+  DeviceParams shifts = {};
+  bool hadamard = false;  ///< rows are mapped by parts/hadamard.h before they are coded
+  float step = 1.0f;      ///< kLevels
+  float levels[16] = {};  ///< kLevels, bits <= 4: whole or half numbers of at most 127, so exact in fp16
+  /// For encoding on the device. kLevels: borders between rising magnitudes (Codebook), and the rule of a token's scale.
+  bool encodable = false;  ///< groups from least to greatest value; nearest levels, scales unbiased or of least squares
+  float thresholds[7] = {};
+  bool unbiased = false;
+};
+
+}  // namespace kvant

@@ -1,0 +1,105 @@
+// The decode kernel as a CUDA kernel, and its row in the table.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "base/cuda.h"
+#include "cuda/attend_launch.h"
+#include "cuda/attend_warp.h"
+#include "cuda/simt.cuh"
+
+namespace kvant::cuda {
+
+/// Threads of a block at most and blocks per multiprocessor at least, which bound the registers. A table of pairs is
+/// shared by a whole block, so a large one wants few large blocks.
+template <class Keys, class Values>
+struct KernelBounds {
+  static constexpr bool kLargeTable = Keys::kTableBytes > 16 * 1024;
+  static constexpr int kMaxWarps = !kLargeTable ? 4 : Keys::kDim > 128 ? 8 : 12;
+  static constexpr int kMinBlocks = kLargeTable ? 1 : Keys::kDim > 128 ? 2 : 4;
+  /// Equal widths share one table.
+  static constexpr int kTableBytes =
+      Keys::kTableBits == Values::kTableBits ? Keys::kTableBytes : Keys::kTableBytes + Values::kTableBytes;
+};
+
+template <class Keys, class Values>
+__global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, KernelBounds<Keys, Values>::kMinBlocks)
+    AttendPages(const __grid_constant__ AttendParams p) {
+  using Bounds = KernelBounds<Keys, Values>;
+  extern __shared__ __align__(128) std::byte shared[];
+  std::byte* value_table = shared;
+  if constexpr (Keys::kTableBits > 0) {
+    const int threads = static_cast<int>(blockDim.x);
+    const int thread = static_cast<int>(threadIdx.x);
+    PairTable<Keys::kTableBits>::template Fill<CudaWarp>(p.key_levels, thread, threads,
+                                                         reinterpret_cast<uint32_t*>(shared));
+    if constexpr (Keys::kTableBits != Values::kTableBits) {
+      value_table = shared + Keys::kTableBytes;
+      PairTable<Values::kTableBits>::template Fill<CudaWarp>(p.value_levels, thread, threads,
+                                                             reinterpret_cast<uint32_t*>(value_table));
+    }
+    __syncthreads();
+  }
+  const int warp = static_cast<int>(threadIdx.x) / kLanes;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + warp;
+  const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
+  if (index >= warps) return;
+  AttendWarp<CudaWarp, Keys, Values>(p, WarpPlace::Of(p, index, static_cast<int>(threadIdx.x) % kLanes),
+                                     shared + Bounds::kTableBytes + warp * PageSlots<Keys, Values>::kBytes, shared,
+                                     value_table);
+}
+
+template <class Keys, class Values>
+Status ShapeOf(LaunchShape* out) {
+  using Bounds = KernelBounds<Keys, Values>;
+  constexpr int kWarpBytes = PageSlots<Keys, Values>::kBytes;
+  int device = 0;
+  int shared_limit = 0;
+  int processors = 0;
+  KVANT_CUDA_TRY(cudaGetDevice(&device));
+  KVANT_CUDA_TRY(cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  KVANT_CUDA_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  const int room = shared_limit - Bounds::kTableBytes;
+  int warps = Bounds::kMaxWarps;
+  if constexpr (kWarpBytes > 0) warps = std::min(warps, room / kWarpBytes);
+  if (room < 0 || warps < 1) {
+    return Status::NotSupported(StrFormat("this GPU has %d bytes of shared memory per block; the kernel needs %d",
+                                          shared_limit, Bounds::kTableBytes + kWarpBytes));
+  }
+  const int shared_bytes = Bounds::kTableBytes + warps * kWarpBytes;
+  KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      std::max(shared_bytes, 1)));
+  int blocks = 0;
+  KVANT_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, AttendPages<Keys, Values>, 32 * warps,
+                                                               static_cast<size_t>(shared_bytes)));
+  *out = {warps, std::max(blocks, 1) * warps * processors, static_cast<size_t>(shared_bytes)};
+  return Status::Ok();
+}
+
+template <class Keys, class Values>
+Status Launch(const AttendParams& p, const LaunchShape& shape, void* stream) {
+  const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
+  if (warps == 0) return Status::Ok();
+  const int64_t blocks = (warps + shape.block_warps - 1) / shape.block_warps;
+  AttendPages<Keys, Values><<<static_cast<unsigned>(blocks), static_cast<unsigned>(32 * shape.block_warps),
+                              shape.shared_bytes, static_cast<cudaStream_t>(stream)>>>(p);
+  KVANT_CUDA_TRY(cudaGetLastError());
+  return Status::Ok();
+}
+
+/// A row of the table.
+template <class Keys, class Values>
+constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
+  return {kind,
+          key_bits,
+          value_bits,
+          Keys::kDim,
+          kind == CodeKind::kLevels && key_bits == value_bits,
+          Keys::kOffsets,
+          Values::kOffsets,
+          ShapeOf<Keys, Values>,
+          Launch<Keys, Values>};
+}
+
+}  // namespace kvant::cuda

@@ -1,0 +1,379 @@
+// The decode kernels on the host (simt_host.h) against attention in double precision over decoded blocks.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "codec/parts/hadamard.h"
+#include "codec/registry.h"
+#include "cuda/attend_warp.h"
+#include "cuda/block_order.h"
+#include "cuda/prepare_merge_warp.h"
+#include "cuda/simt_host.h"
+
+namespace kvant::cuda {
+namespace {
+
+constexpr double kMaxError = 2e-3;
+
+struct Problem {
+  const char* codec = "int";
+  const char* options = "bits=4";
+  const char* value_options = nullptr;  ///< null: those of keys
+  int dim = 128;
+  int kv_heads = 1;
+  int heads_per_kv = 4;
+  std::vector<int> sealed = {3, 0, 4};  ///< pages of each sequence
+  std::vector<int> exact = {1, 1, 0};
+  int pages_per_item = 2;
+  uint64_t first_live = ~uint64_t{0};
+  float query_scale = 1.0f;
+};
+
+Codec Make(const char* name, const char* options, Side side, int dim) {
+  auto codec = MakeCodec(name, *ParseCodecOptions(*FindCodec(name), options), {.side = side, .dim = dim});
+  EXPECT_TRUE(codec.ok()) << codec.status().message();
+  return *codec;
+}
+
+// The pages of one kind and side, encoded, in device order, with what they decode to.
+class Pool {
+ public:
+  Pool(const Codec& codec, int slots, int kv_heads, uint32_t seed) : codec_(codec), kv_heads_(kv_heads) {
+    const auto format = DeviceFormatOf(codec);
+    EXPECT_TRUE(format.ok()) << format.status().message();
+    format_ = *format;
+    const size_t values = static_cast<size_t>(kPageTokens * codec.shape().dim);
+    const size_t blocks = static_cast<size_t>(slots * kv_heads);
+    bytes_ = AlignedBuffer<std::byte>(blocks * codec.block_bytes() + 64);
+    decoded_ = AlignedBuffer<float>(blocks * values + 64);
+    std::mt19937 rng(seed);
+    std::normal_distribution<float> normal;
+    AlignedBuffer<float> rows(values);
+    AlignedBuffer<std::byte> block(codec.block_bytes());
+    for (size_t i = 0; i < blocks; ++i) {
+      for (size_t v = 0; v < values; ++v) {
+        rows[v] = kvant::ToFloat(ToF16(normal(rng) + 0.3f * static_cast<float>(v % 7) - 0.7f));
+      }
+      EXPECT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
+      EXPECT_TRUE(codec.verbs.decode(*codec.state, {}, block.data(), decoded_.data() + i * values).ok());
+      ToDeviceOrder(codec, format_, block.data(), bytes_.data() + i * codec.block_bytes());
+    }
+  }
+  const std::byte* bytes() const { return bytes_.data(); }
+  const float* row(int slot, int head, int token) const {
+    return decoded_.data() + ((slot * kv_heads_ + head) * kPageTokens + token) * codec_.shape().dim;
+  }
+  const DeviceFormat& format() const { return format_; }
+
+ private:
+  Codec codec_;
+  int kv_heads_;
+  DeviceFormat format_;
+  AlignedBuffer<std::byte> bytes_;
+  AlignedBuffer<float> decoded_;
+};
+
+// Shuffled page tables.
+struct Tables {
+  std::vector<PageRef> refs;
+  std::vector<int32_t> counts;
+  int max_pages;
+
+  Tables(const std::vector<int>& pages, uint64_t first_live, std::mt19937& rng) {
+    counts.assign(pages.begin(), pages.end());
+    max_pages = *std::max_element(pages.begin(), pages.end());
+    int total = 0;
+    for (const int n : pages) total += n;
+    std::vector<int> slots(static_cast<size_t>(total));
+    for (int i = 0; i < total; ++i) slots[static_cast<size_t>(i)] = i;
+    std::shuffle(slots.begin(), slots.end(), rng);
+    refs.resize(static_cast<size_t>(max_pages) * pages.size());
+    size_t next = 0;
+    for (size_t s = 0; s < pages.size(); ++s) {
+      for (int i = 0; i < pages[s]; ++i) {
+        refs[s * static_cast<size_t>(max_pages) + static_cast<size_t>(i)] = {i == 0 ? first_live : ~uint64_t{0},
+                                                                             slots[next++], 0};
+      }
+    }
+  }
+};
+
+template <template <class, int, int> class Keys, template <class, int, int> class Values, int kDim, int kBits,
+          int kValueBits = kBits>
+class Kernel {
+ public:
+  using K = Keys<HostWarp, kDim, kBits>;
+  using V = Values<HostWarp, kDim, kValueBits>;
+
+  static double Error(const Problem& p) {
+    Kernel k(p);
+    k.Run();
+    return k.RelativeError();
+  }
+
+ private:
+  explicit Kernel(const Problem& p)
+      : p_(p),
+        rng_(11),
+        sealed_(p.sealed, p.first_live, rng_),
+        exact_(p.exact, p.first_live, rng_),
+        slots_(Total(p.sealed)),
+        exact_slots_(Total(p.exact)),
+        k_(Make(p.codec, p.options, Side::kKey, kDim), slots_, p.kv_heads, 1),
+        v_(Make(p.codec, p.value_options ? p.value_options : p.options, Side::kValue, kDim), slots_, p.kv_heads, 2),
+        exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, 3),
+        exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 4) {
+    queries_.resize(static_cast<size_t>(sequences() * q_heads() * kDim));
+    std::normal_distribution<float> normal(0.0f, p.query_scale);
+    for (float& q : queries_) q = normal(rng_);
+    out_.assign(queries_.size(), NAN);
+  }
+  static int Total(const std::vector<int>& pages) {
+    int total = 0;
+    for (const int n : pages) total += n;
+    return total;
+  }
+  int sequences() const { return static_cast<int>(p_.sealed.size()); }
+  int q_heads() const { return p_.kv_heads * p_.heads_per_kv; }
+  float softmax_scale() const { return 1.0f / std::sqrt(static_cast<float>(kDim)); }
+
+  AttendParams Params() {
+    AttendParams a = {};
+    a.sealed = {k_.bytes(),        v_.bytes(),       sealed_.refs.data(), sealed_.counts.data(),
+                sealed_.max_pages, p_.pages_per_item};
+    a.exact = {exact_k_.bytes(), exact_v_.bytes(), exact_.refs.data(), exact_.counts.data(), exact_.max_pages, 1};
+    std::copy_n(k_.format().levels, 16, a.key_levels);
+    std::copy_n(v_.format().levels, 16, a.value_levels);
+    a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
+    a.sequences = sequences();
+    a.kv_heads = p_.kv_heads;
+    a.heads_per_kv = p_.heads_per_kv;
+    return a;
+  }
+
+  void Run() {
+    AttendParams a = Params();
+    const size_t tiles = static_cast<size_t>(sequences() * p_.kv_heads * a.tiles());
+    AlignedBuffer<uint32_t> queries(tiles * kTileHeads * kDim);
+    AlignedBuffer<float> out(tiles * static_cast<size_t>(a.items()) * kTileHeads * kDim);
+    AlignedBuffer<float> state(tiles * static_cast<size_t>(a.items()) * 2 * kTileHeads);
+    std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
+    std::fill(state.span().begin(), state.span().end(), NAN);
+    a.queries = queries.data();
+    a.partial_out = out.data();
+    a.partial_state = state.data();
+    Prepare(a, queries.data());
+    Attend(a);
+    Finish(a);
+  }
+  void Prepare(const AttendParams& a, uint32_t* to) {
+    const PrepareParams prepare = {
+        .queries = queries_.data(),
+        .is_float = true,
+        .hadamard = k_.format().hadamard,
+        .scale = softmax_scale() * 1.44269504f,
+        .sealed_gain = k_.format().kind == CodeKind::kUniform ? 4.0f : k_.format().step,
+        .sequences = a.sequences,
+        .kv_heads = a.kv_heads,
+        .heads_per_kv = a.heads_per_kv,
+        .out = to,
+    };
+    ForEachTile(a, [&](int s, int h, int tile) {
+      HostBlock::Run(32 * kTileHeads,
+                     [&](int thread) { PrepareWarp<HostWarp, kDim>(prepare, s, h, tile, thread / 32, thread % 32); });
+    });
+  }
+  void Attend(const AttendParams& a) {
+    constexpr int kWarps = 2;
+    AlignedBuffer<std::byte> slots(kWarps * PageSlots<K, V>::kBytes);
+    AlignedBuffer<uint32_t> tables((K::kTableBytes + V::kTableBytes) / 4 + 64);
+    auto* key_table = tables.data();
+    auto* value_table = key_table + K::kTableBytes / 4;
+    const int64_t warps = static_cast<int64_t>(a.items()) * a.tiles() * a.kv_heads * a.sequences;
+    for (int64_t first = 0; first < warps; first += kWarps) {
+      HostBlock::Run(32 * kWarps, [&](int thread) {
+        if constexpr (K::kTableBits > 0) {
+          PairTable<K::kTableBits>::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
+          PairTable<V::kTableBits>::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
+        }
+        HostWarp::BlockSync();
+        if (first + thread / 32 >= warps) return;
+        AttendWarp<HostWarp, K, V>(a, WarpPlace::Of(a, first + thread / 32, thread % 32),
+                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes,
+                                   reinterpret_cast<std::byte*>(key_table), reinterpret_cast<std::byte*>(value_table));
+      });
+    }
+  }
+  void Finish(const AttendParams& a) {
+    const MergeParams merge = {
+        .partial_out = a.partial_out,
+        .partial_state = a.partial_state,
+        .sealed_counts = a.sealed.counts,
+        .exact_counts = a.exact.counts,
+        .sealed_pages_per_item = a.sealed.pages_per_item,
+        .exact_pages_per_item = a.exact.pages_per_item,
+        .sealed_items = a.sealed.items(),
+        .items = a.items(),
+        .sequences = a.sequences,
+        .kv_heads = a.kv_heads,
+        .heads_per_kv = a.heads_per_kv,
+        .hadamard = v_.format().hadamard,
+        .is_float = true,
+        .out = out_.data(),
+    };
+    MergeShared<kDim> shared;
+    for (int s = 0; s < sequences(); ++s) {
+      for (int h = 0; h < q_heads(); ++h) {
+        HostBlock::Run(32 * kMergeWarps,
+                       [&](int thread) { MergeWarp<HostWarp, kDim>(merge, s, h, thread / 32, thread % 32, &shared); });
+      }
+    }
+  }
+  template <typename Visit>
+  void ForEachTile(const AttendParams& a, Visit visit) {
+    for (int s = 0; s < a.sequences; ++s) {
+      for (int h = 0; h < a.kv_heads; ++h) {
+        for (int tile = 0; tile < a.tiles(); ++tile) visit(s, h, tile);
+      }
+    }
+  }
+
+  template <typename Visit>
+  void ForEachRow(const Tables& tables, int s, Visit visit) const {
+    for (int i = 0; i < tables.counts[static_cast<size_t>(s)]; ++i) {
+      const PageRef& ref = tables.refs[static_cast<size_t>(s * tables.max_pages + i)];
+      for (int t = 0; t < kPageTokens; ++t) {
+        if (ref.live >> t & 1) visit(ref.slot, t);
+      }
+    }
+  }
+  // Adds exp(score) and exp(score) * row of the rows of one kind.
+  void AddRows(const Tables& tables, const Pool& k, const Pool& v, int s, int head, double* sum,
+               std::vector<double>* out) const {
+    const float* q = &queries_[static_cast<size_t>((s * q_heads() + head) * kDim)];
+    const int kv = head / p_.heads_per_kv;
+    ForEachRow(tables, s, [&](int slot, int t) {
+      double score = 0.0;
+      for (int c = 0; c < kDim; ++c) score += static_cast<double>(q[c]) * static_cast<double>(k.row(slot, kv, t)[c]);
+      const double weight = std::exp(score * static_cast<double>(softmax_scale()));
+      *sum += weight;
+      for (int c = 0; c < kDim; ++c) {
+        (*out)[static_cast<size_t>(c)] += weight * static_cast<double>(v.row(slot, kv, t)[c]);
+      }
+    });
+  }
+  double RelativeError() const {
+    double error = 0.0;
+    double norm = 0.0;
+    for (int s = 0; s < sequences(); ++s) {
+      for (int h = 0; h < q_heads(); ++h) {
+        double sum = 0.0;
+        std::vector<double> want(kDim);
+        AddRows(sealed_, k_, v_, s, h, &sum, &want);
+        AddRows(exact_, exact_k_, exact_v_, s, h, &sum, &want);
+        for (int c = 0; c < kDim; ++c) {
+          const double w = sum > 0.0 ? want[static_cast<size_t>(c)] / sum : 0.0;
+          const double got = static_cast<double>(out_[static_cast<size_t>((s * q_heads() + h) * kDim + c)]);
+          error += (got - w) * (got - w);
+          norm += w * w;
+        }
+      }
+    }
+    return std::sqrt(error / norm);
+  }
+
+  Problem p_;
+  std::mt19937 rng_;
+  Tables sealed_, exact_;
+  int slots_, exact_slots_;
+  Pool k_, v_, exact_k_, exact_v_;
+  std::vector<float> queries_, out_;
+};
+
+template <int kDim, int kBits>
+double UniformError(Problem p) {
+  p.codec = "int";
+  const std::string options = "bits=" + std::to_string(kBits);
+  p.options = options.c_str();
+  return Kernel<UniformKeys, UniformValues, kDim, kBits>::Error(p);
+}
+template <int kDim, int kBits>
+double LevelError(Problem p) {
+  p.codec = "decoquant";
+  const std::string options = "bits=" + std::to_string(kBits);
+  p.options = options.c_str();
+  return Kernel<LevelKeys, LevelValues, kDim, kBits>::Error(p);
+}
+
+TEST(AttendKernel, UniformCodesOfAllWidths) {
+  EXPECT_LT((UniformError<128, 8>({})), kMaxError);
+  EXPECT_LT((UniformError<128, 4>({})), kMaxError);
+  EXPECT_LT((UniformError<128, 3>({})), kMaxError);
+  EXPECT_LT((UniformError<128, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, LevelCodesOfAllWidths) {
+  EXPECT_LT((LevelError<128, 4>({})), kMaxError);
+  EXPECT_LT((LevelError<128, 3>({})), kMaxError);
+  EXPECT_LT((LevelError<128, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, KeysAndValuesOfDifferentWidths) {
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 128, 4, 2>::Error(
+                {.codec = "int", .options = "bits=4", .value_options = "bits=2", .sealed = {2}, .exact = {1}})),
+            kMaxError);
+  EXPECT_LT((Kernel<LevelKeys, LevelValues, 128, 4, 2>::Error(
+                {.codec = "decoquant", .options = "bits=4", .value_options = "bits=2", .sealed = {2}, .exact = {1}})),
+            kMaxError);
+}
+
+TEST(AttendKernel, OtherHeadSizes) {
+  EXPECT_LT((UniformError<64, 8>({})), kMaxError);
+  EXPECT_LT((UniformError<64, 3>({})), kMaxError);
+  EXPECT_LT((UniformError<64, 2>({})), kMaxError);
+  EXPECT_LT((UniformError<256, 4>({})), kMaxError);
+  EXPECT_LT((UniformError<256, 3>({})), kMaxError);
+  EXPECT_LT((LevelError<64, 4>({})), kMaxError);
+  EXPECT_LT((LevelError<64, 3>({})), kMaxError);
+  EXPECT_LT((LevelError<64, 2>({})), kMaxError);
+  EXPECT_LT((LevelError<256, 3>({})), kMaxError);
+}
+
+TEST(AttendKernel, SeveralKvHeads) {
+  EXPECT_LT((UniformError<64, 4>({.kv_heads = 3, .heads_per_kv = 2, .sealed = {2, 1}, .exact = {1, 0}})), kMaxError);
+}
+
+TEST(AttendKernel, AnyNumberOfQueryHeads) {
+  for (const int heads : {1, 3, 8, 9, 16}) {
+    EXPECT_LT((UniformError<64, 4>({.heads_per_kv = heads, .sealed = {2}, .exact = {1}})), kMaxError) << heads;
+  }
+}
+
+TEST(AttendKernel, HidesRowsThatAreNotLive) {
+  EXPECT_LT((UniformError<64, 4>({.first_live = 0x00000000000001FFu})), kMaxError);
+  EXPECT_LT((LevelError<64, 2>({.first_live = 0xFFFFFFFFFFFF0000u})), kMaxError);
+  // Sequence 0 has pages without a visible row, at the start of an item and alone in one.
+  EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 1, .first_live = 0})), kMaxError);
+  EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 3, .first_live = 0})), kMaxError);
+}
+
+TEST(AttendKernel, ASharpSoftmaxAndManyPages) {
+  EXPECT_LT((UniformError<64, 4>({.sealed = {24}, .exact = {3}, .pages_per_item = 9, .query_scale = 4})), kMaxError);
+  EXPECT_LT((LevelError<64, 4>({.sealed = {24}, .exact = {3}, .pages_per_item = 5, .query_scale = 4})), kMaxError);
+}
+
+TEST(AttendKernel, ASequenceWithoutRowsGivesZeros) {
+  EXPECT_LT((UniformError<64, 4>({.sealed = {2, 0}, .exact = {1, 0}})), kMaxError);
+}
+
+TEST(AttendKernel, MapsAsTheCodecsDo) {
+  for (int i = 0; i < 256; ++i) EXPECT_EQ(DeviceHadamardSign(i), HadamardSign(i));
+}
+
+}  // namespace
+}  // namespace kvant::cuda

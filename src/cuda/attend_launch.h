@@ -1,0 +1,52 @@
+// The kernels as a table, free of CUDA's types: plain C++ finds and launches them; without CUDA the table is empty.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "codec/device_format.h"
+#include "cuda/attend_params.h"
+#include "kvant/status.h"
+
+namespace kvant::cuda {
+
+/// How a launch is laid out on the current device.
+struct LaunchShape {
+  int block_warps = 0;
+  int resident_warps = 0;  ///< on the whole device at once
+  size_t shared_bytes = 0;
+};
+
+/// One instance of the decode kernel.
+struct AttendKernel {
+  CodeKind kind;
+  int key_bits;
+  int value_bits;
+  int dim;
+  bool same_levels;  ///< keys and values share their levels
+  BlockOffsets key_offsets;
+  BlockOffsets value_offsets;
+  /// Asks the current device; also raises the kernel's limit of shared memory.
+  Status (*shape)(LaunchShape* out);
+  /// `stream` is a cudaStream_t. Neither waits nor allocates.
+  Status (*launch)(const AttendParams& params, const LaunchShape& shape, void* stream);
+};
+
+std::span<const AttendKernel> ExactKernels();
+std::span<const AttendKernel> UniformKernels();
+std::span<const AttendKernel> LevelKernels();
+
+/// One instance of the kernel that encodes pages.
+struct EncodeKernel {
+  CodeKind kind;
+  int bits;
+  int dim;
+  Status (*launch)(const EncodeParams& params, void* stream);
+};
+std::span<const EncodeKernel> EncodeKernels();
+
+/// REQUIRES: dim is one of kDeviceDims.
+Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);
+Status LaunchMerge(const MergeParams& params, int dim, void* stream);
+
+}  // namespace kvant::cuda

@@ -1,0 +1,109 @@
+// What a decode step on the device consists of: plain pointers into device memory, passed to the kernels by value.
+//
+// Work. A sequence has sealed pages (blocks of the codecs, 64 rows) and exact pages (fp16 rows: sinks, recent window, open
+// page). An *item* is a stretch of one sequence's pages of one kind for one KV head and up to 8 of its query heads; a
+// warp computes it and leaves a partial softmax state. The number of items follows from the page tables' capacity, not
+// from what is in them, so a captured graph stays valid while sequences grow; warps without pages leave at once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/host_device.h"
+#include "cuda/attend_limits.h"
+
+namespace kvant::cuda {
+
+/// An entry of a page table.
+struct alignas(16) PageRef {
+  uint64_t live;  ///< bit t: token t of the page is to be seen
+  int32_t slot;   ///< of the pool
+  int32_t unused;
+};
+
+/// Pages of one kind: pools [slots][kv_heads][block bytes], tables [sequences][max_pages].
+struct PageSet {
+  const std::byte* keys;
+  const std::byte* values;
+  const PageRef* table;
+  const int32_t* counts;  ///< [sequences]: pages in use
+  int32_t max_pages;
+  int32_t pages_per_item;
+
+  KVANT_HD int items() const { return (max_pages + pages_per_item - 1) / pages_per_item; }
+};
+
+/// Where the streams of a block lie, in bytes; part of a kernel, and compared with the codec's layout on the host.
+struct BlockOffsets {
+  int32_t bytes;  ///< of the block
+  int32_t codes;
+  int32_t scales;  ///< -1: there are none, likewise shifts
+  int32_t shifts;
+  bool operator==(const BlockOffsets&) const = default;
+};
+
+struct AttendParams {
+  PageSet sealed;
+  PageSet exact;
+  float key_levels[16];  ///< of CodeKind::kLevels
+  float value_levels[16];
+  /// The codes of values are multiplied with weights that have absorbed their scales; this makes up for the rest.
+  float value_gain;
+
+  int32_t sequences;
+  int32_t kv_heads;
+  int32_t heads_per_kv;
+
+  /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
+  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are.
+  const uint32_t* queries;
+  /// Partial states, [sequences][kv_heads][tiles][items]: out [8][dim], then max and sum [2][8].
+  float* partial_out;
+  float* partial_state;
+
+  KVANT_HD int tiles() const { return (heads_per_kv + kTileHeads - 1) / kTileHeads; }
+  KVANT_HD int items() const { return sealed.items() + exact.items(); }
+};
+
+/// Before and after the items.
+struct PrepareParams {
+  const void* queries;  ///< [sequences, kv_heads * heads_per_kv, dim], fp16 or fp32
+  bool is_float;
+  bool hadamard;
+  float scale;        ///< softmax scale times log2 e
+  float sealed_gain;  ///< further, for sealed pages
+  int32_t sequences, kv_heads, heads_per_kv;
+  uint32_t* out;  ///< AttendParams::queries
+};
+
+struct MergeParams {
+  const float* partial_out;
+  const float* partial_state;
+  const int32_t* sealed_counts;  ///< null: there are no pages of this kind
+  const int32_t* exact_counts;   ///< likewise
+  int32_t sealed_pages_per_item, exact_pages_per_item;
+  int32_t sealed_items, items;
+  int32_t sequences, kv_heads, heads_per_kv;
+  bool hadamard;  ///< sealed values are mapped
+  bool is_float;
+  void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
+};
+
+/// Pages of rows to be encoded, of one side.
+struct EncodeParams {
+  const uint16_t* rows;  ///< fp16 [pages, 64, kv_heads, dim]
+  const int32_t* slots;  ///< [pages]
+  std::byte* pool;       ///< [slots][kv_heads][block bytes]
+  int32_t* refused;      ///< set to 1 when a value's scale exceeds kMaxValueScale; never cleared here
+  int32_t pages;
+  int32_t kv_heads;
+  bool is_value;
+  BlockOffsets offsets;
+  // CodeKind::kLevels
+  float step;
+  float levels[16];
+  float thresholds[7];
+  bool unbiased;
+};
+
+}  // namespace kvant::cuda

@@ -1,0 +1,269 @@
+// The decode kernel, as what one warp does with one item: stream pages, online softmax, leave a partial state. The
+// softmax is in base 2: queries come times log2 e.
+#pragma once
+
+#include "cuda/block_readers.h"
+
+namespace kvant::cuda {
+
+/// Where a warp works.
+struct WarpPlace {
+  /// Of warp `index`: items first, then tiles, KV heads, sequences.
+  KVANT_HD static WarpPlace Of(const AttendParams& p, int64_t index, int lane) {
+    WarpPlace at = {};
+    at.lane = lane;
+    at.item = static_cast<int>(index % p.items());
+    index /= p.items();
+    at.tile = static_cast<int>(index % p.tiles());
+    index /= p.tiles();
+    at.kv_head = static_cast<int>(index % p.kv_heads);
+    at.sequence = static_cast<int>(index / p.kv_heads);
+    return at;
+  }
+
+  int sequence;
+  int kv_head;
+  int tile;  ///< of 8 query heads
+  int item;
+  int lane;
+};
+
+/// The state of an online softmax over the pages of one item, in the layouts of the products.
+template <class W, class Values>
+class ItemState {
+ public:
+  static constexpr int kSteps = Values::kSteps;
+
+  KVANT_HD ItemState() {
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) out[s][i] = 0.0f;
+    }
+    KVANT_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      max_[h] = kHidden;
+      sum_[h] = 0.0f;
+      KVANT_UNROLL
+      for (int g = 0; g < Values::kShifts; ++g) shift[g][h] = 0.0f;
+    }
+  }
+
+  /// Scores -> weights, in place; what was accumulated before is rescaled when a maximum has risen.
+  KVANT_HD void Weigh(uint64_t live, int lane, float (&s)[kUnits][4]) {
+    if (live != ~uint64_t{0}) Hide(live, lane, s);
+    float rescale[2];
+    KVANT_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      float max = kHidden;
+      KVANT_UNROLL
+      for (int u = 0; u < kUnits; ++u) max = W::Max(max, W::Max(s[u][h], s[u][h + 2]));
+      KVANT_UNROLL
+      for (int mask = 4; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+      max = W::Max(max, max_[h]);
+      rescale[h] = W::Exp2(max_[h] - max);
+      max_[h] = max;
+      sum_[h] *= rescale[h];
+    }
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        s[u][i] = W::Exp2(s[u][i] - max_[i % 2]);
+        sum_[i % 2] += s[u][i];
+      }
+    }
+    if (W::Any(rescale[0] != 1.0f || rescale[1] != 1.0f)) Rescale(rescale);
+  }
+
+  /// Adds the lanes' sums and writes out [8][dim], state [2][8].
+  KVANT_HD void Store(float gain, int lane, float* out_to, float* state_to) {
+    KVANT_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int head = lane % 4 * 2 + h;
+      float sum = AcrossTokens(sum_[h]);
+      if (lane < 4) {
+        state_to[head] = max_[h];
+        state_to[kTileHeads + head] = sum;
+      }
+      KVANT_UNROLL
+      for (int g = 0; g < Values::kShifts; ++g) shift[g][h] = AcrossTokens(shift[g][h]);
+    }
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
+        out_to[(lane % 4 * 2 + i % 2) * Values::kDim + channel] =
+            out[s][i] * gain + shift[s * Values::kShifts / kSteps][i % 2];
+      }
+    }
+  }
+
+  float out[kSteps][4];
+  float shift[Values::kShifts][2];
+
+ private:
+  /// Hidden scores; finite, so that the difference of two of them is a number.
+  static constexpr float kHidden = -1e30f;
+
+  KVANT_HD static float AcrossTokens(float x) {
+    KVANT_UNROLL
+    for (int mask = 4; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
+    return x;
+  }
+  // A hidden token must not count even when nothing else of the item is visible yet: weights of 1 at a maximum of kHidden
+  // are rescaled by exp2(-1e30 - max) = 0 as soon as something is; the merge leaves out items that never saw anything.
+  KVANT_HD static void Hide(uint64_t live, int lane, float (&s)[kUnits][4]) {
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int token = u * kUnitTokens + i / 2 * 8 + lane / 4;
+        if ((live >> token & 1) == 0) s[u][i] = kHidden;
+      }
+    }
+  }
+  KVANT_HD void Rescale(const float (&rescale)[2]) {
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) out[s][i] *= rescale[i % 2];
+    }
+    KVANT_UNROLL
+    for (int g = 0; g < Values::kShifts; ++g) {
+      shift[g][0] *= rescale[0];
+      shift[g][1] *= rescale[1];
+    }
+  }
+
+  float max_[2];  // of heads 2t, 2t+1; the same in all lanes of a t
+  float sum_[2];  // this lane's tokens only
+};
+
+/// Shared memory of a warp: the blocks of kStages pages. Exact pages need none.
+template <class Keys, class Values>
+struct PageSlots {
+  static constexpr int kPageBytes = Keys::kOffsets.bytes + Values::kOffsets.bytes;
+  static constexpr int kStages = 2;
+  static constexpr int kBytes = Keys::kExact ? 0 : kStages * kPageBytes;
+};
+
+/// Queries of a warp's heads: [2][8][dim] halves, for sealed pages and as they are.
+template <int kDim>
+KVANT_HD inline const std::byte* QueriesAt(const AttendParams& p, const WarpPlace& at, bool plain) {
+  const int64_t tile = (static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile;
+  return reinterpret_cast<const std::byte*>(p.queries) + (2 * tile + (plain ? 1 : 0)) * (2 * kTileHeads * kDim);
+}
+
+template <int kDim>
+KVANT_HD inline int64_t PartialIndex(const AttendParams& p, const WarpPlace& at) {
+  return ((static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile) * p.items() + at.item;
+}
+
+template <class W, class Values>
+KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float gain, ItemState<W, Values>& state) {
+  const int64_t index = PartialIndex<Values::kDim>(p, at);
+  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim,
+              p.partial_state + index * 2 * kTileHeads);
+}
+
+/// The pages [first, last) of an item, or none.
+struct PageRange {
+  int first;
+  int last;
+};
+KVANT_HD inline PageRange ItemPages(const PageSet& set, int sequence, int item) {
+  const int first = item * set.pages_per_item;
+  const int count = set.counts[sequence];
+  const int last = first + set.pages_per_item < count ? first + set.pages_per_item : count;
+  return {first, last};
+}
+
+/// Starts the copy of a block, 16 bytes per lane and step.
+template <class W, int kBytes>
+KVANT_HD inline void CopyBlock(const std::byte* from, int lane, std::byte* to) {
+  constexpr int kStep = kLanes * 16;
+  KVANT_UNROLL
+  for (int i = 0; i < kBytes / kStep; ++i) W::CopyAsync16(to + i * kStep + lane * 16, from + i * kStep + lane * 16);
+  constexpr int kDone = kBytes / kStep * kStep;
+  if (lane * 16 < kBytes - kDone) W::CopyAsync16(to + kDone + lane * 16, from + kDone + lane * 16);
+}
+
+/// Starts the copy of one page's blocks into a slot.
+template <class W, class Keys, class Values>
+KVANT_HD inline void CopyPage(const AttendParams& p, const PageRef& ref, const WarpPlace& at, std::byte* slot) {
+  const int64_t block = static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head;
+  CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, slot);
+  CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane,
+                                       slot + Keys::kOffsets.bytes);
+}
+
+/// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: PairTable, where the readers have one.
+template <class W, class Keys, class Values>
+KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages, std::byte* slots,
+                           const std::byte* key_table, const std::byte* value_table) {
+  using Slots = PageSlots<Keys, Values>;
+  const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
+  const std::byte* sealed_query = QueriesAt<Keys::kDim>(p, at, false);
+  const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);
+  ItemState<W, Values> state;
+  for (int i = 0; i + 1 < Slots::kStages; ++i) {
+    if (pages.first + i < pages.last)
+      CopyPage<W, Keys, Values>(p, table[pages.first + i], at, slots + i * Slots::kPageBytes);
+    W::CommitCopies();
+  }
+  int slot = 0;
+  for (int page = pages.first; page < pages.last; ++page) {
+    const int ahead = page + Slots::kStages - 1;
+    int free_slot = slot + Slots::kStages - 1;
+    if (free_slot >= Slots::kStages) free_slot -= Slots::kStages;
+    if (ahead < pages.last) CopyPage<W, Keys, Values>(p, table[ahead], at, slots + free_slot * Slots::kPageBytes);
+    W::CommitCopies();
+    W::template WaitCopies<Slots::kStages - 1>();
+    W::Sync();
+    const std::byte* block = slots + slot * Slots::kPageBytes;
+    float scores[kUnits][4];
+    Keys::Score(block, sealed_query, plain_query, key_table, at.lane, scores);
+    state.Weigh(table[page].live, at.lane, scores);
+    Values::Accumulate(block + Keys::kOffsets.bytes, value_table, at.lane, scores, state.out, state.shift);
+    W::Sync();  // the slot is free for the next copy
+    if (++slot == Slots::kStages) slot = 0;
+  }
+  StoreItem(p, at, p.value_gain, state);
+}
+
+template <class W, int kDim>
+KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpPlace& at, const PageRange& pages) {
+  using Keys = ExactKeys<W, kDim>;
+  using Values = ExactValues<W, kDim>;
+  const PageRef* table = set.table + static_cast<int64_t>(at.sequence) * set.max_pages;
+  ItemState<W, Values> state;
+  for (int page = pages.first; page < pages.last; ++page) {
+    const PageRef ref = table[page];
+    const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
+    float scores[kUnits][4];
+    Keys::Score(set.keys + block, nullptr, QueriesAt<kDim>(p, at, true), nullptr, at.lane, scores);
+    state.Weigh(ref.live, at.lane, scores);
+    Values::Accumulate(set.values + block, nullptr, at.lane, scores, state.out, state.shift);
+  }
+  StoreItem(p, at, 1.0f, state);
+}
+
+/// One warp: finds its pages and works through them. Does nothing when there are none.
+template <class W, class Keys, class Values>
+KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* slots, const std::byte* key_table,
+                         const std::byte* value_table) {
+  const int sealed_items = p.sealed.items();
+  const bool exact = at.item >= sealed_items;
+  const PageSet& set = exact ? p.exact : p.sealed;
+  const PageRange pages = ItemPages(set, at.sequence, exact ? at.item - sealed_items : at.item);
+  if (pages.first >= pages.last) return;
+  if (exact || Keys::kExact) {
+    AttendExact<W, Keys::kDim>(p, set, at, pages);
+  } else {
+    AttendSealed<W, Keys, Values>(p, at, pages, slots, key_table, value_table);
+  }
+}
+
+}  // namespace kvant::cuda

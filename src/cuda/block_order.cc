@@ -1,0 +1,132 @@
+#include "cuda/block_order.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "codec/parts/tile.h"
+#include "cuda/attend_limits.h"
+
+namespace kvant::cuda {
+namespace {
+
+bool IsValue(const Codec& codec) { return codec.shape().side == Side::kValue; }
+
+// Visits a stream of 16-bit words: place in the CPU block, place in the device block, in words of the block.
+template <typename Visit>
+void ForEachParam(const DeviceParams& params, int dim, Visit visit) {
+  const size_t first = params.byte_ofs / sizeof(uint16_t);
+  if (params.axis == ParamAxis::kChannel) {
+    for (int c = 0; c < dim; ++c)
+      visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(dim, c)));
+  }
+  for (int i = 0; params.axis == ParamAxis::kToken && i < params.rows * kPageTokens; ++i) {
+    const int row = i / kPageTokens * kPageTokens;
+    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(row + TokenParam(i % kPageTokens)));
+  }
+}
+
+// Exact rows are a plane of 16 bits whose codes are the values.
+template <typename Visit>
+void ForEachExact(const Codec& codec, Visit visit) {
+  const int dim = codec.shape().dim;
+  for (int t = 0; t < kPageTokens; ++t) {
+    for (int c = 0; c < dim; ++c) {
+      const Fragment f = FragmentOf(IsValue(codec), t, c);
+      const int word = PlaneWord(dim, 16, f.unit, f.lane, FieldOf(dim, 16, f.step, f.reg).word);
+      visit(static_cast<size_t>(IsValue(codec) ? t * dim + c : c * kPageTokens + t),
+            static_cast<size_t>(2 * word + f.half));
+    }
+  }
+}
+
+template <typename Words>
+void PermuteWords(const Codec& codec, const DeviceFormat& format, Words permute) {
+  ForEachParam(format.scales, codec.shape().dim, permute);
+  ForEachParam(format.shifts, codec.shape().dim, permute);
+  if (format.kind == CodeKind::kExact) ForEachExact(codec, permute);
+}
+
+// Visits each code: its tile and place there, and per plane its word and shift on the device.
+template <typename Visit>
+void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
+  const int dim = codec.shape().dim;
+  for (int t = 0; t < kPageTokens; ++t) {
+    for (int c = 0; c < dim; ++c) {
+      const Fragment f = FragmentOf(IsValue(codec), t, c);
+      int first_word = 0;
+      int done = 0;
+      for (const int width : {TilePlane0Bits(format.bits), TilePlane1Bits(format.bits)}) {
+        if (width == 0) continue;
+        const Field field = FieldOf(dim, width, f.step, f.reg);
+        visit(t, c, done, width, first_word + PlaneWord(dim, width, f.unit, f.lane, field.word),
+              FieldShift(OrderOf(format.kind), width, field.index, f.half));
+        first_word += PlaneBytes(dim, width) / 4;
+        done += width;
+      }
+    }
+  }
+}
+
+TileOrder OrderOf(const Codec& codec) { return IsValue(codec) ? TileOrder::kChannelLane : TileOrder::kTokenLane; }
+
+}  // namespace
+
+Result<DeviceFormat> DeviceFormatOf(const Codec& codec) {
+  const std::string name(codec.info->name);
+  const int dim = codec.shape().dim;
+  if (std::find(std::begin(kDeviceDims), std::end(kDeviceDims), dim) == std::end(kDeviceDims)) {
+    return Status::NotSupported(StrFormat("%s: head size %d on a device; accepted: 64, 128, 256", name.c_str(), dim));
+  }
+  if (codec.info->device_format == nullptr) {
+    return Status::NotSupported(StrFormat("%s: no device kernels for this codec yet", name.c_str()));
+  }
+  return codec.info->device_format(*codec.state);
+}
+
+void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::byte* block, std::byte* device_block) {
+  std::memcpy(device_block, block, codec.block_bytes());
+  const auto* from = reinterpret_cast<const uint16_t*>(block);
+  auto* to = reinterpret_cast<uint16_t*>(device_block);
+  PermuteWords(codec, format, [&](size_t cpu, size_t device) { to[device] = from[cpu]; });
+  if (format.kind == CodeKind::kExact) return;
+  const size_t tile_bytes = TileBytes(format.bits);
+  const std::byte* codes = block + format.codes_byte_ofs;
+  auto* words = reinterpret_cast<uint32_t*>(device_block + format.codes_byte_ofs);
+  std::memset(words, 0, tile_bytes * static_cast<size_t>(codec.shape().dim / kTileChannels));
+  ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
+    const std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
+    const int code = TileCode(OrderOf(codec), format.bits, tile, t, c % kTileChannels);
+    words[word] |= static_cast<uint32_t>(code >> done & ((1 << width) - 1)) << shift;
+  });
+}
+
+void FromDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::byte* device_block, std::byte* block) {
+  std::memcpy(block, device_block, codec.block_bytes());
+  const auto* from = reinterpret_cast<const uint16_t*>(device_block);
+  auto* to = reinterpret_cast<uint16_t*>(block);
+  PermuteWords(codec, format, [&](size_t cpu, size_t device) { to[cpu] = from[device]; });
+  if (format.kind == CodeKind::kExact) return;
+  const size_t tile_bytes = TileBytes(format.bits);
+  const auto* words = reinterpret_cast<const uint32_t*>(device_block + format.codes_byte_ofs);
+  std::byte* codes = block + format.codes_byte_ofs;
+  std::memset(codes, 0, tile_bytes * static_cast<size_t>(codec.shape().dim / kTileChannels));
+  ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
+    std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
+    const int part = static_cast<int>(words[word] >> shift) & ((1 << width) - 1);
+    SetTileCode(OrderOf(codec), format.bits, t, c % kTileChannels, part << done, tile);
+  });
+}
+
+Status CheckDeviceRange(const Codec& codec, const DeviceFormat& format, const std::byte* block) {
+  if (!IsValue(codec) || format.scales.axis != ParamAxis::kToken) return Status::Ok();
+  const auto* scales = reinterpret_cast<const F16*>(block + format.scales.byte_ofs);
+  for (int i = 0; i < format.scales.rows * kPageTokens; ++i) {
+    if (ToFloat(scales[i]) <= kMaxValueScale) continue;
+    return Status::InvalidArgument(StrFormat("value scale %g on a device; accepted: up to %g",
+                                             static_cast<double>(ToFloat(scales[i])),
+                                             static_cast<double>(kMaxValueScale)));
+  }
+  return Status::Ok();
+}
+
+}  // namespace kvant::cuda

@@ -1,0 +1,128 @@
+#include "cuda/block_order.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "codec/registry.h"
+
+namespace kvant::cuda {
+namespace {
+
+struct Case {
+  const char* name;
+  const char* options;
+};
+constexpr Case kReadable[] = {
+    {"raw", ""},       {"int", "bits=8"},       {"int", "bits=4"},       {"int", "bits=3"},
+    {"int", "bits=2"}, {"decoquant", "bits=4"}, {"decoquant", "bits=3"}, {"decoquant", "bits=2"},
+};
+
+Codec Make(const Case& c, Side side, int dim) {
+  const auto options = ParseCodecOptions(*FindCodec(c.name), c.options);
+  auto codec = MakeCodec(c.name, *options, {.side = side, .dim = dim});
+  EXPECT_TRUE(codec.ok()) << codec.status().message();
+  return *codec;
+}
+
+TEST(FragmentOrder, EveryBitOfAPlaneHasOneCode) {
+  for (const int dim : kDeviceDims) {
+    for (const int width : {1, 2, 4, 8, 16}) {
+      for (const PairOrder order : {PairOrder::kSplit, PairOrder::kJoined}) {
+        std::vector<int> seen(static_cast<size_t>(PlaneBytes(dim, width)) * 8);
+        for (int i = 0; i < kPageTokens * dim; ++i) {
+          const Fragment g = FragmentOf(order == PairOrder::kSplit, i / dim, i % dim);
+          const Field field = FieldOf(dim, width, g.step, g.reg);
+          const int bit =
+              PlaneWord(dim, width, g.unit, g.lane, field.word) * 32 + FieldShift(order, width, field.index, g.half);
+          for (int b = 0; b < width; ++b) ++seen[static_cast<size_t>(bit + b)];
+        }
+        EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), static_cast<long>(seen.size())) << dim << ' ' << width;
+      }
+    }
+  }
+}
+
+TEST(FragmentOrder, ParametersArePermuted) {
+  for (const int dim : kDeviceDims) {
+    std::vector<int> seen(static_cast<size_t>(dim));
+    for (int c = 0; c < dim; ++c) ++seen[static_cast<size_t>(ChannelParam(dim, c))];
+    EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), dim);
+  }
+  EXPECT_EQ(TokenParam(0), 0);
+  EXPECT_EQ(TokenParam(8), 1);
+  EXPECT_EQ(TokenParam(16), 2);
+  EXPECT_EQ(TokenParam(1), 8);
+}
+
+// m16n8k16: lane 5 = (g 1, t 1) holds rows 1 and 9, columns 2, 3, 10, 11.
+TEST(FragmentOrder, FollowsTheMatrixInstruction) {
+  const Fragment key = FragmentOf(false, 16 + 9, 32 + 3);
+  EXPECT_EQ(key.unit, 1);
+  EXPECT_EQ(key.step, 2);
+  EXPECT_EQ(key.lane, 5);
+  EXPECT_EQ(key.reg, 1);
+  EXPECT_EQ(key.half, 1);
+  const Fragment value = FragmentOf(true, 16 + 10, 32 + 1);
+  EXPECT_EQ(value.lane, 5);
+  EXPECT_EQ(value.reg, 2);
+  EXPECT_EQ(value.half, 0);
+}
+
+TEST(BlockOrder, RoundTripsToTheBytesOfTheReference) {
+  for (const Case& c : kReadable) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      for (const int dim : kDeviceDims) {
+        const Codec codec = Make(c, side, dim);
+        const Result<DeviceFormat> format = DeviceFormatOf(codec);
+        ASSERT_TRUE(format.ok()) << c.name << c.options << ": " << format.status().message();
+        AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens * dim));
+        std::mt19937 rng(7);
+        std::normal_distribution<float> normal;
+        for (float& x : rows.span()) x = normal(rng);
+        AlignedBuffer<std::byte> block(codec.block_bytes());
+        AlignedBuffer<std::byte> device(codec.block_bytes());
+        AlignedBuffer<std::byte> back(codec.block_bytes());
+        ASSERT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
+        ToDeviceOrder(codec, *format, block.data(), device.data());
+        EXPECT_FALSE(std::ranges::equal(block.span(), device.span()));
+        FromDeviceOrder(codec, *format, device.data(), back.data());
+        EXPECT_TRUE(std::ranges::equal(block.span(), back.span())) << c.name << ' ' << c.options << ' ' << dim;
+      }
+    }
+  }
+}
+
+TEST(BlockOrder, RefusesWhatNoKernelReads) {
+  constexpr Case kRefused[] = {{"kivi", ""},
+                               {"int", "bits=4,axis=token,group=32"},
+                               {"decoquant", "bits=6"},
+                               {"decoquant", "bits=2.5"},
+                               {"decoquant", "bits=4,code=trellis"},
+                               {"raw", "type=bf16"}};
+  for (const Case& c : kRefused) {
+    const Result<DeviceFormat> format = DeviceFormatOf(Make(c, Side::kKey, 128));
+    ASSERT_FALSE(format.ok()) << c.name << ' ' << c.options;
+    EXPECT_EQ(format.status().code(), StatusCode::kNotSupported);
+  }
+  EXPECT_FALSE(DeviceFormatOf(Make({"int", ""}, Side::kKey, 96)).ok());
+}
+
+TEST(BlockOrder, RefusesScalesThatWeightsCannotTake) {
+  const Codec codec = Make({"int", "bits=2"}, Side::kValue, 64);
+  const Result<DeviceFormat> format = DeviceFormatOf(codec);
+  AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens * 64));
+  AlignedBuffer<std::byte> block(codec.block_bytes());
+  rows[5] = 2900.0f;
+  ASSERT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
+  EXPECT_TRUE(CheckDeviceRange(codec, *format, block.data()).ok());
+  rows[5] = 3100.0f;
+  ASSERT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
+  EXPECT_EQ(CheckDeviceRange(codec, *format, block.data()).code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace kvant::cuda

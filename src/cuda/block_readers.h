@@ -1,0 +1,472 @@
+// How a warp gets the operands of its matrix products from a block in fragment order: readers of keys and of values, one
+// per kind of code. W holds the warp's instructions: simt.cuh on the device, simt_host.h in tests.
+//
+// All members are for one lane; everything is unrolled, so indices of register arrays are constants.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/host_device.h"
+#include "cuda/attend_params.h"
+#include "cuda/fragment_order.h"
+
+namespace kvant::cuda {
+
+struct alignas(16) Words4 {
+  uint32_t word[4];
+};
+
+/// The words of one unit of a plane.
+template <int kDim, int kWidth>
+struct PlaneWords {
+  static constexpr int kCount = UnitWords(kDim, kWidth);
+  static constexpr int kVector = VectorWords(kDim, kWidth);
+  struct alignas(4 * kVector) Vector {
+    uint32_t word[kVector];
+  };
+  uint32_t word[kCount];
+
+  KVANT_HD void Load(const std::byte* plane, int unit, int lane) {
+    const std::byte* mine = plane + 4 * kVector * lane;  // the rest of the address is known when this is compiled
+    KVANT_UNROLL
+    for (int i = 0; i < kCount / kVector; ++i) {
+      const Vector v = *reinterpret_cast<const Vector*>(mine + 4 * PlaneWord(kDim, kWidth, unit, 0, i * kVector));
+      KVANT_UNROLL
+      for (int j = 0; j < kVector; ++j) word[i * kVector + j] = v.word[j];
+    }
+  }
+};
+
+// ---- codes to halves by arithmetic
+
+/// A field of codes as the low mantissa bits of halves: base + code / 4. Where the field lies in the mantissa decides the
+/// base; fields beyond the mantissa are shifted down first, several at a time.
+struct Magic {
+  int shift;  ///< of the word
+  int bit;    ///< position in the mantissa after the shift
+
+  KVANT_HD static constexpr Magic Of(int width, int field) {
+    const int bit = width * field;
+    const int room = width >= 4 ? 8 : 10;  // after this shift the remaining fields fit the mantissa
+    return bit + width <= 10 ? Magic{0, bit} : Magic{room, bit - room};
+  }
+  /// 2^(8 - bit) in both halves.
+  KVANT_HD constexpr uint32_t base() const { return static_cast<uint32_t>(15 + 8 - bit) * 0x04000400u; }
+  KVANT_HD constexpr uint32_t mask(int width) const { return (((1u << width) - 1) << bit) * 0x00010001u; }
+};
+
+/// Uniform codes of one unit; Pair gives base + code / 4 in both halves.
+template <class W, int kDim, int kBits>
+class UniformUnit {
+ public:
+  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
+  KVANT_HD static constexpr uint32_t Base(int step, int reg) {
+    return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).base();
+  }
+  /// What Pair gives for the middle code, 2^(bits - 1).
+  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
+    const Magic magic = Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index);
+    return magic.base() | (0x00010001u << (kBits - 1) << magic.bit);
+  }
+  KVANT_HD uint32_t Pair(int step, int reg) const {
+    const Field field = FieldOf(kDim, kBits, step, reg);
+    const Magic magic = Magic::Of(kBits, field.index);
+    return W::MaskOr(plane_.word[field.word] >> magic.shift, magic.mask(kBits), magic.base());
+  }
+
+ private:
+  static_assert(kBits == 2 || kBits == 4 || kBits == 8);
+  PlaneWords<kDim, kBits> plane_;
+};
+
+template <class W, int kDim>
+class UniformUnit<W, kDim, 3> {
+ public:
+  KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
+    low_.Load(codes, unit, lane);
+    high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
+  }
+  /// Four fields share a shift; each has its place in the mantissa.
+  KVANT_HD static constexpr uint32_t Base(int step, int) { return Magic{0, 2 * (step % 4)}.base(); }
+  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
+    return Base(step, reg) | (0x00040004u << 2 * (step % 4));
+  }
+  KVANT_HD uint32_t Pair(int step, int reg) const {
+    const Field low = FieldOf(kDim, 2, step, reg);
+    const Field high = FieldOf(kDim, 1, step, reg);
+    const int bit = 2 * (step % 4);
+    const uint32_t word = high_.word[high.word];
+    const int group = high.index / 4;
+    const uint32_t top = group == 0 ? word << 2 : group == 1 ? word << 1 : group == 2 ? word >> 6 : word >> 7;
+    const uint32_t codes = W::MaskOr(low_.word[low.word] >> (low.index / 4 * 8), 0x00030003u << bit, Base(step, reg));
+    return W::MaskOr(top, 0x00040004u << bit, codes);
+  }
+
+ private:
+  PlaneWords<kDim, 2> low_;
+  PlaneWords<kDim, 1> high_;
+};
+
+// ---- codes to halves by table
+
+/// Table of pairs in shared memory, [4^bits][32 lanes]: every lane has a column of its own (W::Column), so no bank is met
+/// twice.
+template <int kBits>
+struct PairTable {
+  static constexpr int kEntries = 1 << (2 * kBits);
+  static constexpr int kBytes = kEntries * kLanes * 4;
+
+  /// Codes of an entry. With 3 bits the low two bits of both codes come first, as the planes give them.
+  KVANT_HD static constexpr int LowCode(int entry) {
+    return kBits == 3 ? (entry & 3) | (entry >> 4 & 1) << 2 : entry & ((1 << kBits) - 1);
+  }
+  KVANT_HD static constexpr int HighCode(int entry) {
+    return kBits == 3 ? (entry >> 2 & 3) | (entry >> 5 & 1) << 2 : entry >> kBits;
+  }
+  template <class W>
+  KVANT_HD static void Fill(const float* levels, int thread, int threads, uint32_t* table) {
+    for (int i = thread; i < kEntries * kLanes; i += threads) {
+      const int entry = i / kLanes;
+      table[i] = W::Pack(levels[LowCode(entry)], levels[HighCode(entry)]);
+    }
+  }
+};
+
+/// Codes of one unit that are looked up; Pair gives two levels.
+template <class W, int kDim, int kBits>
+class LevelUnit {
+ public:
+  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
+  /// Whole bytes are shifted down, which several pairs share; a product does the rest of the shift and the sum.
+  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
+    const Field field = FieldOf(kDim, kBits, step, reg);
+    const uint32_t word = plane_.word[field.word];
+    if constexpr (kBits == 4) return W::Lookup(column, W::Byte(word, field.index), 128);
+    const int first = 2 * kBits * field.index;
+    const uint32_t index = W::MaskOr(word >> (first / 8 * 8), ((1u << 2 * kBits) - 1) << first % 8, 0);
+    return W::Lookup(column, index, 128u >> first % 8);
+  }
+
+ private:
+  static_assert(kBits == 2 || kBits == 4);
+  PlaneWords<kDim, kBits> plane_;
+};
+
+template <class W, int kDim>
+class LevelUnit<W, kDim, 3> {
+ public:
+  KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
+    low_.Load(codes, unit, lane);
+    high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
+  }
+  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
+    const Field low = FieldOf(kDim, 2, step, reg);
+    const Field high = FieldOf(kDim, 1, step, reg);
+    const int place = 4 * (step % 2);  // of the index; a product does the rest of the shift
+    const int first = high.index / 4 * 8 + high.index / 2 % 2 * 2;
+    const uint32_t word = high_.word[high.word];
+    const uint32_t top = first < 4 ? word << (first < 4 ? 4 - first : 0) : word >> (first < 4 ? 0 : first - 4);
+    const uint32_t two = W::MaskOr(low_.word[low.word] >> (low.index / 2 * 8), 0xFu << place, 0);
+    return W::Lookup(column, W::MaskOr(top, 0x30u << place, two), 128u >> place);
+  }
+
+ private:
+  PlaneWords<kDim, 2> low_;
+  PlaneWords<kDim, 1> high_;
+};
+
+// ---- parameters
+
+/// Channel parameters of a lane: words [step][2], see ChannelParam. `dim_bytes` per quarter of the lanes.
+template <int kDim>
+struct ChannelWords {
+  static constexpr int kSteps = kDim / kStepChannels;
+  uint32_t word[2 * kSteps];
+
+  /// From [dim] halves for t = `row`; queries use one row per lane.
+  KVANT_HD void Load(const void* halves, int row) {
+    const auto* from = reinterpret_cast<const Words4*>(static_cast<const std::byte*>(halves) + row * 8 * kSteps);
+    KVANT_UNROLL
+    for (int i = 0; i < kSteps / 2; ++i) {
+      const Words4 v = from[i];
+      KVANT_UNROLL
+      for (int j = 0; j < 4; ++j) word[4 * i + j] = v.word[j];
+    }
+  }
+};
+
+/// Token parameters of a lane as floats: [unit][2], see TokenParam.
+template <class W>
+struct TokenFloats {
+  float value[kUnits][2];
+
+  KVANT_HD void Load(const std::byte* halves, int lane) {
+    const Words4 v = *reinterpret_cast<const Words4*>(halves + lane / 4 * 16);
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) W::Unpack(v.word[u], &value[u][0], &value[u][1]);
+  }
+};
+
+// ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
+
+/// S += A of one step x B.
+template <class W>
+KVANT_HD inline void StepProduct(float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  W::Product(c, a, b[0], b[1]);
+}
+
+/// sum over channels of a per-channel parameter and the query: the same for all tokens.
+template <class W, int kDim>
+KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const ChannelWords<kDim>& query, float (&c)[4]) {
+  KVANT_UNROLL
+  for (int s = 0; s < kDim / kStepChannels; ++s) {
+    const uint32_t a[4] = {shifts.word[2 * s], shifts.word[2 * s], shifts.word[2 * s + 1], shifts.word[2 * s + 1]};
+    StepProduct<W>(c, a, &query.word[2 * s]);
+  }
+}
+
+template <class W, int kDim_, int kBits>
+struct UniformKeys {
+  static constexpr bool kExact = false;
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBytes = 0;
+  static constexpr int kTableBits = 0;
+  static constexpr int kCodes = kDim * kBits * 8;
+  static constexpr BlockOffsets kOffsets = {kCodes + 4 * kDim, 0, kCodes, kCodes + 2 * kDim};
+  static constexpr int kSteps = kDim / kStepChannels;
+
+  /// query_sealed is 4 q, query_plain q. The scale of a channel goes to the query; what the bases of the codes add is taken
+  /// off by the same products with the bases as operand.
+  KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
+                             const std::byte*, int lane, float (&scores)[kUnits][4]) {
+    ChannelWords<kDim> query, params;
+    float first[4] = {0, 0, 0, 0};
+    query.Load(query_plain, lane);
+    params.Load(block + kOffsets.shifts, lane % 4);
+    ShiftProduct<W, kDim>(params, query, first);
+    W::Sync();  // keeps the loads below from moving up: registers
+    query.Load(query_sealed, lane);
+    params.Load(block + kOffsets.scales, lane % 4);
+    KVANT_UNROLL
+    for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      constexpr uint32_t kSign = 0x80008000u;
+      const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
+                             Unit::Base(s, 3) | kSign};
+      StepProduct<W>(first, a, &query.word[2 * s]);
+    }
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      Unit unit;
+      W::Sync();
+      unit.Load(block + kOffsets.codes, u, lane);
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[u][i] = first[i];
+      KVANT_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
+        StepProduct<W>(scores[u], a, &query.word[2 * s]);
+      }
+    }
+  }
+
+ private:
+  using Unit = UniformUnit<W, kDim, kBits>;
+};
+
+template <class W, int kDim_, int kBits>
+struct LevelKeys {
+  static constexpr bool kExact = false;
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBits = kBits;
+  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 2 * kDim + 128, 2 * kDim + 128, 2 * kDim, 0};
+  static constexpr int kSteps = kDim / kStepChannels;
+
+  /// query_sealed is the mapped query times the step of the levels.
+  KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
+                             const std::byte* table, int lane, float (&scores)[kUnits][4]) {
+    ChannelWords<kDim> query;
+    float bias[4] = {0, 0, 0, 0};
+    {
+      ChannelWords<kDim> means;
+      query.Load(query_plain, lane);
+      means.Load(block + kOffsets.shifts, lane % 4);
+      ShiftProduct<W, kDim>(means, query, bias);
+      W::Sync();  // keeps the loads below from moving up: registers
+    }
+    query.Load(query_sealed, lane);
+    const typename W::Column column = W::ColumnOf(table, lane);
+    TokenFloats<W> scales;
+    scales.Load(block + kOffsets.scales, lane);
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      LevelUnit<W, kDim, kBits> unit;
+      W::Sync();
+      unit.Load(block + kOffsets.codes, u, lane);
+      float sum[4] = {0, 0, 0, 0};
+      KVANT_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
+                               unit.Pair(column, s, 3)};
+        StepProduct<W>(sum, a, &query.word[2 * s]);
+      }
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[u][i] = sum[i] * scales.value[u][i / 2] + bias[i];
+    }
+  }
+};
+
+/// Blocks in global memory, read without a stop in shared memory: for the few exact pages, and for codec `raw`.
+template <class W, int kDim_>
+struct ExactKeys {
+  static constexpr bool kExact = true;
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBytes = 0;
+  static constexpr int kTableBits = 0;
+  static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
+  static constexpr int kSteps = kDim / kStepChannels;
+
+  KVANT_HD static void Score(const std::byte* block, const std::byte*, const std::byte* query_plain, const std::byte*,
+                             int lane, float (&scores)[kUnits][4]) {
+    ChannelWords<kDim> query;
+    query.Load(query_plain, lane);
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      PlaneWords<kDim, 16> unit;
+      W::Sync();  // or all units are loaded at once, which takes too many registers
+      unit.Load(block, u, lane);
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[u][i] = 0.0f;
+      KVANT_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+        StepProduct<W>(scores[u], a, &query.word[2 * s]);
+      }
+    }
+  }
+};
+
+// ---- values: out [step][4] += page x weights; rows are channels g, g, g+8, g+8 of the step, heads 2t, 2t+1, 2t, 2t+1.
+// Weights have the layout of scores. `shift` collects what is the same for all channels of a group.
+
+/// Weights of one unit as the B operand: rows are tokens.
+template <class W>
+KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scale1, uint32_t (&b)[2]) {
+  b[0] = W::Transpose(W::Pack(w[0] * scale0, w[1] * scale0));
+  b[1] = W::Transpose(W::Pack(w[2] * scale1, w[3] * scale1));
+}
+
+template <class W, int kDim_, int kBits>
+struct UniformValues {
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBits = 0;
+  static constexpr int kTableBytes = 0;
+  static constexpr int kSteps = kDim / kStepChannels;
+  static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
+  static constexpr int kCodes = kDim * kBits * 8;
+  static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
+  static constexpr int kShifts = kGroups;  ///< sums per head
+
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
+                                  float (&out)[kSteps][4], float (&shift)[kShifts][2]) {
+    constexpr int kGroupSteps = kSteps / kGroups;
+    TokenFloats<W> scales[kGroups];
+    KVANT_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      TokenFloats<W> mins;
+      mins.Load(block + kOffsets.shifts + 128 * g, lane);
+      scales[g].Load(block + kOffsets.scales + 128 * g, lane);
+      KVANT_UNROLL
+      for (int u = 0; u < kUnits; ++u) {
+        KVANT_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * static_cast<float>(1 << (kBits - 1));
+          shift[g][i % 2] += weights[u][i] * middle;
+        }
+      }
+    }
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      UniformUnit<W, kDim, kBits> unit;
+      W::Sync();
+      unit.Load(block + kOffsets.codes, u, lane);
+      KVANT_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        uint32_t b[2];
+        WeightOperand<W>(weights[u], scales[g].value[u][0] * kWeightGain, scales[g].value[u][1] * kWeightGain, b);
+        KVANT_UNROLL
+        for (int s = g * kGroupSteps; s < (g + 1) * kGroupSteps; ++s) {
+          uint32_t a[4];
+          // Codes are centred here, not at the end: what the products' sums lose is in proportion to their size, and adds up
+          // over thousands of tokens while the output does not.
+          KVANT_UNROLL
+          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<W, kDim, kBits>::Center(s, r));
+          StepProduct<W>(out[s], a, b);
+        }
+      }
+    }
+  }
+};
+
+template <class W, int kDim_, int kBits>
+struct LevelValues {
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBits = kBits;
+  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
+  static constexpr int kSteps = kDim / kStepChannels;
+  static constexpr int kShifts = 1;
+
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
+                                  const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
+    const typename W::Column column = W::ColumnOf(table, lane);
+    TokenFloats<W> scales;
+    scales.Load(block + kOffsets.scales, lane);
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      LevelUnit<W, kDim, kBits> unit;
+      W::Sync();
+      unit.Load(block + kOffsets.codes, u, lane);
+      uint32_t b[2];
+      WeightOperand<W>(weights[u], scales.value[u][0] * kWeightGain, scales.value[u][1] * kWeightGain, b);
+      KVANT_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
+                               unit.Pair(column, s, 3)};
+        StepProduct<W>(out[s], a, b);
+      }
+    }
+  }
+};
+
+template <class W, int kDim_>
+struct ExactValues {
+  static constexpr int kDim = kDim_;
+  static constexpr int kTableBits = 0;
+  static constexpr int kTableBytes = 0;
+  static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
+  static constexpr int kSteps = kDim / kStepChannels;
+  static constexpr int kShifts = 1;
+
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
+                                  float (&out)[kSteps][4], float (&)[kShifts][2]) {
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      PlaneWords<kDim, 16> unit;
+      W::Sync();  // or all units are loaded at once, which takes too many registers
+      unit.Load(block, u, lane);
+      uint32_t b[2];
+      WeightOperand<W>(weights[u], kWeightGain, kWeightGain, b);
+      KVANT_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+        StepProduct<W>(out[s], a, b);
+      }
+    }
+  }
+};
+
+}  // namespace kvant::cuda

@@ -1,0 +1,303 @@
+#include "kvant/device_codec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <numbers>
+#include <optional>
+
+#include "base/aligned_buffer.h"
+#include "cuda/attend_launch.h"
+#include "cuda/block_order.h"
+
+namespace kvant {
+
+using cuda::AttendKernel;
+using cuda::AttendParams;
+
+static_assert(sizeof(DevicePage) == sizeof(cuda::PageRef));
+
+namespace {
+
+// A codec of one side with its device format.
+struct SideCodec {
+  Codec codec;
+  DeviceFormat format;
+};
+
+// `maybe_choice` null: the codec of exact pages.
+Result<SideCodec> MakeSide(const CodecChoice* maybe_choice, Side side, int dim) {
+  const BlockShape shape = {.side = side, .dim = dim};
+  Result<Codec> codec =
+      maybe_choice ? MakeCodec(maybe_choice->name, maybe_choice->options, shape) : Result<Codec>(OpenPageCodec(shape));
+  if (!codec.ok()) return codec.status();
+  const Result<DeviceFormat> format = cuda::DeviceFormatOf(*codec);
+  if (!format.ok()) return format.status();
+  return SideCodec{*codec, *format};
+}
+
+cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
+  const auto params = [](const DeviceParams& p) {
+    return p.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(p.byte_ofs);
+  };
+  const DeviceFormat& f = side.format;
+  return {static_cast<int32_t>(side.codec.block_bytes()), static_cast<int32_t>(f.codes_byte_ofs), params(f.scales),
+          params(f.shifts)};
+}
+
+Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
+  const DeviceFormat& key = k.format;
+  const DeviceFormat& value = v.format;
+  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels()};
+  if (tables[0].empty()) {
+    return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
+  }
+  if (key.kind != value.kind) {
+    return Status::NotSupported(
+        "keys and values of different kinds of codes on a device; accepted: both uniform, both levels or both exact");
+  }
+  for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
+    if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
+    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) {
+      return Status::NotSupported("blocks of this layout on a device; accepted: keys with, values without page means");
+    }
+    if (kernel.same_levels && !std::equal(key.levels, key.levels + 16, value.levels)) {
+      return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
+    }
+    return kernel;
+  }
+  return Status::NotSupported(
+      StrFormat("no device kernel for %d-bit keys with %d-bit values at head size %d", key.bits, value.bits, dim));
+}
+
+// What products of codes have to be multiplied with: uniform codes are quarters, levels are steps.
+float CodeGain(const DeviceFormat& format) {
+  return format.kind == CodeKind::kUniform ? 4.0f : format.kind == CodeKind::kLevels ? format.step : 1.0f;
+}
+
+// Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
+constexpr int kMostExactItems = 8;
+
+Status CheckPages(const char* name, const DevicePages& pages) {
+  if (pages.max_pages < 0) return Status::InvalidArgument(StrFormat("%s.max_pages = %d", name, pages.max_pages));
+  if (pages.max_pages > 0 && (!pages.key_pool || !pages.value_pool || !pages.table || !pages.counts)) {
+    return Status::InvalidArgument(StrFormat("%s: a null pointer with max_pages = %d", name, pages.max_pages));
+  }
+  return Status::Ok();
+}
+
+Status CheckShape(const DeviceAttendArgs& args) {
+  if (args.heads_per_kv < 1 || args.heads_per_kv > kMaxHeads) {
+    return Status::InvalidArgument(StrFormat("heads_per_kv = %d; accepted: 1..%d", args.heads_per_kv, kMaxHeads));
+  }
+  if (args.sequences < 1 || args.kv_heads < 1) {
+    return Status::InvalidArgument(
+        StrFormat("sequences = %d, kv_heads = %d; accepted: from 1", args.sequences, args.kv_heads));
+  }
+  if (args.sealed.max_pages + args.exact.max_pages < 1) {
+    return Status::InvalidArgument("sealed.max_pages + exact.max_pages = 0; accepted: from 1");
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+struct DeviceCodec::Impl {
+  SideCodec sides[4];  // by DeviceSide
+  AttendKernel kernel;
+  int dim = 0;
+  mutable std::mutex mutex;
+  mutable std::optional<cuda::LaunchShape> shape;
+
+  const SideCodec& side(DeviceSide s) const { return sides[static_cast<size_t>(s)]; }
+
+  Status Shape(cuda::LaunchShape* out) const {
+    const std::lock_guard lock(mutex);
+    if (!shape) {
+      cuda::LaunchShape found;
+      KVANT_TRY(kernel.shape(&found));
+      shape = found;
+    }
+    *out = *shape;
+    return Status::Ok();
+  }
+
+  // Parameters but for pointers into the workspace. Items are as many as fit the device at once.
+  AttendParams Params(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
+    const auto set = [](const DevicePages& p) {
+      return cuda::PageSet{static_cast<const std::byte*>(p.key_pool),
+                           static_cast<const std::byte*>(p.value_pool),
+                           static_cast<const cuda::PageRef*>(p.table),
+                           p.counts,
+                           p.max_pages,
+                           1};
+    };
+    AttendParams p = {};
+    p.sealed = set(a.sealed);
+    p.exact = set(a.exact);
+    std::copy_n(side(DeviceSide::kKey).format.levels, 16, p.key_levels);
+    std::copy_n(side(DeviceSide::kValue).format.levels, 16, p.value_levels);
+    p.value_gain = CodeGain(side(DeviceSide::kValue).format);
+    p.sequences = a.sequences;
+    p.kv_heads = a.kv_heads;
+    p.heads_per_kv = a.heads_per_kv;
+    p.exact.pages_per_item = std::max(1, (a.exact.max_pages + kMostExactItems - 1) / kMostExactItems);
+    const int tiles = a.sequences * a.kv_heads * p.tiles();
+    const int items = std::clamp(s.resident_warps / tiles - p.exact.items(), 1, std::max(1, a.sealed.max_pages));
+    p.sealed.pages_per_item = std::max(1, (a.sealed.max_pages + items - 1) / items);
+    return p;
+  }
+
+  struct Workspace {
+    size_t queries = 0, out = 0, state = 0, bytes = 0;
+  };
+  Workspace Layout(const AttendParams& p) const {
+    const size_t tiles = static_cast<size_t>(p.sequences) * static_cast<size_t>(p.kv_heads * p.tiles());
+    const size_t row = static_cast<size_t>(cuda::kTileHeads * dim);
+    const size_t items = tiles * static_cast<size_t>(p.items());
+    Workspace w;
+    const auto take = [&w](size_t bytes) {
+      const size_t ofs = w.bytes;
+      w.bytes += AlignUp(bytes, 256);
+      return ofs;
+    };
+    w.queries = take(tiles * row * 2 * sizeof(F16));
+    w.out = take(items * row * sizeof(float));
+    w.state = take(items * 2 * cuda::kTileHeads * sizeof(float));
+    return w;
+  }
+};
+
+DeviceCodec::DeviceCodec(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DeviceCodec::~DeviceCodec() = default;
+
+Result<std::unique_ptr<DeviceCodec>> DeviceCodec::Create(const CodecChoice& key, const CodecChoice& value, int dim) {
+  auto impl = std::make_unique<Impl>();
+  impl->dim = dim;
+  const CodecChoice* choices[] = {&key, &value, nullptr, nullptr};
+  for (size_t i = 0; i < std::size(choices); ++i) {
+    Result<SideCodec> side = MakeSide(choices[i], i % 2 == 0 ? Side::kKey : Side::kValue, dim);
+    if (!side.ok()) return side.status();
+    impl->sides[i] = *std::move(side);
+  }
+  const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim);
+  if (!kernel.ok()) return kernel.status();
+  impl->kernel = *kernel;
+  return std::unique_ptr<DeviceCodec>(new DeviceCodec(std::move(impl)));
+}
+
+int DeviceCodec::dim() const { return impl_->dim; }
+size_t DeviceCodec::BlockBytes(DeviceSide side) const { return impl_->side(side).codec.block_bytes(); }
+
+Status DeviceCodec::Encode(DeviceSide side, const float* rows, void* block) const {
+  const SideCodec& s = impl_->side(side);
+  AlignedBuffer<float> aligned(static_cast<size_t>(kTokensPerPage * impl_->dim));
+  AlignedBuffer<std::byte> host(s.codec.block_bytes());
+  std::copy_n(rows, aligned.size(), aligned.data());
+  for (const float x : aligned.span()) {
+    if (!std::isfinite(x)) return Status::InvalidArgument("rows hold a value that is not finite");
+  }
+  KVANT_TRY(s.codec.verbs.encode(*s.codec.state, {}, aligned.data(), host.data()));
+  KVANT_TRY(cuda::CheckDeviceRange(s.codec, s.format, host.data()));
+  cuda::ToDeviceOrder(s.codec, s.format, host.data(), static_cast<std::byte*>(block));
+  return Status::Ok();
+}
+
+Status DeviceCodec::Decode(DeviceSide side, const void* block, float* rows) const {
+  const SideCodec& s = impl_->side(side);
+  AlignedBuffer<float> aligned(static_cast<size_t>(kTokensPerPage * impl_->dim));
+  AlignedBuffer<std::byte> host(s.codec.block_bytes());
+  cuda::FromDeviceOrder(s.codec, s.format, static_cast<const std::byte*>(block), host.data());
+  KVANT_TRY(s.codec.verbs.decode(*s.codec.state, {}, host.data(), aligned.data()));
+  std::copy_n(aligned.data(), aligned.size(), rows);
+  return Status::Ok();
+}
+
+Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) const {
+  if (args.pages < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
+  }
+  if (!args.rows || !args.slots || !args.pool || !args.refused) {
+    return Status::InvalidArgument("rows, slots, pool or refused is null");
+  }
+  const SideCodec& s = impl_->side(args.side);
+  const DeviceFormat& f = s.format;
+  for (const cuda::EncodeKernel& kernel : cuda::EncodeKernels()) {
+    if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    if (f.kind != CodeKind::kExact && !f.encodable) break;
+    cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
+                            .slots = args.slots,
+                            .pool = static_cast<std::byte*>(args.pool),
+                            .refused = args.refused,
+                            .pages = args.pages,
+                            .kv_heads = args.kv_heads,
+                            .is_value = s.codec.shape().side == Side::kValue,
+                            .offsets = OffsetsOf(s),
+                            .step = f.step,
+                            .levels = {},
+                            .thresholds = {},
+                            .unbiased = f.unbiased};
+    std::copy_n(f.levels, 16, p.levels);
+    std::copy_n(f.thresholds, 7, p.thresholds);
+    return kernel.launch(p, stream);
+  }
+  return Status::NotSupported("the device does not encode this codec with these options; encode on the host");
+}
+
+Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
+  KVANT_TRY(CheckShape(args));
+  cuda::LaunchShape shape;
+  KVANT_TRY(impl_->Shape(&shape));
+  return impl_->Layout(impl_->Params(args, shape)).bytes;
+}
+
+Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
+  KVANT_TRY(CheckShape(args));
+  KVANT_TRY(CheckPages("sealed", args.sealed));
+  KVANT_TRY(CheckPages("exact", args.exact));
+  if (!args.queries || !args.out || !args.workspace) {
+    return Status::InvalidArgument("queries, out or workspace is null");
+  }
+  cuda::LaunchShape shape;
+  KVANT_TRY(impl_->Shape(&shape));
+  AttendParams p = impl_->Params(args, shape);
+  const Impl::Workspace layout = impl_->Layout(p);
+  if (args.workspace_bytes < layout.bytes) {
+    return Status::InvalidArgument(
+        StrFormat("workspace_bytes = %zu; accepted: from %zu", args.workspace_bytes, layout.bytes));
+  }
+  auto* workspace = static_cast<std::byte*>(args.workspace);
+  auto* queries = reinterpret_cast<uint32_t*>(workspace + layout.queries);
+  p.queries = queries;
+  p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
+  p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
+  const DeviceFormat& key = impl_->side(DeviceSide::kKey).format;
+  KVANT_TRY(cuda::LaunchPrepare({.queries = args.queries,
+                                 .is_float = args.query_type == DeviceType::kF32,
+                                 .hadamard = key.hadamard,
+                                 .scale = args.scale * std::numbers::log2e_v<float>,
+                                 .sealed_gain = CodeGain(key),
+                                 .sequences = p.sequences,
+                                 .kv_heads = p.kv_heads,
+                                 .heads_per_kv = p.heads_per_kv,
+                                 .out = queries},
+                                impl_->dim, stream));
+  KVANT_TRY(impl_->kernel.launch(p, shape, stream));
+  return cuda::LaunchMerge({.partial_out = p.partial_out,
+                            .partial_state = p.partial_state,
+                            .sealed_counts = p.sealed.max_pages > 0 ? p.sealed.counts : nullptr,
+                            .exact_counts = p.exact.max_pages > 0 ? p.exact.counts : nullptr,
+                            .sealed_pages_per_item = p.sealed.pages_per_item,
+                            .exact_pages_per_item = p.exact.pages_per_item,
+                            .sealed_items = p.sealed.items(),
+                            .items = p.items(),
+                            .sequences = p.sequences,
+                            .kv_heads = p.kv_heads,
+                            .heads_per_kv = p.heads_per_kv,
+                            .hadamard = impl_->side(DeviceSide::kValue).format.hadamard,
+                            .is_float = args.out_type == DeviceType::kF32,
+                            .out = args.out},
+                           impl_->dim, stream);
+}
+
+}  // namespace kvant

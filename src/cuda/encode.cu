@@ -1,0 +1,61 @@
+// Kernels that encode pages, a warp per block.
+#include "base/cuda.h"
+#include "cuda/attend_launch.h"
+#include "cuda/encode_warp.h"
+#include "cuda/simt.cuh"
+
+namespace kvant::cuda {
+namespace {
+
+/// Blocks of threads stay below 48 KiB of shared memory.
+template <int kDim>
+constexpr int kEncodeWarps = kDim > 128 ? 2 : 4;
+
+template <CodeKind kKind, int kDim, int kBits>
+__global__ void __launch_bounds__(32 * kEncodeWarps<kDim>) EncodePages(const __grid_constant__ EncodeParams p) {
+  __shared__ EncodeSpace<kDim> spaces[kKind == CodeKind::kExact ? 1 : kEncodeWarps<kDim>];
+  const int warp = static_cast<int>(threadIdx.x) / kLanes;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int64_t block = static_cast<int64_t>(blockIdx.x) * kEncodeWarps<kDim> + warp;
+  if (block >= static_cast<int64_t>(p.pages) * p.kv_heads) return;
+  const int page = static_cast<int>(block / p.kv_heads);
+  const int head = static_cast<int>(block % p.kv_heads);
+  if constexpr (kKind == CodeKind::kExact) {
+    StoreExactWarp<CudaWarp, kDim>(p, page, head, lane);
+  } else {
+    EncodeWarp<CudaWarp, kKind, kDim, kBits>(p, page, head, lane, &spaces[warp]);
+  }
+}
+
+template <CodeKind kKind, int kDim, int kBits>
+Status Launch(const EncodeParams& p, void* stream) {
+  const int64_t warps = static_cast<int64_t>(p.pages) * p.kv_heads;
+  if (warps == 0) return Status::Ok();
+  const int64_t blocks = (warps + kEncodeWarps<kDim> - 1) / kEncodeWarps<kDim>;
+  EncodePages<kKind, kDim, kBits>
+      <<<static_cast<unsigned>(blocks), 32 * kEncodeWarps<kDim>, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  KVANT_CUDA_TRY(cudaGetLastError());
+  return Status::Ok();
+}
+
+template <CodeKind kKind, int kDim, int kBits>
+constexpr EncodeKernel kRow = {kKind, kBits, kDim, Launch<kKind, kDim, kBits>};
+
+constexpr CodeKind kExact = CodeKind::kExact;
+constexpr CodeKind kUniform = CodeKind::kUniform;
+constexpr CodeKind kLevels = CodeKind::kLevels;
+
+// A row for every side of a row of the attention's tables.
+constexpr EncodeKernel kKernels[] = {
+    kRow<kExact, 64, 16>,   kRow<kExact, 128, 16>,  kRow<kExact, 256, 16>,  kRow<kUniform, 64, 8>,
+    kRow<kUniform, 64, 4>,  kRow<kUniform, 64, 2>,  kRow<kUniform, 128, 8>, kRow<kUniform, 128, 4>,
+    kRow<kUniform, 128, 3>, kRow<kUniform, 128, 2>, kRow<kUniform, 256, 8>, kRow<kUniform, 256, 4>,
+    kRow<kLevels, 64, 4>,   kRow<kLevels, 64, 3>,   kRow<kLevels, 64, 2>,   kRow<kLevels, 128, 4>,
+    kRow<kLevels, 128, 3>,  kRow<kLevels, 128, 2>,  kRow<kLevels, 256, 4>,
+};
+
+}  // namespace
+
+std::span<const EncodeKernel> EncodeKernels() { return kKernels; }
+
+}  // namespace kvant::cuda

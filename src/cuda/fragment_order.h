@@ -1,0 +1,100 @@
+// Where a code of a page lies in a device block, so that a lane finds the operands of its matrix products in its own
+// words. Shared by packing on the host, kernels and tests.
+//
+// Kernels multiply with mma.m16n8k16: A is 16 x 16 values of the page, B the query heads or the softmax weights. A *unit*
+// is 16 tokens, a *step* 16 channels. Keys have tokens as rows and channels as columns, values the other way round
+// (V^T). Lane (g, t) = (lane / 4, lane % 4) holds of A eight values in four registers of two halves each:
+//   register r, half h  =  row g + 8 (r % 2), column 2 t + 8 (r / 2) + h.
+//
+// A plane of `width` bits per code stores for each unit and lane UnitWords words. A word has 16 / width fields, each for
+// one register: word and field follow from (step, register) by FieldOf. In a field, the two halves lie
+//   kSplit:  16 bits apart, so that one mask gives both halves of a register (codes that become floats by arithmetic);
+//   kJoined: side by side, so that they are one index into a table of pairs.
+// Words of 32 lanes are interleaved by vectors of up to 16 bytes: reading them meets no bank twice.
+//
+// Parameters follow the same idea: a lane reads those of its channels, or of its tokens, in whole vectors.
+#pragma once
+
+#include <cstddef>
+
+#include "base/host_device.h"
+
+namespace kvant::cuda {
+
+constexpr int kLanes = 32;
+constexpr int kUnitTokens = 16;
+constexpr int kStepChannels = 16;
+constexpr int kPageTokens = 64;
+constexpr int kUnits = kPageTokens / kUnitTokens;
+
+enum class PairOrder { kSplit, kJoined };
+
+/// Place of a value among the operands of a page.
+struct Fragment {
+  int unit;
+  int step;
+  int lane;
+  int reg;
+  int half;
+};
+
+KVANT_HD constexpr Fragment FragmentOf(bool is_value, int token, int channel) {
+  const int row = is_value ? channel % kStepChannels : token % kUnitTokens;
+  const int column = is_value ? token % kUnitTokens : channel % kStepChannels;
+  return {token / kUnitTokens, channel / kStepChannels, row % 8 * 4 + column % 8 / 2, row / 8 + column / 8 * 2,
+          column % 2};
+}
+
+/// Words of a plane per unit and lane. REQUIRES: dim is 64, 128 or 256, width 1, 2, 4, 8 or 16.
+KVANT_HD constexpr int UnitWords(int dim, int width) { return dim * width / 64; }
+/// Words that a lane reads at once.
+KVANT_HD constexpr int VectorWords(int dim, int width) { return UnitWords(dim, width) < 4 ? UnitWords(dim, width) : 4; }
+KVANT_HD constexpr int PlaneBytes(int dim, int width) { return kUnits * kLanes * 4 * UnitWords(dim, width); }
+
+struct Field {
+  int word;   ///< of the unit
+  int index;  ///< in the word
+};
+
+KVANT_HD constexpr Field FieldOf(int dim, int width, int step, int reg) {
+  const int fields = 16 / width;
+  const int steps = dim / kStepChannels;
+  if (steps >= fields) return {step / fields * 4 + reg, step % fields};
+  const int regs = fields / steps;  // registers that share a word
+  return {reg / regs, reg % regs * steps + step};
+}
+
+/// Index of a lane's word in a plane.
+KVANT_HD constexpr int PlaneWord(int dim, int width, int unit, int lane, int word) {
+  const int vector = VectorWords(dim, width);
+  return ((unit * (UnitWords(dim, width) / vector) + word / vector) * kLanes + lane) * vector + word % vector;
+}
+
+/// First bit of a half's code in its word. The single bits that complete codes of three are spread so that one shift
+/// brings several of them above the two bits they belong to: in kSplit order four, two apart; in kJoined two pairs, four
+/// apart.
+KVANT_HD constexpr int FieldShift(PairOrder order, int width, int index, int half) {
+  if (order == PairOrder::kSplit) {
+    return 16 * half + (width == 1 ? index / 8 * 8 + index / 4 % 2 + index % 4 * 2 : width * index);
+  }
+  return width == 1 ? index / 4 * 8 + index / 2 % 2 * 2 + index % 2 * 4 + half : (2 * index + half) * width;
+}
+
+/// Index of a channel's parameter in [dim]: lane t = lane % 4 finds its channels, step after step, as words
+/// [step][2]: (2t, 2t+1) and (2t+8, 2t+9).
+KVANT_HD constexpr int ChannelParam(int dim, int channel) {
+  const int c = channel % kStepChannels;
+  return ((c % 8 / 2 * (dim / kStepChannels) + channel / kStepChannels) * 2 + c / 8) * 2 + c % 2;
+}
+
+/// Index of a token's parameter in [64]: lane g = lane / 4 finds its tokens g and g + 8 of the units, in order.
+KVANT_HD constexpr int TokenParam(int token) {
+  const int t = token % kUnitTokens;
+  return (t % 8 * kUnits + token / kUnitTokens) * 2 + t / 8;
+}
+
+/// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads. A lane's words are
+/// [step][2] from lane * dim / 8 on.
+KVANT_HD constexpr int QueryHalf(int dim, int head, int channel) { return head * dim + ChannelParam(dim, channel); }
+
+}  // namespace kvant::cuda

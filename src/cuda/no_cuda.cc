@@ -1,0 +1,21 @@
+// In place of the .cu files in a build without CUDA.
+#include "cuda/attend_launch.h"
+
+namespace kvant::cuda {
+namespace {
+
+Status Missing() {
+  return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
+}
+
+}  // namespace
+
+std::span<const AttendKernel> ExactKernels() { return {}; }
+std::span<const AttendKernel> UniformKernels() { return {}; }
+std::span<const AttendKernel> LevelKernels() { return {}; }
+std::span<const EncodeKernel> EncodeKernels() { return {}; }
+
+Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
+Status LaunchMerge(const MergeParams&, int, void*) { return Missing(); }
+
+}  // namespace kvant::cuda

@@ -1,0 +1,89 @@
+// The instructions that kernels take from their template argument W. simt_host.h has the same for tests.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvant::cuda {
+
+struct CudaWarp {
+  // ---- halves, in pairs
+
+  static __device__ __half2 AsHalf2(uint32_t x) { return *reinterpret_cast<const __half2*>(&x); }
+  static __device__ uint32_t AsWord(__half2 x) { return *reinterpret_cast<const uint32_t*>(&x); }
+  static __device__ uint32_t Pack(float low, float high) { return AsWord(__floats2half2_rn(low, high)); }
+  static __device__ void Unpack(uint32_t halves, float* low, float* high) {
+    const float2 f = __half22float2(AsHalf2(halves));
+    *low = f.x;
+    *high = f.y;
+  }
+  static __device__ float HalfToFloat(uint16_t half) { return __half2float(__ushort_as_half(half)); }
+  static __device__ uint16_t FloatToHalf(float x) { return __half_as_ushort(__float2half_rn(x)); }
+  static __device__ uint32_t Multiply(uint32_t a, uint32_t b) { return AsWord(__hmul2(AsHalf2(a), AsHalf2(b))); }
+  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) { return AsWord(__hsub2(AsHalf2(a), AsHalf2(b))); }
+  /// (x & mask) | bits, in one instruction: a compiler that sees two constants makes two.
+  static __device__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) {
+    uint32_t y;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
+    return y;
+  }
+  static __device__ uint32_t Byte(uint32_t x, int index) {
+    return __byte_perm(x, 0, 0x4440 + static_cast<uint32_t>(index));
+  }
+  static __device__ float Max(float a, float b) { return fmaxf(a, b); }
+  static __device__ float Round(float x) { return rintf(x); }
+  static __device__ float Sqrt(float x) { return sqrtf(x); }
+  static __device__ float Exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+
+  // ---- tables in shared memory: words, a column per lane, rows of 128 bytes
+
+  using Column = uint32_t;  ///< address in shared memory
+  static __device__ Column ColumnOf(const std::byte* table, int lane) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(table)) + static_cast<uint32_t>(lane) * 4;
+  }
+  /// The word at `index` * `unit` bytes of a column, in two instructions.
+  static __device__ uint32_t Lookup(Column column, uint32_t index, uint32_t unit) {
+    uint32_t y;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(y) : "r"(column + index * unit));
+    return y;
+  }
+
+  // ---- the warp
+
+  static __device__ void Sync() { __syncwarp(); }
+  static __device__ void BlockSync() { __syncthreads(); }
+  static __device__ float ShuffleXor(float x, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, x, mask); }
+  static __device__ bool Any(bool x) { return __any_sync(0xFFFFFFFFu, x) != 0; }
+  /// An 8 x 8 matrix of halves, a row per four lanes.
+  static __device__ uint32_t Transpose(uint32_t halves) {
+    uint32_t y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(halves));
+    return y;
+  }
+  /// c += a x b.
+  static __device__ void Product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+
+  // ---- asynchronous copies to shared memory, past the first-level cache
+
+  static __device__ void CopyAsync16(void* to, const void* from) {
+    const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+  }
+  static __device__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <int kNewestLeft>
+  static __device__ void WaitCopies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kNewestLeft) : "memory");
+  }
+};
+
+}  // namespace kvant::cuda

@@ -1,0 +1,70 @@
+/* Compiled as C: the header is C, and an engine without C++ can use it. Prints nothing; the exit code is the line that
+ * failed. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvant/c.h"
+
+#define CHECK(condition)               \
+  do {                                 \
+    if (!(condition)) return __LINE__; \
+  } while (0)
+
+static int check_errors(void) {
+  kvant_device_codec* codec = NULL;
+  CHECK(kvant_device_codec_create(NULL, "int:4", 128, &codec) == KVANT_INVALID_ARGUMENT);
+  CHECK(kvant_device_codec_create("nonsense", "int:4", 128, &codec) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "nonsense") != NULL);
+  CHECK(kvant_device_codec_create("int:4", "int:4", 96, &codec) == KVANT_NOT_SUPPORTED);
+  CHECK(strstr(kvant_error_message(), "96") != NULL);
+  CHECK(kvant_device_codec_create("qjl", "int:2", 128, &codec) == KVANT_NOT_SUPPORTED);
+  CHECK(codec == NULL);
+  kvant_device_codec_destroy(NULL);
+  return 0;
+}
+
+static int check_blocks(const kvant_device_codec* codec) {
+  static float rows[64 * 128], back[64 * 128];
+  for (int i = 0; i < 64 * 128; ++i) rows[i] = (float)((i * 37) % 101) / 50.0f - 1.0f;
+  for (int side = KVANT_KEY; side <= KVANT_EXACT_VALUE; ++side) {
+    const size_t bytes = kvant_device_block_bytes(codec, (kvant_side)side);
+    void* block = malloc(bytes);
+    CHECK(block != NULL);
+    CHECK(kvant_device_encode(codec, (kvant_side)side, rows, block) == KVANT_OK);
+    CHECK(kvant_device_decode(codec, (kvant_side)side, block, back) == KVANT_OK);
+    for (int i = 0; i < 64 * 128; ++i) CHECK(fabsf(rows[i] - back[i]) < (side < KVANT_EXACT_KEY ? 0.08f : 1e-3f));
+    free(block);
+  }
+  rows[0] = INFINITY;
+  CHECK(kvant_device_encode(codec, KVANT_KEY, rows, back) == KVANT_INVALID_ARGUMENT);
+  return 0;
+}
+
+int main(void) {
+  const int errors = check_errors();
+  if (errors != 0) return errors;
+  kvant_device_codec* codec = NULL;
+  const kvant_status created = kvant_device_codec_create("int:4", "int:4", 128, &codec);
+#ifdef KVANT_HAS_CUDA
+  CHECK(created == KVANT_OK);
+  CHECK(kvant_device_block_bytes(codec, KVANT_KEY) == 4096 + 512);
+  CHECK(kvant_device_block_bytes(codec, KVANT_VALUE) == 4096 + 256);
+  const int blocks = check_blocks(codec);
+  if (blocks != 0) return blocks;
+  kvant_attend_args args;
+  memset(&args, 0, sizeof(args));
+  size_t bytes = 0;
+  CHECK(kvant_attend_workspace_bytes(codec, &args, &bytes) == KVANT_INVALID_ARGUMENT);
+  CHECK(kvant_attend(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  kvant_encode_args encode;
+  memset(&encode, 0, sizeof(encode));
+  CHECK(kvant_device_encode_pages(codec, &encode, NULL) == KVANT_INVALID_ARGUMENT);
+  kvant_device_codec_destroy(codec);
+#else
+  (void)check_blocks;
+  CHECK(created == KVANT_NOT_SUPPORTED);
+  CHECK(strstr(kvant_error_message(), "KVANT_CUDA") != NULL);
+#endif
+  return 0;
+}
