@@ -5,8 +5,10 @@
 
 #include "cache_list.h"
 #include "calibration_option.h"
+#include "codec/calibrated.h"
 #include "codec/registry.h"
 #include "eval/evaluate.h"
+#include "kvant/scheme.h"
 #include "model_options.h"
 #include "output_file.h"
 #include "progress.h"
@@ -52,21 +54,50 @@ void AddOptions(CLI::App& command, Options& o) {
 
 constexpr const char* kAllCodecs = "all";
 
-/// Every codec at its usual rates; those that need a calibration are left out, and named.
-std::vector<std::string> AllCaches() {
-  std::vector<std::string> caches;
-  std::string left_out;
-  for (TypicalScheme& scheme : TypicalSchemes()) {
-    if (scheme.needs_calibration) {
-      left_out += (left_out.empty() ? "" : ", ") + scheme.text;
-    } else {
-      caches.push_back(std::move(scheme.text));
+bool LacksBasis(const CodecChoice& choice, Side side, const Calibration* maybe_calibration) {
+  const Result<Codec> codec = MakeCodec(choice.name, choice.options, {.side = side, .dim = 128});
+  if (!codec.ok() || !codec->state->needs_calibration) return false;
+  const std::string key = CalibrationKey(*codec->info, choice.options);
+  return maybe_calibration == nullptr || maybe_calibration->Find(key, 0, side == Side::kKey) == nullptr;
+}
+
+struct CacheNames {
+  std::vector<std::string> all;  ///< every codec at its usual rates, when that was asked for
+  std::vector<std::string> named;
+
+  std::vector<std::string> Joined() const {
+    std::vector<std::string> joined = all;
+    joined.insert(joined.end(), named.begin(), named.end());
+    return joined;
+  }
+};
+
+CacheNames NamesOf(const std::vector<std::string>& lists) {
+  CacheNames names;
+  for (const std::string& list : lists) {
+    for (std::string& cache : SplitCaches(list)) {
+      if (cache != kAllCodecs) {
+        names.named.push_back(std::move(cache));
+      } else if (names.all.empty()) {
+        for (TypicalScheme& scheme : TypicalSchemes()) names.all.push_back(std::move(scheme.text));
+      }
     }
   }
-  if (!left_out.empty()) {
-    std::fprintf(stderr, "kvant eval: --cache all leaves out what needs a calibration: %s\n", left_out.c_str());
-  }
-  return caches;
+  return names;
+}
+
+/// Removes those of `caches` that need a calibration and have none, and names them.
+void LeaveOutUncalibrated(const Calibration* maybe_calibration, std::vector<std::string>* caches) {
+  std::string left_out;
+  std::erase_if(*caches, [&](const std::string& cache) {
+    const Result<Scheme> scheme = Scheme::Parse(cache);
+    const bool lacks = scheme.ok() && (LacksBasis(scheme->key, Side::kKey, maybe_calibration) ||
+                                       LacksBasis(scheme->value, Side::kValue, maybe_calibration));
+    if (lacks) left_out += (left_out.empty() ? "" : ", ") + cache;
+    return lacks;
+  });
+  if (left_out.empty()) return;
+  std::fprintf(stderr, "kvant eval: --cache all leaves out what needs a calibration: %s\n", left_out.c_str());
 }
 
 /// Nothing when no path is given.
@@ -82,14 +113,11 @@ Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
-  for (const std::string& list : o.caches) {
-    for (std::string& cache : SplitCaches(list)) {
-      const std::vector<std::string> caches = cache == kAllCodecs ? AllCaches() : std::vector{std::move(cache)};
-      o.evaluate.caches.insert(o.evaluate.caches.end(), caches.begin(), caches.end());
-    }
-  }
-  const auto calibration = OpenCalibration(o.model.calibration, o.model.model, o.evaluate.caches);
+  CacheNames caches = NamesOf(o.caches);
+  const auto calibration = OpenCalibration(o.model.calibration, o.model.model, caches.Joined());
   if (!calibration.ok()) return calibration.status();
+  LeaveOutUncalibrated(calibration->get(), &caches.all);
+  o.evaluate.caches = caches.Joined();
   o.evaluate.maybe_calibration = *calibration;
   Progress progress;
   return Evaluate(o.evaluate, text, Runner::Open,

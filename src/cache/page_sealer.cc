@@ -17,8 +17,8 @@ Status PageSealer::Seal(const Team& team, Sequence& sequence) {
   // Same answer on every member: nobody changes the sequence before all are in here. For most tokens this is
   // all.
   if (sequence.DuePages(1).empty()) return Status::Ok();
-  const auto start = std::chrono::steady_clock::now();
   team.Sync();
+  const auto start = std::chrono::steady_clock::now();  // not before: waiting for the others is not encoding
   if (team.leader()) status_.Reset();
   team.Sync();
   fitter_.FitIfWanted(team, sequence, status_);
