@@ -141,12 +141,11 @@ class ItemState {
   float sum_[2];  // this lane's tokens only
 };
 
-/// Shared memory of a warp: the blocks of kStages pages. Exact pages need none.
+/// Shared memory of a warp: the blocks of two pages. Exact pages need none.
 template <class Keys, class Values>
 struct PageSlots {
   static constexpr int kPageBytes = Keys::kOffsets.bytes + Values::kOffsets.bytes;
-  static constexpr int kStages = 2;
-  static constexpr int kBytes = Keys::kExact ? 0 : kStages * kPageBytes;
+  static constexpr int kBytes = Keys::kExact ? 0 : 2 * kPageBytes;
 };
 
 /// Queries of a warp's heads: [2][8][dim] halves, for sealed pages and as they are.
@@ -207,28 +206,29 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
   const std::byte* sealed_query = QueriesAt<Keys::kDim>(p, at, false);
   const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);
+  // Entries of the table are loaded a page before the copy that needs them.
+  PageRef ref = table[pages.first];
+  PageRef next = pages.first + 1 < pages.last ? table[pages.first + 1] : ref;
+  CopyPage<W, Keys, Values>(p, ref, at, slots);
+  W::CommitCopies();
+  W::WaitForPrevious();
   ItemState<W, Values> state;
-  for (int i = 0; i + 1 < Slots::kStages; ++i) {
-    if (pages.first + i < pages.last)
-      CopyPage<W, Keys, Values>(p, table[pages.first + i], at, slots + i * Slots::kPageBytes);
-    W::CommitCopies();
-  }
   int slot = 0;
   for (int page = pages.first; page < pages.last; ++page) {
-    const int ahead = page + Slots::kStages - 1;
-    int free_slot = slot + Slots::kStages - 1;
-    if (free_slot >= Slots::kStages) free_slot -= Slots::kStages;
-    if (ahead < pages.last) CopyPage<W, Keys, Values>(p, table[ahead], at, slots + free_slot * Slots::kPageBytes);
+    if (page + 1 < pages.last) CopyPage<W, Keys, Values>(p, next, at, slots + (Slots::kPageBytes - slot));
     W::CommitCopies();
-    W::template WaitCopies<Slots::kStages - 1>();
+    const uint64_t live = ref.live;
+    ref = next;
+    if (page + 2 < pages.last) next = table[page + 2];
+    W::template WaitCopies<1>();
     W::Sync();
-    const std::byte* block = slots + slot * Slots::kPageBytes;
+    const std::byte* block = slots + slot;
     float scores[kUnits][4];
     Keys::Score(block, sealed_query, plain_query, key_table, at.lane, scores);
-    state.Weigh(table[page].live, at.lane, scores);
+    state.Weigh(live, at.lane, scores);
     Values::Accumulate(block + Keys::kOffsets.bytes, value_table, at.lane, scores, state.out, state.shift);
     W::Sync();  // the slot is free for the next copy
-    if (++slot == Slots::kStages) slot = 0;
+    slot = Slots::kPageBytes - slot;
   }
   StoreItem(p, at, p.value_gain, state);
 }
@@ -239,6 +239,7 @@ KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpP
   using Values = ExactValues<W, kDim>;
   const PageRef* table = set.table + static_cast<int64_t>(at.sequence) * set.max_pages;
   ItemState<W, Values> state;
+  W::WaitForPrevious();
   for (int page = pages.first; page < pages.last; ++page) {
     const PageRef ref = table[page];
     const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;

@@ -178,18 +178,22 @@ class LevelUnit<W, kDim, 3> {
 
 // ---- parameters
 
-/// Channel parameters of a lane: words [step][2], see ChannelParam. `dim_bytes` per quarter of the lanes.
+/// What a lane needs per channel: words [step][2], see ChannelHalf.
 template <int kDim>
 struct ChannelWords {
   static constexpr int kSteps = kDim / kStepChannels;
   uint32_t word[2 * kSteps];
 
-  /// From [dim] halves for t = `row`; queries use one row per lane.
-  KVANT_HD void Load(const void* halves, int row) {
-    const auto* from = reinterpret_cast<const Words4*>(static_cast<const std::byte*>(halves) + row * 8 * kSteps);
+  KVANT_HD void LoadParams(const std::byte* halves, int lane) { Load<4>(halves, lane % 4); }
+  KVANT_HD void LoadQuery(const std::byte* halves, int lane) { Load<kLanes>(halves, lane); }
+
+ private:
+  template <int kRows>
+  KVANT_HD void Load(const std::byte* halves, int row) {
+    const auto* from = reinterpret_cast<const Words4*>(halves) + row;
     KVANT_UNROLL
     for (int i = 0; i < kSteps / 2; ++i) {
-      const Words4 v = from[i];
+      const Words4 v = from[i * kRows];
       KVANT_UNROLL
       for (int j = 0; j < 4; ++j) word[4 * i + j] = v.word[j];
     }
@@ -216,6 +220,13 @@ KVANT_HD inline void StepProduct(float (&c)[4], const uint32_t (&a)[4], const ui
   W::Product(c, a, b[0], b[1]);
 }
 
+/// A sum over steps in two chains of products, because the next product of a chain waits for the one before.
+struct TwoChains {
+  float part[2][4] = {};
+
+  KVANT_HD float Sum(int i) const { return part[0][i] + part[1][i]; }
+};
+
 /// sum over channels of a per-channel parameter and the query: the same for all tokens.
 template <class W, int kDim>
 KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const ChannelWords<kDim>& query, float (&c)[4]) {
@@ -241,13 +252,13 @@ struct UniformKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte*, int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query, params;
-    float first[4] = {0, 0, 0, 0};
-    query.Load(query_plain, lane);
-    params.Load(block + kOffsets.shifts, lane % 4);
-    ShiftProduct<W, kDim>(params, query, first);
+    TwoChains first;
+    query.LoadQuery(query_plain, lane);
+    params.LoadParams(block + kOffsets.shifts, lane);
+    ShiftProduct<W, kDim>(params, query, first.part[0]);
     W::Sync();  // keeps the loads below from moving up: registers
-    query.Load(query_sealed, lane);
-    params.Load(block + kOffsets.scales, lane % 4);
+    query.LoadQuery(query_sealed, lane);
+    params.LoadParams(block + kOffsets.scales, lane);
     KVANT_UNROLL
     for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
     KVANT_UNROLL
@@ -255,20 +266,21 @@ struct UniformKeys {
       constexpr uint32_t kSign = 0x80008000u;
       const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
                              Unit::Base(s, 3) | kSign};
-      StepProduct<W>(first, a, &query.word[2 * s]);
+      StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
     }
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       Unit unit;
       W::Sync();
       unit.Load(block + kOffsets.codes, u, lane);
-      KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = first[i];
+      TwoChains sum = first;
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
-        StepProduct<W>(scores[u], a, &query.word[2 * s]);
+        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
       }
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i);
     }
   }
 
@@ -292,12 +304,12 @@ struct LevelKeys {
     float bias[4] = {0, 0, 0, 0};
     {
       ChannelWords<kDim> means;
-      query.Load(query_plain, lane);
-      means.Load(block + kOffsets.shifts, lane % 4);
+      query.LoadQuery(query_plain, lane);
+      means.LoadParams(block + kOffsets.shifts, lane);
       ShiftProduct<W, kDim>(means, query, bias);
       W::Sync();  // keeps the loads below from moving up: registers
     }
-    query.Load(query_sealed, lane);
+    query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
@@ -306,15 +318,15 @@ struct LevelKeys {
       LevelUnit<W, kDim, kBits> unit;
       W::Sync();
       unit.Load(block + kOffsets.codes, u, lane);
-      float sum[4] = {0, 0, 0, 0};
+      TwoChains sum;
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
                                unit.Pair(column, s, 3)};
-        StepProduct<W>(sum, a, &query.word[2 * s]);
+        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
       }
       KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = sum[i] * scales.value[u][i / 2] + bias[i];
+      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i) * scales.value[u][i / 2] + bias[i];
     }
   }
 };
@@ -332,7 +344,7 @@ struct ExactKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte*, const std::byte* query_plain, const std::byte*,
                              int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query;
-    query.Load(query_plain, lane);
+    query.LoadQuery(query_plain, lane);
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       PlaneWords<kDim, 16> unit;

@@ -73,6 +73,21 @@ struct CudaWarp {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 
+  // ---- the launches of a step, where the next may start before the previous has ended (sm_90)
+
+  /// The next launch may start; what it needs of this one it has to wait for.
+  static __device__ void LaunchNext() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+  }
+  /// Until the previous launch has ended and its writes are visible.
+  static __device__ void WaitForPrevious() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+
   // ---- asynchronous copies to shared memory, past the first-level cache
 
   static __device__ void CopyAsync16(void* to, const void* from) {

@@ -242,6 +242,8 @@ struct HostWarp {
       c[i] = sum;
     }
   }
+  static void LaunchNext() {}
+  static void WaitForPrevious() {}
   static void CopyAsync16(void* to, const void* from) { HostBlock::current().Copy16(to, from); }
   static void CommitCopies() { HostBlock::current().Commit(); }
   template <int kNewestLeft>
