@@ -5,10 +5,7 @@
 #ifdef __CUDACC__
 #define KVANT_HD __host__ __device__
 #define KVANT_UNROLL _Pragma("unroll")
-#define KVANT_PRAGMA(text) _Pragma(#text)
-#define KVANT_UNROLL_BY(times) KVANT_PRAGMA(unroll times)
 #else
 #define KVANT_HD
 #define KVANT_UNROLL
-#define KVANT_UNROLL_BY(times)
 #endif

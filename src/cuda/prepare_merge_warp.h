@@ -139,15 +139,23 @@ KVANT_HD inline float GreatestMax(const Partials& from, const ItemRange& items, 
 template <class W, int kDim>
 KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int warp, int lane,
                               WarpRow<W, kDim>* row, float* sum) {
-  KVANT_UNROLL_BY(8)
-  for (int i = warp; i < items.count; i += kMergeWarps) {
-    const int item = items.first + i;
-    const float factor = W::Exp2(from.max(item) - max);
-    *sum += from.sum(item) * factor;
-    WarpRow<W, kDim> part;
-    part.Load(from.out + item * from.out_stride, lane);
+  constexpr int kBatch = 8;  // loads in flight
+  for (int batch = warp; batch < items.count; batch += kBatch * kMergeWarps) {
+    WarpRow<W, kDim> parts[kBatch];
+    float factors[kBatch] = {};
     KVANT_UNROLL
-    for (int c = 0; c < part.kCount; ++c) row->value[c] += part.value[c] * factor;
+    for (int b = 0; b < kBatch; ++b) {
+      if (batch + b * kMergeWarps >= items.count) continue;
+      const int item = items.first + batch + b * kMergeWarps;
+      parts[b].Load(from.out + item * from.out_stride, lane);
+      factors[b] = W::Exp2(from.max(item) - max);
+      *sum += from.sum(item) * factors[b];
+    }
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      KVANT_UNROLL
+      for (int c = 0; c < row->kCount; ++c) row->value[c] += parts[b].value[c] * factors[b];
+    }
   }
 }
 
