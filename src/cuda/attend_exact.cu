@@ -45,9 +45,7 @@ Status LaunchPrepare(const PrepareParams& p, int dim, void* stream) {
 
 Status LaunchMerge(const MergeParams& p, int dim, void* stream) {
   const dim3 grid(static_cast<unsigned>(p.kv_heads * p.heads_per_kv), static_cast<unsigned>(p.sequences));
-  kMerge[IndexOf(dim)]<<<grid, 32 * kMergeWarps, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  KVANT_CUDA_TRY(cudaGetLastError());
-  return Status::Ok();
+  return LaunchAfter(kMerge[IndexOf(dim)], grid, 32 * kMergeWarps, 0, stream, p);
 }
 
 }  // namespace kvant::cuda

@@ -7,6 +7,7 @@
 #include "base/cuda.h"
 #include "cuda/attend_launch.h"
 #include "cuda/attend_warp.h"
+#include "cuda/launch_after.cuh"
 #include "cuda/simt.cuh"
 
 namespace kvant::cuda {
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
   using Bounds = KernelBounds<Keys, Values>;
   extern __shared__ __align__(128) std::byte shared[];
   std::byte* value_table = shared;
+  CudaWarp::LaunchNext();
   if constexpr (Keys::kTableBits > 0) {
     const int threads = static_cast<int>(blockDim.x);
     const int thread = static_cast<int>(threadIdx.x);
@@ -60,21 +62,23 @@ Status ShapeOf(LaunchShape* out) {
   KVANT_CUDA_TRY(cudaGetDevice(&device));
   KVANT_CUDA_TRY(cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   KVANT_CUDA_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  const int room = shared_limit - Bounds::kTableBytes;
-  int warps = Bounds::kMaxWarps;
-  if constexpr (kWarpBytes > 0) warps = std::min(warps, room / kWarpBytes);
-  if (room < 0 || warps < 1) {
+  if (shared_limit < Bounds::kTableBytes + kWarpBytes) {
     return Status::NotSupported(StrFormat("this GPU has %d bytes of shared memory per block; the kernel needs %d",
                                           shared_limit, Bounds::kTableBytes + kWarpBytes));
   }
-  const int shared_bytes = Bounds::kTableBytes + warps * kWarpBytes;
-  KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      std::max(shared_bytes, 1)));
-  int blocks = 0;
-  KVANT_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, AttendPages<Keys, Values>, 32 * warps,
-                                                               static_cast<size_t>(shared_bytes)));
-  *out = {warps, std::max(blocks, 1) * warps * processors, static_cast<size_t>(shared_bytes)};
-  return Status::Ok();
+  KVANT_CUDA_TRY(
+      cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
+  *out = {};
+  for (int warps = Bounds::kMaxWarps; warps > 0; --warps) {  // as many warps as fit; of equals, the largest blocks
+    const size_t bytes = static_cast<size_t>(Bounds::kTableBytes + warps * kWarpBytes);
+    if (bytes > static_cast<size_t>(shared_limit)) continue;
+    int blocks = 0;
+    KVANT_CUDA_TRY(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, AttendPages<Keys, Values>, 32 * warps, bytes));
+    if (blocks * warps * processors > out->resident_warps) *out = {warps, blocks * warps * processors, bytes};
+  }
+  if (out->block_warps > 0) return Status::Ok();
+  return Status::Internal("the decode kernel does not fit this GPU");
 }
 
 template <class Keys, class Values>
@@ -82,10 +86,8 @@ Status Launch(const AttendParams& p, const LaunchShape& shape, void* stream) {
   const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
   if (warps == 0) return Status::Ok();
   const int64_t blocks = (warps + shape.block_warps - 1) / shape.block_warps;
-  AttendPages<Keys, Values><<<static_cast<unsigned>(blocks), static_cast<unsigned>(32 * shape.block_warps),
-                              shape.shared_bytes, static_cast<cudaStream_t>(stream)>>>(p);
-  KVANT_CUDA_TRY(cudaGetLastError());
-  return Status::Ok();
+  return LaunchAfter(AttendPages<Keys, Values>, dim3(static_cast<unsigned>(blocks)), 32 * shape.block_warps,
+                     shape.shared_bytes, stream, p);
 }
 
 /// A row of the table.

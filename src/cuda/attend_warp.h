@@ -95,7 +95,7 @@ class ItemState {
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
         out_to[(lane % 4 * 2 + i % 2) * Values::kDim + channel] =
-            out[s][i] * gain + shift[s * Values::kShifts / kSteps][i % 2];
+            out[s][i] * (gain * Values::OutGain(s, i)) + shift[s * Values::kShifts / kSteps][i % 2];
       }
     }
   }
@@ -141,12 +141,11 @@ class ItemState {
   float sum_[2];  // this lane's tokens only
 };
 
-/// Shared memory of a warp: the blocks of kStages pages. Exact pages need none.
+/// Shared memory of a warp: the blocks of two pages. Exact pages need none.
 template <class Keys, class Values>
 struct PageSlots {
   static constexpr int kPageBytes = Keys::kOffsets.bytes + Values::kOffsets.bytes;
-  static constexpr int kStages = 2;
-  static constexpr int kBytes = Keys::kExact ? 0 : kStages * kPageBytes;
+  static constexpr int kBytes = Keys::kExact ? 0 : 2 * kPageBytes;
 };
 
 /// Queries of a warp's heads: [2][8][dim] halves, for sealed pages and as they are.
@@ -190,45 +189,71 @@ KVANT_HD inline void CopyBlock(const std::byte* from, int lane, std::byte* to) {
   if (lane * 16 < kBytes - kDone) W::CopyAsync16(to + kDone + lane * 16, from + kDone + lane * 16);
 }
 
-/// Starts the copy of one page's blocks into a slot.
+/// The copies of one item's blocks, keys and values apart, two slots of each: a slot is filled again as soon as its block has
+/// been used, one and a half pages before it is waited for.
 template <class W, class Keys, class Values>
-KVANT_HD inline void CopyPage(const AttendParams& p, const PageRef& ref, const WarpPlace& at, std::byte* slot) {
-  const int64_t block = static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head;
-  CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, slot);
-  CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane,
-                                       slot + Keys::kOffsets.bytes);
-}
+struct PageCopies {
+  static constexpr int kValues = 2 * Keys::kOffsets.bytes;  ///< where the slots of values begin
+  const AttendParams& p;
+  const WarpPlace& at;
+  const PageRef* table;
+  PageRange pages;
+  std::byte* slots;
+
+  KVANT_HD std::byte* key(int page) const { return slots + (page & 1) * Keys::kOffsets.bytes; }
+  KVANT_HD std::byte* value(int page) const { return slots + kValues + (page & 1) * Values::kOffsets.bytes; }
+  /// Index of a page's blocks in the pools; any for a page beyond the last.
+  KVANT_HD int64_t Block(int page) const {
+    return page < pages.last ? static_cast<int64_t>(table[page].slot) * p.kv_heads + at.kv_head : 0;
+  }
+  KVANT_HD void StartKey(int page, int64_t block) const {
+    if (page < pages.last) {
+      CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(page));
+    }
+    W::CommitCopies();
+  }
+  KVANT_HD void StartValue(int page, int64_t block) const {
+    if (page < pages.last) {
+      CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane, value(page));
+    }
+    W::CommitCopies();
+  }
+  /// For the oldest of the four copies that are under way.
+  KVANT_HD void Wait() const {
+    W::template WaitCopies<3>();
+    W::Sync();
+  }
+};
 
 /// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: PairTable, where the readers have one.
 template <class W, class Keys, class Values>
 KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages, std::byte* slots,
                            const std::byte* key_table, const std::byte* value_table) {
-  using Slots = PageSlots<Keys, Values>;
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
   const std::byte* sealed_query = QueriesAt<Keys::kDim>(p, at, false);
   const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);
-  ItemState<W, Values> state;
-  for (int i = 0; i + 1 < Slots::kStages; ++i) {
-    if (pages.first + i < pages.last)
-      CopyPage<W, Keys, Values>(p, table[pages.first + i], at, slots + i * Slots::kPageBytes);
-    W::CommitCopies();
+  const PageCopies<W, Keys, Values> copies = {p, at, table, pages, slots};
+  KVANT_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int64_t block = copies.Block(pages.first + i);
+    copies.StartKey(pages.first + i, block);
+    copies.StartValue(pages.first + i, block);
   }
-  int slot = 0;
+  W::WaitForPrevious();
+  ItemState<W, Values> state;
   for (int page = pages.first; page < pages.last; ++page) {
-    const int ahead = page + Slots::kStages - 1;
-    int free_slot = slot + Slots::kStages - 1;
-    if (free_slot >= Slots::kStages) free_slot -= Slots::kStages;
-    if (ahead < pages.last) CopyPage<W, Keys, Values>(p, table[ahead], at, slots + free_slot * Slots::kPageBytes);
-    W::CommitCopies();
-    W::template WaitCopies<Slots::kStages - 1>();
-    W::Sync();
-    const std::byte* block = slots + slot * Slots::kPageBytes;
+    const uint64_t live = table[page].live;
+    const int64_t ahead = copies.Block(page + 2);
+    copies.Wait();
     float scores[kUnits][4];
-    Keys::Score(block, sealed_query, plain_query, key_table, at.lane, scores);
-    state.Weigh(table[page].live, at.lane, scores);
-    Values::Accumulate(block + Keys::kOffsets.bytes, value_table, at.lane, scores, state.out, state.shift);
-    W::Sync();  // the slot is free for the next copy
-    if (++slot == Slots::kStages) slot = 0;
+    Keys::Score(copies.key(page), sealed_query, plain_query, key_table, at.lane, scores);
+    W::Sync();  // all lanes are done with the slot
+    copies.StartKey(page + 2, ahead);
+    state.Weigh(live, at.lane, scores);
+    copies.Wait();
+    Values::Accumulate(copies.value(page), value_table, at.lane, scores, state.out, state.shift);
+    W::Sync();
+    copies.StartValue(page + 2, ahead);
   }
   StoreItem(p, at, p.value_gain, state);
 }
@@ -239,6 +264,7 @@ KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpP
   using Values = ExactValues<W, kDim>;
   const PageRef* table = set.table + static_cast<int64_t>(at.sequence) * set.max_pages;
   ItemState<W, Values> state;
+  W::WaitForPrevious();
   for (int page = pages.first; page < pages.last; ++page) {
     const PageRef ref = table[page];
     const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;

@@ -17,7 +17,7 @@ void ForEachParam(const DeviceParams& params, int dim, Visit visit) {
   const size_t first = params.byte_ofs / sizeof(uint16_t);
   if (params.axis == ParamAxis::kChannel) {
     for (int c = 0; c < dim; ++c)
-      visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(dim, c)));
+      visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(c)));
   }
   for (int i = 0; params.axis == ParamAxis::kToken && i < params.rows * kPageTokens; ++i) {
     const int row = i / kPageTokens * kPageTokens;

@@ -49,7 +49,7 @@ TEST(FragmentOrder, EveryBitOfAPlaneHasOneCode) {
 TEST(FragmentOrder, ParametersArePermuted) {
   for (const int dim : kDeviceDims) {
     std::vector<int> seen(static_cast<size_t>(dim));
-    for (int c = 0; c < dim; ++c) ++seen[static_cast<size_t>(ChannelParam(dim, c))];
+    for (int c = 0; c < dim; ++c) ++seen[static_cast<size_t>(ChannelParam(c))];
     EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), dim);
   }
   EXPECT_EQ(TokenParam(0), 0);

@@ -64,19 +64,20 @@ class UniformUnit {
   KVANT_HD static constexpr uint32_t Base(int step, int reg) {
     return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).base();
   }
-  /// What Pair gives for the middle code, 2^(bits - 1).
-  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
-    const Magic magic = Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index);
-    return magic.base() | (0x00010001u << (kBits - 1) << magic.bit);
-  }
-  KVANT_HD uint32_t Pair(int step, int reg) const {
-    const Field field = FieldOf(kDim, kBits, step, reg);
-    const Magic magic = Magic::Of(kBits, field.index);
-    return W::MaskOr(plane_.word[field.word] >> magic.shift, magic.mask(kBits), magic.base());
+  KVANT_HD uint32_t Pair(int step, int reg) const { return Pair(step, reg, Base(step, reg)); }
+  /// The same codes as halves too small for an exponent: code * 2^(bit - 24), with nothing added.
+  KVANT_HD uint32_t SmallPair(int step, int reg) const { return Pair(step, reg, 0); }
+  KVANT_HD static constexpr int Bit(int step, int reg) {
+    return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).bit;
   }
 
  private:
   static_assert(kBits == 2 || kBits == 4 || kBits == 8);
+  KVANT_HD uint32_t Pair(int step, int reg, uint32_t base) const {
+    const Field field = FieldOf(kDim, kBits, step, reg);
+    const Magic magic = Magic::Of(kBits, field.index);
+    return W::MaskOr(plane_.word[field.word] >> magic.shift, magic.mask(kBits), base);
+  }
   PlaneWords<kDim, kBits> plane_;
 };
 
@@ -89,21 +90,22 @@ class UniformUnit<W, kDim, 3> {
   }
   /// Four fields share a shift; each has its place in the mantissa.
   KVANT_HD static constexpr uint32_t Base(int step, int) { return Magic{0, 2 * (step % 4)}.base(); }
-  KVANT_HD static constexpr uint32_t Center(int step, int reg) {
-    return Base(step, reg) | (0x00040004u << 2 * (step % 4));
-  }
-  KVANT_HD uint32_t Pair(int step, int reg) const {
+  KVANT_HD uint32_t Pair(int step, int reg) const { return Pair(step, reg, Base(step, reg)); }
+  KVANT_HD uint32_t SmallPair(int step, int reg) const { return Pair(step, reg, 0); }
+  KVANT_HD static constexpr int Bit(int step, int) { return 2 * (step % 4); }
+
+ private:
+  KVANT_HD uint32_t Pair(int step, int reg, uint32_t base) const {
     const Field low = FieldOf(kDim, 2, step, reg);
     const Field high = FieldOf(kDim, 1, step, reg);
-    const int bit = 2 * (step % 4);
+    const int bit = Bit(step, reg);
     const uint32_t word = high_.word[high.word];
     const int group = high.index / 4;
     const uint32_t top = group == 0 ? word << 2 : group == 1 ? word << 1 : group == 2 ? word >> 6 : word >> 7;
-    const uint32_t codes = W::MaskOr(low_.word[low.word] >> (low.index / 4 * 8), 0x00030003u << bit, Base(step, reg));
+    const uint32_t codes = W::MaskOr(low_.word[low.word] >> (low.index / 4 * 8), 0x00030003u << bit, base);
     return W::MaskOr(top, 0x00040004u << bit, codes);
   }
 
- private:
   PlaneWords<kDim, 2> low_;
   PlaneWords<kDim, 1> high_;
 };
@@ -178,18 +180,22 @@ class LevelUnit<W, kDim, 3> {
 
 // ---- parameters
 
-/// Channel parameters of a lane: words [step][2], see ChannelParam. `dim_bytes` per quarter of the lanes.
+/// What a lane needs per channel: words [step][2], see ChannelHalf.
 template <int kDim>
 struct ChannelWords {
   static constexpr int kSteps = kDim / kStepChannels;
   uint32_t word[2 * kSteps];
 
-  /// From [dim] halves for t = `row`; queries use one row per lane.
-  KVANT_HD void Load(const void* halves, int row) {
-    const auto* from = reinterpret_cast<const Words4*>(static_cast<const std::byte*>(halves) + row * 8 * kSteps);
+  KVANT_HD void LoadParams(const std::byte* halves, int lane) { Load<4>(halves, lane % 4); }
+  KVANT_HD void LoadQuery(const std::byte* halves, int lane) { Load<kLanes>(halves, lane); }
+
+ private:
+  template <int kRows>
+  KVANT_HD void Load(const std::byte* halves, int row) {
+    const auto* from = reinterpret_cast<const Words4*>(halves) + row;
     KVANT_UNROLL
     for (int i = 0; i < kSteps / 2; ++i) {
-      const Words4 v = from[i];
+      const Words4 v = from[i * kRows];
       KVANT_UNROLL
       for (int j = 0; j < 4; ++j) word[4 * i + j] = v.word[j];
     }
@@ -216,6 +222,13 @@ KVANT_HD inline void StepProduct(float (&c)[4], const uint32_t (&a)[4], const ui
   W::Product(c, a, b[0], b[1]);
 }
 
+/// A sum over steps in two chains of products, because the next product of a chain waits for the one before.
+struct TwoChains {
+  float part[2][4] = {};
+
+  KVANT_HD float Sum(int i) const { return part[0][i] + part[1][i]; }
+};
+
 /// sum over channels of a per-channel parameter and the query: the same for all tokens.
 template <class W, int kDim>
 KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const ChannelWords<kDim>& query, float (&c)[4]) {
@@ -241,13 +254,13 @@ struct UniformKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte*, int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query, params;
-    float first[4] = {0, 0, 0, 0};
-    query.Load(query_plain, lane);
-    params.Load(block + kOffsets.shifts, lane % 4);
-    ShiftProduct<W, kDim>(params, query, first);
+    TwoChains first;
+    query.LoadQuery(query_plain, lane);
+    params.LoadParams(block + kOffsets.shifts, lane);
+    ShiftProduct<W, kDim>(params, query, first.part[0]);
     W::Sync();  // keeps the loads below from moving up: registers
-    query.Load(query_sealed, lane);
-    params.Load(block + kOffsets.scales, lane % 4);
+    query.LoadQuery(query_sealed, lane);
+    params.LoadParams(block + kOffsets.scales, lane);
     KVANT_UNROLL
     for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
     KVANT_UNROLL
@@ -255,20 +268,21 @@ struct UniformKeys {
       constexpr uint32_t kSign = 0x80008000u;
       const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
                              Unit::Base(s, 3) | kSign};
-      StepProduct<W>(first, a, &query.word[2 * s]);
+      StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
     }
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       Unit unit;
       W::Sync();
       unit.Load(block + kOffsets.codes, u, lane);
-      KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = first[i];
+      TwoChains sum = first;
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
-        StepProduct<W>(scores[u], a, &query.word[2 * s]);
+        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
       }
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i);
     }
   }
 
@@ -292,12 +306,12 @@ struct LevelKeys {
     float bias[4] = {0, 0, 0, 0};
     {
       ChannelWords<kDim> means;
-      query.Load(query_plain, lane);
-      means.Load(block + kOffsets.shifts, lane % 4);
+      query.LoadQuery(query_plain, lane);
+      means.LoadParams(block + kOffsets.shifts, lane);
       ShiftProduct<W, kDim>(means, query, bias);
       W::Sync();  // keeps the loads below from moving up: registers
     }
-    query.Load(query_sealed, lane);
+    query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
@@ -306,15 +320,15 @@ struct LevelKeys {
       LevelUnit<W, kDim, kBits> unit;
       W::Sync();
       unit.Load(block + kOffsets.codes, u, lane);
-      float sum[4] = {0, 0, 0, 0};
+      TwoChains sum;
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const uint32_t a[4] = {unit.Pair(column, s, 0), unit.Pair(column, s, 1), unit.Pair(column, s, 2),
                                unit.Pair(column, s, 3)};
-        StepProduct<W>(sum, a, &query.word[2 * s]);
+        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
       }
       KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = sum[i] * scales.value[u][i / 2] + bias[i];
+      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i) * scales.value[u][i / 2] + bias[i];
     }
   }
 };
@@ -332,7 +346,7 @@ struct ExactKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte*, const std::byte* query_plain, const std::byte*,
                              int lane, float (&scores)[kUnits][4]) {
     ChannelWords<kDim> query;
-    query.Load(query_plain, lane);
+    query.LoadQuery(query_plain, lane);
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       PlaneWords<kDim, 16> unit;
@@ -364,11 +378,16 @@ struct UniformValues {
   static constexpr int kDim = kDim_;
   static constexpr int kTableBits = 0;
   static constexpr int kTableBytes = 0;
+  using Unit = UniformUnit<W, kDim, kBits>;
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
   static constexpr int kCodes = kDim * kBits * 8;
   static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
   static constexpr int kShifts = kGroups;  ///< sums per head
+  /// What makes quarters of codes of out[step][i].
+  KVANT_HD static constexpr float OutGain(int step, int i) {
+    return 4194304.0f / static_cast<float>(1 << Unit::Bit(step, i / 2));
+  }
 
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
                                   float (&out)[kSteps][4], float (&shift)[kShifts][2]) {
@@ -383,32 +402,42 @@ struct UniformValues {
       for (int u = 0; u < kUnits; ++u) {
         KVANT_UNROLL
         for (int i = 0; i < 4; ++i) {
-          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * static_cast<float>(1 << (kBits - 1));
+          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * kMiddle;
           shift[g][i % 2] += weights[u][i] * middle;
         }
       }
     }
+    float sums[kGroups][4] = {};
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
-      UniformUnit<W, kDim, kBits> unit;
+      Unit unit;
       W::Sync();
       unit.Load(block + kOffsets.codes, u, lane);
       KVANT_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         uint32_t b[2];
         WeightOperand<W>(weights[u], scales[g].value[u][0] * kWeightGain, scales[g].value[u][1] * kWeightGain, b);
+        constexpr uint32_t kOnes[4] = {0x3C003C00u, 0x3C003C00u, 0x3C003C00u, 0x3C003C00u};
+        StepProduct<W>(sums[g], kOnes, b);
         KVANT_UNROLL
         for (int s = g * kGroupSteps; s < (g + 1) * kGroupSteps; ++s) {
-          uint32_t a[4];
-          // Codes are centred here, not at the end: what the products' sums lose is in proportion to their size, and adds up
-          // over thousands of tokens while the output does not.
-          KVANT_UNROLL
-          for (int r = 0; r < 4; ++r) a[r] = W::Subtract(unit.Pair(s, r), UniformUnit<W, kDim, kBits>::Center(s, r));
+          const uint32_t a[4] = {unit.SmallPair(s, 0), unit.SmallPair(s, 1), unit.SmallPair(s, 2),
+                                 unit.SmallPair(s, 3)};
           StepProduct<W>(out[s], a, b);
         }
       }
     }
+    // Codes are centred page by page: what the products' sums lose is in proportion to their size, and would add up over
+    // thousands of tokens while the output does not.
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) out[s][i] -= sums[s / kGroupSteps][i] * (kMiddle / 4 / OutGain(s, i));
+    }
   }
+
+ private:
+  static constexpr float kMiddle = static_cast<float>(1 << (kBits - 1));
 };
 
 template <class W, int kDim_, int kBits>
@@ -419,6 +448,7 @@ struct LevelValues {
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
+  KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
 
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
                                   const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
@@ -450,6 +480,7 @@ struct ExactValues {
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
+  KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
 
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
                                   float (&out)[kSteps][4], float (&)[kShifts][2]) {

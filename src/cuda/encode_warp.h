@@ -219,7 +219,7 @@ KVANT_HD void PackCodes(const EncodeSpace<kDim>& space, bool is_value, int lane,
 
 template <int kDim>
 KVANT_HD inline void StoreChannelParams(const uint16_t* params, int lane, std::byte* to) {
-  for (int c = lane; c < kDim; c += kLanes) reinterpret_cast<uint16_t*>(to)[ChannelParam(kDim, c)] = params[c];
+  for (int c = lane; c < kDim; c += kLanes) reinterpret_cast<uint16_t*>(to)[ChannelParam(c)] = params[c];
 }
 KVANT_HD inline void StoreTokenParams(const uint16_t* params, int rows, int lane, std::byte* to) {
   for (int i = lane; i < rows * kPageTokens; i += kLanes) {

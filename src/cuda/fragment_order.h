@@ -80,12 +80,15 @@ KVANT_HD constexpr int FieldShift(PairOrder order, int width, int index, int hal
   return width == 1 ? index / 4 * 8 + index / 2 % 2 * 2 + index % 2 * 4 + half : (2 * index + half) * width;
 }
 
-/// Index of a channel's parameter in [dim]: lane t = lane % 4 finds its channels, step after step, as words
-/// [step][2]: (2t, 2t+1) and (2t+8, 2t+9).
-KVANT_HD constexpr int ChannelParam(int dim, int channel) {
-  const int c = channel % kStepChannels;
-  return ((c % 8 / 2 * (dim / kStepChannels) + channel / kStepChannels) * 2 + c / 8) * 2 + c % 2;
+/// Index of a channel's half among those of `rows` rows, each for one lane: words [step / 2][row][step % 2][2], so that the
+/// vectors that lanes read at once lie side by side. A row t finds the channels (2t, 2t+1) and (2t+8, 2t+9) of every step.
+KVANT_HD constexpr int ChannelHalf(int rows, int row, int channel) {
+  const int step = channel / kStepChannels;
+  return (((step / 2 * rows + row) * 2 + step % 2) * 2 + channel % kStepChannels / 8) * 2 + channel % 2;
 }
+
+/// Index of a channel's parameter in [dim]: lane t = lane % 4 finds those of its channels.
+KVANT_HD constexpr int ChannelParam(int channel) { return ChannelHalf(4, channel % 8 / 2, channel); }
 
 /// Index of a token's parameter in [64]: lane g = lane / 4 finds its tokens g and g + 8 of the units, in order.
 KVANT_HD constexpr int TokenParam(int token) {
@@ -93,8 +96,9 @@ KVANT_HD constexpr int TokenParam(int token) {
   return (t % 8 * kUnits + token / kUnitTokens) * 2 + t / 8;
 }
 
-/// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads. A lane's words are
-/// [step][2] from lane * dim / 8 on.
-KVANT_HD constexpr int QueryHalf(int dim, int head, int channel) { return head * dim + ChannelParam(dim, channel); }
+/// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads.
+KVANT_HD constexpr int QueryHalf(int head, int channel) {
+  return ChannelHalf(kLanes, head * 4 + channel % 8 / 2, channel);
+}
 
 }  // namespace kvant::cuda

@@ -25,7 +25,22 @@ KVANT_HD constexpr float HadamardNorm() {
 template <class W, int kDim>
 struct WarpRow {
   static constexpr int kCount = kDim / kLanes;
-  float value[kCount];
+  struct alignas(kCount < 4 ? 4 * kCount : 16) Vector {
+    float value[kCount];
+  };
+  float value[kCount] = {};
+
+  KVANT_HD void Load(const float* from, int lane) {
+    const Vector v = reinterpret_cast<const Vector*>(from)[lane];
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) value[i] = v.value[i];
+  }
+  KVANT_HD void Store(float* to, int lane) const {
+    Vector v;
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) v.value[i] = value[i];
+    reinterpret_cast<Vector*>(to)[lane] = v;
+  }
 
   /// Unnormalised Walsh-Hadamard transform.
   KVANT_HD void Butterfly(int lane) {
@@ -62,8 +77,7 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
   const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
   const int of_kv = tile * kTileHeads + head;
   Row row;
-  KVANT_UNROLL
-  for (int i = 0; i < Row::kCount; ++i) row.value[i] = 0.0f;
+  W::LaunchNext();
   if (of_kv < p.heads_per_kv) {
     const int64_t first =
         ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
@@ -79,7 +93,7 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
   const auto store = [&](float gain, uint16_t* to) {
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      to[QueryHalf(kDim, head, lane * Row::kCount + i)] = W::FloatToHalf(row.value[i] * gain);
+      to[QueryHalf(head, lane * Row::kCount + i)] = W::FloatToHalf(row.value[i] * gain);
     }
   };
   store(1.0f, plain);
@@ -90,82 +104,90 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
   store(p.sealed_gain, sealed);
 }
 
-/// Warps that share the items of one query head, and what they exchange.
-constexpr int kMergeWarps = 8;
+/// Warps that share the items of one query head, and what they exchange: sums of sealed and of exact pages.
+constexpr int kMergeWarps = 16;
 template <int kDim>
 struct MergeShared {
-  float max[kMergeWarps];
   float sum[kMergeWarps];
-  float out[2][kMergeWarps][kDim];  ///< of sealed and of exact pages
+  alignas(16) float out[2][kMergeWarps][kDim];
 };
 
-/// The state of a warp that merges.
+/// Partial states of one query head.
+struct Partials {
+  const float* out;    ///< of item 0
+  const float* state;  ///< likewise; the sum is kTileHeads further on
+  int64_t out_stride;
+
+  KVANT_HD float max(int item) const { return state[item * 2 * kTileHeads]; }
+  KVANT_HD float sum(int item) const { return state[item * 2 * kTileHeads + kTileHeads]; }
+};
+
+struct ItemRange {
+  int first;
+  int count;
+};
+
+template <class W>
+KVANT_HD inline float GreatestMax(const Partials& from, const ItemRange& items, int lane, float max) {
+  for (int i = lane; i < items.count; i += kLanes) max = W::Max(max, from.max(items.first + i));
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+  return max;
+}
+
+/// Adds every kMergeWarps-th item. The maximum of all is known, so no item waits for another.
 template <class W, int kDim>
-class Merge {
- public:
-  using Row = WarpRow<W, kDim>;
+KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int warp, int lane,
+                              WarpRow<W, kDim>* row, float* sum) {
+  constexpr int kBatch = 8;  // loads in flight
+  for (int batch = warp; batch < items.count; batch += kBatch * kMergeWarps) {
+    WarpRow<W, kDim> parts[kBatch];
+    float factors[kBatch] = {};
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      if (batch + b * kMergeWarps >= items.count) continue;
+      const int item = items.first + batch + b * kMergeWarps;
+      parts[b].Load(from.out + item * from.out_stride, lane);
+      factors[b] = W::Exp2(from.max(item) - max);
+      *sum += from.sum(item) * factors[b];
+    }
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      KVANT_UNROLL
+      for (int c = 0; c < row->kCount; ++c) row->value[c] += parts[b].value[c] * factors[b];
+    }
+  }
+}
 
-  KVANT_HD Merge() {
+/// What the warps have left, in one of them: the output row.
+template <class W, int kDim>
+KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hadamard, int lane) {
+  WarpRow<W, kDim> rows[2];
+  float sum = 0.0f;
+  KVANT_UNROLL
+  for (int warp = 0; warp < kMergeWarps; ++warp) {
+    sum += shared.sum[warp];
     KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) sealed_.value[i] = exact_.value[i] = 0.0f;
+    for (int kind = 0; kind < 2; ++kind) {
+      WarpRow<W, kDim> part;
+      part.Load(shared.out[kind][warp], lane);
+      KVANT_UNROLL
+      for (int c = 0; c < part.kCount; ++c) rows[kind].value[c] += part.value[c];
+    }
   }
+  if (hadamard) {
+    rows[0].Butterfly(lane);
+    rows[0].Signs(lane);
+  }
+  KVANT_UNROLL
+  for (int c = 0; c < rows[0].kCount; ++c) {
+    rows[0].value[c] = sum > 0.0f ? (rows[0].value[c] + rows[1].value[c]) / sum : 0.0f;
+  }
+  return rows[0];
+}
 
-  KVANT_HD void Add(float max, float sum, const float* out, bool is_exact, int lane) {
-    if (max <= kNothing) return;
-    const float top = max > max_ ? max : max_;
-    const float old = W::Exp2(max_ - top);
-    const float factor = W::Exp2(max - top);
-    max_ = top;
-    sum_ = sum_ * old + sum * factor;
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      const float x = out[lane * Row::kCount + i] * factor;
-      sealed_.value[i] = sealed_.value[i] * old + (is_exact ? 0.0f : x);
-      exact_.value[i] = exact_.value[i] * old + (is_exact ? x : 0.0f);
-    }
-  }
-  KVANT_HD void Put(int warp, int lane, MergeShared<kDim>* shared) const {
-    if (lane == 0) {
-      shared->max[warp] = max_;
-      shared->sum[warp] = sum_;
-    }
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      shared->out[0][warp][lane * Row::kCount + i] = sealed_.value[i];
-      shared->out[1][warp][lane * Row::kCount + i] = exact_.value[i];
-    }
-  }
-  /// Takes up another warp's state.
-  KVANT_HD void Take(const MergeShared<kDim>& shared, int warp, int lane) {
-    Add(shared.max[warp], shared.sum[warp], shared.out[0][warp], false, lane);
-    // The exact part has the same maximum, which Add has just taken in.
-    const float factor = shared.max[warp] <= kNothing ? 0.0f : W::Exp2(shared.max[warp] - max_);
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      exact_.value[i] += factor * shared.out[1][warp][lane * Row::kCount + i];
-    }
-  }
-  KVANT_HD Row Result(bool hadamard, int lane) {
-    if (hadamard) {
-      sealed_.Butterfly(lane);
-      sealed_.Signs(lane);
-    }
-    Row row;
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      row.value[i] = sum_ > 0.0f ? (sealed_.value[i] + exact_.value[i]) / sum_ : 0.0f;
-    }
-    return row;
-  }
-
- private:
-  /// A maximum at or below this: the item saw no row.
-  static constexpr float kNothing = -1e29f;
-  float max_ = -1e30f;
-  float sum_ = 0.0f;
-  Row sealed_;
-  Row exact_;
-};
+/// A maximum at or below this: no row was seen.
+constexpr float kNothing = -1e29f;
 
 /// `maybe_counts` null: there are no pages of this kind.
 KVANT_HD inline int ItemsInUse(const int32_t* maybe_counts, int sequence, int pages_per_item) {
@@ -180,20 +202,24 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
   const int64_t first_item =
       ((static_cast<int64_t>(sequence) * p.kv_heads + head / p.heads_per_kv) * tiles + of_kv / kTileHeads) * p.items;
   const int column = of_kv % kTileHeads;
-  const int sealed = ItemsInUse(p.sealed_counts, sequence, p.sealed_pages_per_item);
-  const int exact = ItemsInUse(p.exact_counts, sequence, p.exact_pages_per_item);
-  Merge<W, kDim> merge;
-  for (int i = warp; i < sealed + exact; i += kMergeWarps) {
-    const bool is_exact = i >= sealed;
-    const int64_t index = first_item + (is_exact ? p.sealed_items + i - sealed : i);
-    const float* state = p.partial_state + index * 2 * kTileHeads + column;
-    merge.Add(state[0], state[kTileHeads], p.partial_out + (index * kTileHeads + column) * kDim, is_exact, lane);
+  const Partials from = {p.partial_out + (first_item * kTileHeads + column) * kDim,
+                         p.partial_state + first_item * 2 * kTileHeads + column, kTileHeads * kDim};
+  const ItemRange items[2] = {{0, ItemsInUse(p.sealed_counts, sequence, p.sealed_pages_per_item)},
+                              {p.sealed_items, ItemsInUse(p.exact_counts, sequence, p.exact_pages_per_item)}};
+  W::WaitForPrevious();
+  const float max = GreatestMax<W>(from, items[1], lane, GreatestMax<W>(from, items[0], lane, kNothing));
+  float sum = 0.0f;
+  KVANT_UNROLL
+  for (int kind = 0; kind < 2; ++kind) {
+    WarpRow<W, kDim> row;
+    // Where no item saw a row, weights mean nothing.
+    if (max > kNothing) AddItems<W, kDim>(from, items[kind], max, warp, lane, &row, &sum);
+    row.Store(shared->out[kind][warp], lane);
   }
-  merge.Put(warp, lane, shared);
+  if (lane == 0) shared->sum[warp] = sum;
   W::BlockSync();
   if (warp != 0) return;
-  for (int other = 1; other < kMergeWarps; ++other) merge.Take(*shared, other, lane);
-  const WarpRow<W, kDim> row = merge.Result(p.hadamard, lane);
+  const WarpRow<W, kDim> row = MergeResult<W, kDim>(*shared, p.hadamard, lane);
   const int64_t to =
       (static_cast<int64_t>(sequence) * p.kv_heads * p.heads_per_kv + head) * kDim + lane * WarpRow<W, kDim>::kCount;
   KVANT_UNROLL

@@ -22,7 +22,6 @@ struct CudaWarp {
   static __device__ float HalfToFloat(uint16_t half) { return __half2float(__ushort_as_half(half)); }
   static __device__ uint16_t FloatToHalf(float x) { return __half_as_ushort(__float2half_rn(x)); }
   static __device__ uint32_t Multiply(uint32_t a, uint32_t b) { return AsWord(__hmul2(AsHalf2(a), AsHalf2(b))); }
-  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) { return AsWord(__hsub2(AsHalf2(a), AsHalf2(b))); }
   /// (x & mask) | bits, in one instruction: a compiler that sees two constants makes two.
   static __device__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) {
     uint32_t y;
@@ -71,6 +70,21 @@ struct CudaWarp {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+
+  // ---- the launches of a step, where the next may start before the previous has ended (sm_90)
+
+  /// The next launch may start; what it needs of this one it has to wait for.
+  static __device__ void LaunchNext() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+  }
+  /// Until the previous launch has ended and its writes are visible.
+  static __device__ void WaitForPrevious() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
   }
 
   // ---- asynchronous copies to shared memory, past the first-level cache

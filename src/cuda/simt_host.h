@@ -184,9 +184,6 @@ struct HostWarp {
   static uint32_t Multiply(uint32_t a, uint32_t b) {
     return Pack(ToFloat(a, 0) * ToFloat(b, 0), ToFloat(a, 1) * ToFloat(b, 1));
   }
-  static uint32_t Subtract(uint32_t a, uint32_t b) {
-    return Pack(ToFloat(a, 0) - ToFloat(b, 0), ToFloat(a, 1) - ToFloat(b, 1));
-  }
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
   static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
   static float Max(float a, float b) { return a > b ? a : b; }
@@ -242,6 +239,8 @@ struct HostWarp {
       c[i] = sum;
     }
   }
+  static void LaunchNext() {}
+  static void WaitForPrevious() {}
   static void CopyAsync16(void* to, const void* from) { HostBlock::current().Copy16(to, from); }
   static void CommitCopies() { HostBlock::current().Commit(); }
   template <int kNewestLeft>
