@@ -116,6 +116,10 @@ key_of() {  # src
   } | sha256sum | cut -c1-12
 }
 
+tree_hash() {  # src; stands for the commit of a tree without git, so that host and plug-in still know each other
+  (cd "$1" && find ggml include src -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-9)
+}
+
 build() {  # src, folder
   local src="$1" folder="$2" tmp log
   rm -rf "$CACHE"/.tmp-"$(basename "$folder")"-*
@@ -161,7 +165,7 @@ if [[ -n "$own_source" ]]; then
   [[ -f "$own_source/ggml/src/ggml-backend-impl.h" ]] || die "$own_source is not a llama.cpp source tree"
   src="$own_source"
   name=own
-  commit="$(git -C "$src" rev-parse --short HEAD 2>/dev/null || echo unknown)"
+  commit="$(git -C "$src" rev-parse --short HEAD 2>/dev/null || tree_hash "$src")"
 else
   unpack_sdist
   name="$VERSION"
