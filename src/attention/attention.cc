@@ -18,9 +18,9 @@ constexpr uint64_t kAllTokens = ~uint64_t{0};
 
 // The partial result of one item; lives in the workspace.
 struct PartialState {
-  float* max;  // [heads]
-  float* sum;  // [heads]
-  float* out;  // [heads, v_dim], in the model's basis
+  float* reference;  // [heads], of the softmax
+  float* sum;        // [heads]
+  float* out;        // [heads, v_dim], in the model's basis
 };
 
 PartialState StateAt(const AttendPlan& plan, int team_size, size_t item, std::byte* workspace) {
@@ -89,7 +89,7 @@ class Item {
 
  private:
   void Start() {
-    std::fill_n(state_.max, heads_, kHidden);
+    std::fill_n(state_.reference, heads_, kHidden);
     std::fill_n(state_.sum, heads_, 0.0f);
     std::fill_n(state_.out, heads_ * args_.v_dim, 0.0f);
     const float* q = args_.queries + static_cast<size_t>(query_) * args_.query_row_stride +
@@ -166,7 +166,7 @@ class Item {
     float rescale[kMaxHeads];
     const float* bias = kind == PageBias::Kind::kNone ? nullptr : bias_.values();
     const float* slopes = args_.maybe_slopes ? args_.maybe_slopes + kv_head_ * heads_ : nullptr;
-    if (!softmax_.page(scores_, heads_, args_.softcap, bias, slopes, state_.max, state_.sum, rescale)) return;
+    if (!softmax_.page(scores_, heads_, args_.softcap, bias, slopes, state_.reference, state_.sum, rescale)) return;
     const size_t v_dim = static_cast<size_t>(args_.v_dim);
     for (int h = 0; h < heads_; ++h) {
       if (rescale[h] == 1.0f) continue;
@@ -234,19 +234,19 @@ void MergeParts(const AttendArgs& args, const AttendPlan& plan, int team_size, s
   const size_t v_dim = static_cast<size_t>(args.v_dim);
   for (int h = 0; h < plan.heads; ++h) {
     const int head = static_cast<int>(group) % args.kv_heads * plan.heads + h;
-    float max = args.maybe_sinks ? args.maybe_sinks[head] : kHidden;
+    float reference = args.maybe_sinks ? args.maybe_sinks[head] : kHidden;
     for (int p = 0; p < plan.parts; ++p) {
-      max = std::max(max, StateAt(plan, team_size, first + static_cast<size_t>(p), workspace).max[h]);
+      reference = std::max(reference, StateAt(plan, team_size, first + static_cast<size_t>(p), workspace).reference[h]);
     }
     float* out =
         args.out + static_cast<size_t>(query) * args.out_row_stride + static_cast<size_t>(head) * args.out_head_stride;
     std::fill_n(out, v_dim, 0.0f);
-    if (max == kHidden) continue;
-    float sum = args.maybe_sinks ? std::exp(args.maybe_sinks[head] - max) : 0.0f;
+    if (reference == kHidden) continue;
+    float sum = args.maybe_sinks ? std::exp(args.maybe_sinks[head] - reference) : 0.0f;
     for (int p = 0; p < plan.parts; ++p) {
       const PartialState part = StateAt(plan, team_size, first + static_cast<size_t>(p), workspace);
-      if (part.max[h] == kHidden) continue;
-      const float factor = std::exp(part.max[h] - max);
+      if (part.reference[h] == kHidden) continue;
+      const float factor = std::exp(part.reference[h] - reference);
       sum += factor * part.sum[h];
       softmax.add_scaled(part.out + static_cast<size_t>(h) * v_dim, v_dim, factor, out);
     }

@@ -1,5 +1,6 @@
 #include "kernels/softmax.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -24,26 +25,28 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 constexpr int kTokens = 64;
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinExponent = -126.0f;
+constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: numbers added to it are rounded to integers
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
-// exp(score - max) for score - max <= kLazyRise; 0 below the normal range. Relative error 3e-6 (weights are then rounded
-// to 14 bits at most): 2^n times a polynomial of degree 4 for 2^f, |f| <= 0.5, the best in relative error.
-HWY_INLINE VF ExpOfScore(VF score, VF minus_max_log2e) {
+// exp(score - reference) for score - reference <= kLazyRise; 0 below the normal range, for hidden tokens too. Relative
+// error 3e-6 (weights are then rounded to 14 bits at most): 2^n times a polynomial of degree 4 for 2^f, |f| <= 0.5, the
+// best in relative error.
+HWY_INLINE VF ExpOfScore(VF score, VF minus_reference_log2e) {
   const hn::RebindToSigned<DF> di;
-  const VF x = hn::MulAdd(score, hn::Set(df, kLog2E), minus_max_log2e);
-  const VF n = hn::Round(hn::Max(x, hn::Set(df, kMinExponent)));
-  const VF f = hn::Sub(x, n);
+  const VF x = hn::MulAdd(score, hn::Set(df, kLog2E), minus_reference_log2e);
+  const VF rounded = hn::Add(x, hn::Set(df, kRounding));  // its last bits are n
+  const VF f = hn::Sub(x, hn::Sub(rounded, hn::Set(df, kRounding)));
   VF p = hn::MulAdd(f, hn::Set(df, 0.009570102f), hn::Set(df, 0.055917863f));
   p = hn::MulAdd(p, f, hn::Set(df, 0.24024744f));
   p = hn::MulAdd(p, f, hn::Set(df, 0.6931218f));
   p = hn::MulAdd(p, f, hn::Set(df, 0.9999993f));
-  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, n));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
   const VF result = hn::BitCast(df, hn::Add(hn::BitCast(di, p), exponent));
   return hn::IfThenElseZero(hn::Ge(x, hn::Set(df, kMinExponent)), result);
 }
 
-// Soft-cap and bias in place; returns the largest score.
-HWY_INLINE float BiasedMax(float* HWY_RESTRICT scores, float softcap, const float* HWY_RESTRICT bias, float slope) {
+// Soft-cap and bias in place; returns the largest scores, one per lane.
+HWY_INLINE VF BiasedMax(float* HWY_RESTRICT scores, float softcap, const float* HWY_RESTRICT bias, float slope) {
   VF max = hn::Set(df, kHidden);
   for (int t = 0; t < kTokens; t += kLanes) {
     VF s = hn::LoadU(df, scores + t);
@@ -54,12 +57,12 @@ HWY_INLINE float BiasedMax(float* HWY_RESTRICT scores, float softcap, const floa
     if (softcap > 0.0f || bias) hn::StoreU(s, df, scores + t);
     max = hn::Max(max, s);
   }
-  return hn::GetLane(hn::MaxOfLanes(df, max));
+  return max;
 }
 
-HWY_INLINE float Weights(float* HWY_RESTRICT scores, float max) {
+HWY_INLINE float Weights(float* HWY_RESTRICT scores, float reference) {
   VF sum = hn::Zero(df);
-  const VF minus = hn::Set(df, -max * kLog2E);
+  const VF minus = hn::Set(df, -reference * kLog2E);
   for (int t = 0; t < kTokens; t += kLanes) {
     const VF w = ExpOfScore(hn::LoadU(df, scores + t), minus);
     sum = hn::Add(sum, w);
@@ -68,23 +71,32 @@ HWY_INLINE float Weights(float* HWY_RESTRICT scores, float max) {
   return hn::GetLane(hn::SumOfLanes(df, sum));
 }
 
-bool Page(float* scores, int heads, float softcap, const float* bias, const float* slopes, float* max, float* sum,
+// The new reference of a head whose scores, or whose sum, outgrew the old one. Rare.
+HWY_NOINLINE float RaisedReference(VF largest_scores, float reference, float sum) {
+  const float largest = hn::GetLane(hn::MaxOfLanes(df, largest_scores));
+  return reference == kHidden ? largest : std::max(largest, reference + std::log(sum));
+}
+
+bool Page(float* scores, int heads, float softcap, const float* bias, const float* slopes, float* reference, float* sum,
           float* rescale) {
   bool rose = false;
   for (int h = 0; h < heads; ++h) {
     float* head = scores + h * kTokens;
-    const float page_max = BiasedMax(head, softcap, bias, slopes ? slopes[h] : 1.0f);
+    const VF largest = BiasedMax(head, softcap, bias, slopes ? slopes[h] : 1.0f);
     rescale[h] = 1.0f;
-    if (page_max > max[h] + kLazyRise || (max[h] == kHidden && page_max > kHidden)) {
-      rescale[h] = max[h] == kHidden ? 0.0f : std::exp(max[h] - page_max);
+    // Compared lane by lane: a maximum over lanes would make the weights wait for it.
+    const bool above = !hn::AllFalse(df, hn::Gt(largest, hn::Set(df, reference[h] + kLazyRise)));
+    if (above || sum[h] > kMostSum) {
+      const float raised = RaisedReference(largest, reference[h], sum[h]);
+      rescale[h] = reference[h] == kHidden ? 0.0f : std::exp(reference[h] - raised);
       sum[h] *= rescale[h];
-      max[h] = page_max;
+      reference[h] = raised;
       rose = true;
     }
-    if (max[h] == kHidden) {  // nothing visible yet: all weights are 0
+    if (reference[h] == kHidden) {  // nothing visible yet: all weights are 0
       for (int t = 0; t < kTokens; t += kLanes) hn::StoreU(hn::Zero(df), df, head + t);
     } else {
-      sum[h] += Weights(head, max[h]);
+      sum[h] += Weights(head, reference[h]);
     }
   }
   return rose;
