@@ -70,7 +70,7 @@ void PrepareInteger(const CodecState& state, const BlockContext& context, const 
   const Prepared p(prepared);
   fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), channels.scale, p.columns,
                        p.unit, p.offset_sum);
-  for (int h = 0; h < heads; ++h) p.bias[h] = fixed.dot(queries + h * g.dim, channels.min, g.dim);
+  fixed.dots(queries, heads, channels.min, g.dim, p.bias);
 }
 
 void ScoreCodes(const CodecState& state, const BlockContext& context, const std::byte* block, const std::byte* prepared,
@@ -91,7 +91,8 @@ void AccumulateLevels(const CodecState& state, const BlockContext& context, cons
   const UniformGroups& g = AsSegment(state).codes;
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], weight_sum[kMaxHeads];
-  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, nullptr, columns, unit, weight_sum);
+  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, nullptr, OnePlaneWeight(g.bits), columns,
+                                                             unit, weight_sum);
   GetTileKernels().accumulate(TilesOf(g, block, context.maybe_ahead), columns, heads, planes, unit, acc,
                               static_cast<size_t>(state.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * state.acc_dim + g.dim] += weight_sum[h];

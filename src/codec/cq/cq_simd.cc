@@ -122,10 +122,8 @@ void PrepareQuery(const CodecState& state, const BlockContext& context, const fl
   const FixedPointKernels& fixed = GetFixedPointKernels();
   const PreparedView view(prepared);
   alignas(64) float mapped[kMaxHeads * kMaxDim];
-  for (int h = 0; h < heads; ++h) {
-    ApplyTransposedMaps(books, queries + h * books.dim, mapped + h * books.dim);
-    view.bias[h] = fixed.dot(queries + h * books.dim, books.offsets, books.dim);
-  }
+  for (int h = 0; h < heads; ++h) ApplyTransposedMaps(books, queries + h * books.dim, mapped + h * books.dim);
+  fixed.dots(queries, heads, books.offsets, books.dim, view.bias);
   if (!s.has_tables()) {
     fixed.quantize_query(mapped, static_cast<size_t>(books.dim), heads, books.dim, kQueryPlaneCount, nullptr,
                          view.operand(), view.unit, nullptr);
@@ -169,7 +167,8 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
   alignas(64) int8_t operand[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads];
   float sum[kMaxHeads];
-  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, nullptr, operand, unit, sum);
+  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, nullptr,
+                                                             OnePlaneWeight(s.bits / s.channels), operand, unit, sum);
   GetTileKernels().accumulate(levels.matrix(books.dim), operand, heads, planes, unit, acc,
                               static_cast<size_t>(s.acc_dim));
   for (int h = 0; h < heads; ++h) acc[h * s.acc_dim + books.dim] += sum[h];

@@ -1,6 +1,5 @@
 // The fast verbs: strips of 16 rows through the kernels of parts/ to encode, tile kernels to read. No
 // target-specific code here; the kernels are dispatched.
-#include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
@@ -170,9 +169,7 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 
 // Planes of the integer query: one only where mixing has made all latent channels alike; else the strongest
 // channel would set the step for all.
-int Planes(const State& s, const SegmentMap& map) {
-  return map.mix ? QueryPlanes(*std::max_element(map.bits, map.bits + s.num_tiles)) : 2;
-}
+int Planes(const State& s, const SegmentMap& map) { return map.mix ? QueryPlanes(CodesOf(s, map).widest()) : 2; }
 
 // Prepared queries: queries float [heads][dim] (for the means), then the integers of the latents.
 LatentQuery PreparedLatents(const State& s, const SegmentMap& map, std::byte* prepared, int heads) {

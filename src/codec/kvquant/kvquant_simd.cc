@@ -512,7 +512,7 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
 
   alignas(64) int8_t operand[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads], sum[kMaxHeads];
-  const int planes = fixed.quantize_weights(weights, heads, halves, operand, unit, sum);
+  const int planes = fixed.quantize_weights(weights, heads, halves, OnePlaneWeight(s.bits), operand, unit, sum);
   TileLevels levels;
   std::copy_n(basis.levels, kMaxLevels, levels.by_bits[s.bits]);
   GetTileKernels().accumulate({block + s.codes_ofs, s.tile_bits, s.num_tiles(), &levels}, operand, heads, planes, unit,

@@ -83,7 +83,7 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
     params.UseLevels(g);
     fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale, columns,
                          unit, offset_sum);
-    for (int h = 0; h < heads; ++h) bias[h] = fixed.dot(queries + h * g.dim, params.min, g.dim);
+    fixed.dots(queries, heads, params.min, g.dim, bias);
     GetTileKernels().score(TilesOf(g, block, maybe_ahead), columns, heads * g.query_planes(), t, t + g.group, sums);
     fixed.finish_scores(sums, heads, g.query_planes(), t, t + g.group, unit, offset_sum, g.center(), nullptr, bias,
                         scores);
@@ -100,7 +100,7 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     GroupOfTokens params(g, block, t);
     for (float& scale : params.scale) scale *= g.level_step();
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
-    const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, columns, unit, weight_sum);
+    const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, OnePlaneWeight(g.bits), columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
     GetTileKernels().accumulate(TilesOf(g, block, maybe_ahead), columns, heads, planes, unit, partial,
                                 static_cast<size_t>(g.dim));

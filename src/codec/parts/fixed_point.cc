@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace kvant {
 namespace {
@@ -19,7 +20,7 @@ void QuantizeQuery(const float* queries, size_t stride, int heads, int channels,
     float max = 0.0f;
     for (int c = 0; c < channels; ++c) max = std::max(max, std::abs(value(c)));
     const float steps = static_cast<float>(kQueryMax[planes]);
-    const float inverse = max > 0.0f ? steps / max : 0.0f;
+    const float inverse = max > kLeastOperand ? steps / max : 0.0f;
     unit[h] = max / steps;
     int32_t sum = 0;
     for (int c = 0; c < channels; ++c) {
@@ -51,15 +52,16 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
   }
 }
 
-int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit, float* sum) {
-  const int planes = *std::max_element(weights, weights + heads * 64) < kOnePlaneWeight ? 1 : 2;
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, float one_plane_below, int8_t* out,
+                    float* unit, float* sum) {
+  const int planes = *std::max_element(weights, weights + heads * 64) < one_plane_below ? 1 : 2;
   const int step = planes == 1 ? 128 : 1;
   for (int h = 0; h < heads; ++h) {
     const auto value = [&](int t) { return token_scale ? weights[h * 64 + t] * token_scale[t] : weights[h * 64 + t]; };
     float max = 0.0f;
     for (int t = 0; t < 64; ++t) max = std::max(max, value(t));
     const float steps = static_cast<float>(kWeightMax / step);
-    const float inverse = max > 0.0f ? steps / max : 0.0f;
+    const float inverse = max > kLeastOperand ? steps / max : 0.0f;
     unit[h] = max / (steps * static_cast<float>(step));
     int32_t total = 0;
     for (int t = 0; t < 64; ++t) {
@@ -73,10 +75,10 @@ int QuantizeWeights(const float* weights, int heads, const float* token_scale, i
   return planes;
 }
 
-float Dot(const float* a, const float* b, int n) {
-  float sum = 0.0f;
-  for (int i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+float Dot(const float* a, const float* b, int n) { return std::inner_product(a, a + n, b, 0.0f); }
+
+void Dots(const float* rows, int count, const float* b, int n, float* out) {
+  for (int r = 0; r < count; ++r, rows += n) out[r] = Dot(rows, b, n);
 }
 
 void FromF16(const uint16_t* in, int count, float* out) {
@@ -90,7 +92,8 @@ void ToF16Bits(const float* in, int count, uint16_t* out) {
 }  // namespace
 
 const FixedPointKernels& ReferenceFixedPointKernels() {
-  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights, Dot, FromF16, ToF16Bits};
+  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights, Dot,
+                                                 Dots,          FromF16,      ToF16Bits};
   return kKernels;
 }
 

@@ -12,9 +12,14 @@ namespace kvant {
 /// nothing beside the third of it that 2-bit codes cost, so it buys speed there; wider codes get 15 bits (1e-4).
 constexpr int QueryPlanes(int bits) { return bits <= 2 ? 1 : 2; }
 
-/// Weights below this share of the largest weight seen so far need one plane only: 7 bits of them are then below 1e-3
-/// of the output.
-constexpr float kOnePlaneWeight = 1.0f / 32;
+/// Where all weights of a page are below this, one plane of them is enough; weights are about shares of all that a head
+/// has seen (kernels/softmax.h). In terms of the values, a page then adds 1e-4 at most. Where thousands of tokens weigh alike
+/// and their values cancel, it comes to 5e-3 of what is left: nothing beside the third that 2-bit codes cost, too much
+/// for wider ones.
+constexpr float OnePlaneWeight(int bits) { return bits <= 2 ? 1.0f / 32 : 1.0f / 16384; }
+
+/// Queries and weights whose largest value is below this count as zeros: the inverse of a smaller step may be infinite.
+constexpr float kLeastOperand = 1e-30f;
 
 struct FixedPointKernels {
   /// queries [heads, stride] * channel_scale [channels] (null: 1) -> out [heads * planes][channels]; the column of
@@ -31,14 +36,16 @@ struct FixedPointKernels {
                         float* scores);
 
   /// weights [heads, 64] * token_scale [64] (null: 1) -> out [heads][2 planes][64], bytes 0..127, for
-  /// TileKernels::accumulate; returns the planes that it shall use: 1 when no weight reaches kOnePlaneWeight, with lo
+  /// TileKernels::accumulate; returns the planes that it shall use: 1 when no weight reaches `one_plane_below`, with lo
   /// then unset. unit[h] = real value of one step of hi * 128 + lo; sum[h] (null: not wanted) = sum over tokens of the
   /// quantised weights times unit[h] (real), for removing a level offset. token_scale >= 0.
-  int (*quantize_weights)(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit,
-                          float* sum);
+  int (*quantize_weights)(const float* weights, int heads, const float* token_scale, float one_plane_below, int8_t* out,
+                          float* unit, float* sum);
 
   /// a . b over n floats (multiple of 16).
   float (*dot)(const float* a, const float* b, int n);
+  /// out[i] = rows[i] . b over n floats (multiple of 16), for `count` rows that are n apart.
+  void (*dots)(const float* rows, int count, const float* b, int n, float* out);
   /// count fp16 values (multiple of 16) <-> floats.
   void (*from_f16)(const uint16_t* in, int count, float* out);
   void (*to_f16)(const float* in, int count, uint16_t* out);

@@ -1,7 +1,5 @@
 #include "codec/parts/fixed_point.h"
 
-#include <algorithm>
-
 #include "base/check.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -24,11 +22,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using DF = hn::CappedTag<float, 16>;  // 64 tokens and multiples of 16 channels divide evenly
 using DI = hn::RebindToSigned<DF>;
-using D8 = hn::Rebind<int8_t, DF>;
+using DU = hn::RebindToUnsigned<DF>;
 using VF = hn::Vec<DF>;
+using VU = hn::Vec<DU>;
 constexpr DF df;
 constexpr DI di;
-constexpr D8 d8;
+constexpr DU du;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 
 constexpr float kQueryMax[3] = {0.0f, 127.0f, 127.0f * 128.0f};
@@ -39,72 +38,86 @@ HWY_INLINE VF Scaled(const float* HWY_RESTRICT values, const float* HWY_RESTRICT
   return maybe_scale ? hn::Mul(v, hn::LoadU(df, maybe_scale + i)) : v;
 }
 
-// max[h] = largest |values[h][i] * scale[i]|; `scaled` keeps the products, [heads][n].
-HWY_INLINE void ScaleAndFindMax(const float* HWY_RESTRICT values, size_t stride, int heads, int n,
-                                const float* HWY_RESTRICT maybe_scale, float* HWY_RESTRICT scaled,
-                                float* HWY_RESTRICT max) {
-  for (int h = 0; h < heads; ++h, values += stride, scaled += n) {
-    VF most = hn::Zero(df);
-    for (int i = 0; i < n; i += kLanes) {
-      const VF v = Scaled(values, maybe_scale, i);
-      most = hn::Max(most, hn::Abs(v));
-      hn::Store(v, df, scaled + i);
-    }
-    max[h] = hn::GetLane(hn::MaxOfLanes(df, most));
+// Largest |values[i] * scale[i]|; `scaled` keeps the products.
+HWY_INLINE float ScaleAndFindMax(const float* HWY_RESTRICT values, int n, const float* HWY_RESTRICT maybe_scale,
+                                 float* HWY_RESTRICT scaled) {
+  VF most = hn::Zero(df);
+  for (int i = 0; i < n; i += kLanes) {
+    const VF v = Scaled(values, maybe_scale, i);
+    most = hn::Max(most, hn::Abs(v));
+    hn::Store(v, df, scaled + i);
   }
+  return hn::GetLane(hn::MaxOfLanes(df, most));
 }
 
-// unit[h] = max[h] / steps and inverse[h] = steps / max[h] (0 for 0), all heads at once: divisions are slow.
-HWY_INLINE void UnitsOf(const float* HWY_RESTRICT max, int heads, float steps, float* HWY_RESTRICT unit,
-                        float* HWY_RESTRICT inverse) {
-  for (int h = 0; h < heads; h += kLanes) {
-    const VF m = hn::Load(df, max + h);
-    const VF zero = hn::Zero(df);
-    hn::Store(hn::IfThenElse(hn::Gt(m, zero), hn::Div(hn::Set(df, steps), m), zero), df, inverse + h);
-    hn::Store(hn::Mul(m, hn::Set(df, 1.0f / steps)), df, unit + h);
-  }
+// Numbers below 2^22 rounded to integers: added to 1.5 * 2^23, they are the last bits of the sum.
+class Rounded {
+ public:
+  explicit HWY_INLINE Rounded(VF value) : sum_(hn::Add(value, hn::Set(df, kOffset))) {}
+  HWY_INLINE VF value() const { return hn::Sub(sum_, hn::Set(df, kOffset)); }
+  /// The last 22 bits are the integer's.
+  HWY_INLINE VU bits() const { return hn::BitCast(du, sum_); }
+
+ private:
+  static constexpr float kOffset = 12582912.0f;
+  VF sum_;
+};
+
+// The last byte of every lane. Highway 1.0.3 gets this wrong on AVX3_DL, where it permutes words instead of bytes.
+HWY_INLINE void StoreBytes(VU words, int8_t* HWY_RESTRICT out) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(words.raw));
+#else
+  const hn::Rebind<uint8_t, DF> d8;
+  hn::StoreU(hn::TruncateTo(d8, words), d8, reinterpret_cast<uint8_t*>(out));
+#endif
 }
+
+HWY_INLINE float InverseUnit(float max, float steps) { return max > kLeastOperand ? steps / max : 0.0f; }
 
 constexpr int kMaxChannels = 1024;  // of a query: the longest sketch
 
 // ------------------------------------------------------------------ queries
 
+// kPlanes: v in +-127, or v = hi * 128 + lo with lo in -64..63. Returns the sum of all v, which is exact.
 template <int kPlanes>
-HWY_INLINE int32_t QuantizeColumn(const float* HWY_RESTRICT scaled, int channels, float inverse,
-                                  int8_t* HWY_RESTRICT column) {
+HWY_INLINE float QuantizeColumn(const float* HWY_RESTRICT scaled, int channels, float inverse,
+                                int8_t* HWY_RESTRICT column) {
   const VF factor = hn::Set(df, inverse);
-  hn::Vec<DI> sum = hn::Zero(di);
+  VF sum = hn::Zero(df);
   for (int c = 0; c < channels; c += kLanes) {
-    const auto v = hn::NearestInt(hn::Mul(hn::Load(df, scaled + c), factor));
-    sum = hn::Add(sum, v);
+    const Rounded v(hn::Mul(hn::Load(df, scaled + c), factor));
+    sum = hn::Add(sum, v.value());
     if constexpr (kPlanes == 1) {
-      hn::StoreU(hn::DemoteTo(d8, v), d8, column + c);
+      StoreBytes(v.bits(), column + c);
     } else {
-      const auto hi = hn::ShiftRight<7>(hn::Add(v, hn::Set(di, 64)));
-      hn::StoreU(hn::DemoteTo(d8, hi), d8, column + c);
-      hn::StoreU(hn::DemoteTo(d8, hn::Sub(v, hn::ShiftLeft<7>(hi))), d8, column + channels + c);
+      const VU up = hn::Add(v.bits(), hn::Set(du, 64));
+      StoreBytes(hn::ShiftRight<7>(up), column + c);
+      StoreBytes(hn::Sub(hn::And(up, hn::Set(du, 127)), hn::Set(du, 64)), column + channels + c);
     }
   }
-  return hn::GetLane(hn::SumOfLanes(di, sum));
+  return hn::GetLane(hn::SumOfLanes(df, sum));
+}
+
+template <int kPlanes>
+HWY_INLINE void QuantizeColumns(const float* HWY_RESTRICT queries, size_t stride, int heads, int channels,
+                                const float* HWY_RESTRICT channel_scale, int8_t* HWY_RESTRICT out,
+                                float* HWY_RESTRICT unit, int32_t* HWY_RESTRICT offset_sum) {
+  alignas(64) float scaled[kMaxChannels];
+  for (int h = 0; h < heads; ++h) {
+    const float max = ScaleAndFindMax(queries + static_cast<size_t>(h) * stride, channels, channel_scale, scaled);
+    unit[h] = max * (1.0f / kQueryMax[kPlanes]);
+    const float sum =
+        QuantizeColumn<kPlanes>(scaled, channels, InverseUnit(max, kQueryMax[kPlanes]), out + h * kPlanes * channels);
+    if (offset_sum) offset_sum[h] = static_cast<int32_t>(sum);
+  }
 }
 
 void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes, const float* channel_scale,
                    int8_t* out, float* unit, int32_t* offset_sum) {
   KVANT_DCHECK(channels <= kMaxChannels);
-  alignas(64) float max[16] = {}, units[16], inverse[16];
-  alignas(64) float scaled[4 * kMaxChannels];
-  for (int first = 0; first < heads; first += 4) {  // what four heads need stays in the nearest cache
-    const int count = std::min(4, heads - first);
-    ScaleAndFindMax(queries + static_cast<size_t>(first) * stride, stride, count, channels, channel_scale, scaled, max);
-    UnitsOf(max, count, kQueryMax[planes], units, inverse);
-    for (int h = 0; h < count; ++h) {
-      int8_t* column = out + static_cast<size_t>((first + h) * planes) * static_cast<size_t>(channels);
-      const auto quantize = planes == 1 ? QuantizeColumn<1> : QuantizeColumn<2>;
-      const int32_t sum = quantize(scaled + h * channels, channels, inverse[h], column);
-      if (offset_sum) offset_sum[first + h] = sum;
-      unit[first + h] = units[h];
-    }
-  }
+  const auto quantize = planes == 1 ? QuantizeColumns<1> : QuantizeColumns<2>;
+  quantize(queries, stride, heads, channels, channel_scale, out, unit, offset_sum);
 }
 
 template <int kPlanes>
@@ -136,21 +149,22 @@ void FinishScores(const int32_t* sums, int heads, int planes, int first_token, i
 
 // ------------------------------------------------------------------ weights
 
+// kPlanes: v in 0..127, or v = hi * 128 + lo with both of them there. Returns the sum of all v, which is exact.
 template <int kPlanes>
-HWY_INLINE int32_t QuantizeWeightColumn(const float* HWY_RESTRICT scaled, float inverse, int8_t* HWY_RESTRICT out) {
+HWY_INLINE float QuantizeWeightColumn(const float* HWY_RESTRICT scaled, float inverse, int8_t* HWY_RESTRICT out) {
   const VF factor = hn::Set(df, inverse);
-  hn::Vec<DI> total = hn::Zero(di);
+  VF sum = hn::Zero(df);
   for (int t = 0; t < 64; t += kLanes) {
-    const auto v = hn::NearestInt(hn::Mul(hn::Load(df, scaled + t), factor));
-    total = hn::Add(total, v);
+    const Rounded v(hn::Mul(hn::Load(df, scaled + t), factor));
+    sum = hn::Add(sum, v.value());
     if constexpr (kPlanes == 1) {
-      hn::StoreU(hn::DemoteTo(d8, v), d8, out + t);
+      StoreBytes(v.bits(), out + t);
     } else {
-      hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<7>(v)), d8, out + t);
-      hn::StoreU(hn::DemoteTo(d8, hn::And(v, hn::Set(di, 127))), d8, out + 64 + t);
+      StoreBytes(hn::ShiftRight<7>(v.bits()), out + t);
+      StoreBytes(hn::And(v.bits(), hn::Set(du, 127)), out + 64 + t);
     }
   }
-  return hn::GetLane(hn::SumOfLanes(di, total));
+  return hn::GetLane(hn::SumOfLanes(df, sum));
 }
 
 HWY_INLINE float Largest(const float* HWY_RESTRICT values, int n) {
@@ -159,20 +173,31 @@ HWY_INLINE float Largest(const float* HWY_RESTRICT values, int n) {
   return hn::GetLane(hn::MaxOfLanes(df, most));
 }
 
-int QuantizeWeights(const float* weights, int heads, const float* token_scale, int8_t* out, float* unit, float* sum) {
-  alignas(64) float max[kMaxHeads] = {}, units[kMaxHeads], inverse[kMaxHeads];
-  alignas(64) float scaled[kMaxHeads * 64];
-  const int planes = Largest(weights, heads * 64) < kOnePlaneWeight ? 1 : 2;
-  const float step = planes == 1 ? 128.0f : 1.0f;
-  ScaleAndFindMax(weights, 64, heads, 64, token_scale, scaled, max);
-  UnitsOf(max, heads, planes == 1 ? 127.0f : kWeightMax, units, inverse);
+// The heads do not wait for each other: no value of one passes through memory together with another's.
+template <int kPlanes>
+HWY_INLINE void QuantizeWeightColumns(const float* HWY_RESTRICT weights, int heads,
+                                      const float* HWY_RESTRICT token_scale, int8_t* HWY_RESTRICT out,
+                                      float* HWY_RESTRICT unit, float* HWY_RESTRICT sum) {
+  constexpr float kStep = kPlanes == 1 ? 128.0f : 1.0f;
+  constexpr float kMost = kPlanes == 1 ? 127.0f : kWeightMax;
+  alignas(64) float scaled[64];
   for (int h = 0; h < heads; ++h) {
-    const auto quantize = planes == 1 ? QuantizeWeightColumn<1> : QuantizeWeightColumn<2>;
-    const int32_t total = quantize(scaled + h * 64, inverse[h], out + h * 128);
-    if (sum) sum[h] = static_cast<float>(total) * units[h];
-    unit[h] = units[h] / step;
+    const float max = ScaleAndFindMax(weights + h * 64, 64, token_scale, scaled);
+    const float total = QuantizeWeightColumn<kPlanes>(scaled, InverseUnit(max, kMost), out + h * 128);
+    const float step = max * (1.0f / kMost);
+    if (sum) sum[h] = total * step;
+    unit[h] = step / kStep;
   }
-  return planes;
+}
+
+int QuantizeWeights(const float* weights, int heads, const float* token_scale, float one_plane_below, int8_t* out,
+                    float* unit, float* sum) {
+  if (Largest(weights, heads * 64) < one_plane_below) {
+    QuantizeWeightColumns<1>(weights, heads, token_scale, out, unit, sum);
+    return 1;
+  }
+  QuantizeWeightColumns<2>(weights, heads, token_scale, out, unit, sum);
+  return 2;
 }
 
 // ------------------------------------------------------------------ floats
@@ -181,6 +206,10 @@ float Dot(const float* a, const float* b, int n) {
   VF sum = hn::Zero(df);
   for (int i = 0; i < n; i += kLanes) sum = hn::MulAdd(hn::LoadU(df, a + i), hn::LoadU(df, b + i), sum);
   return hn::GetLane(hn::SumOfLanes(df, sum));
+}
+
+void Dots(const float* rows, int count, const float* b, int n, float* out) {
+  for (int r = 0; r < count; ++r, rows += n) out[r] = Dot(rows, b, n);
 }
 
 void FromF16(const uint16_t* in, int count, float* out) {
@@ -193,7 +222,8 @@ void ToF16(const float* in, int count, uint16_t* out) {
 }
 
 const FixedPointKernels* Kernels() {
-  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights, Dot, FromF16, ToF16};
+  static constexpr FixedPointKernels kKernels = {QuantizeQuery, FinishScores, QuantizeWeights, Dot, Dots,
+                                                 FromF16,       ToF16};
   return &kKernels;
 }
 

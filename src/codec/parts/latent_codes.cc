@@ -99,7 +99,8 @@ void AccumulateLatents(const LatentCodes& codes, const std::byte* packed, const 
   alignas(64) int8_t operand[kMaxHeads * 2 * kTokensPerPage];
   float unit[kMaxHeads];
   float sum[kMaxHeads];
-  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, token_scales, operand, unit, sum);
+  const int planes = GetFixedPointKernels().quantize_weights(weights, heads, token_scales,
+                                                             OnePlaneWeight(codes.widest()), operand, unit, sum);
   GetTileKernels().accumulate(Tiles(codes, packed, maybe_ahead).matrix(), operand, heads, planes, unit, acc,
                               acc_stride);
   for (int h = 0; h < heads; ++h) sums[static_cast<size_t>(h) * acc_stride] += sum[h];

@@ -5,6 +5,7 @@
 // The upper half is plain C++ and the definition; the lower half reads a run through the integer kernels.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,6 +25,7 @@ struct LatentCodes {
   bool trellis = false;  ///< tiles of up to 4 bits hold symbols of trellis.h
 
   int channels() const { return num_tiles * kTileChannels; }
+  int widest() const { return *std::max_element(bits, bits + num_tiles); }
 };
 
 // ---- definition

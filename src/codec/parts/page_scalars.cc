@@ -68,7 +68,7 @@ void SubtractPageMeans(const float* means, int dim, float* strip) {
 void ScorePageMeans(const F16* stored, int dim, const float* queries, int heads, float* bias) {
   alignas(64) float means[kMaxStripDim];
   LoadPageMeans(stored, dim, means);
-  for (int h = 0; h < heads; ++h) bias[h] = GetFixedPointKernels().dot(queries + h * dim, means, dim);
+  GetFixedPointKernels().dots(queries, heads, means, dim, bias);
 }
 
 void AccumulatePageMeans(const F16* stored, int dim, const float* weights, int heads, float* acc, size_t acc_stride) {

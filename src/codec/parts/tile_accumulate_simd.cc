@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "codec/parts/tile_kernels_impl.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -22,15 +24,18 @@ struct AccumulateArgs {
   ReadAhead* maybe_ahead;
 };
 
+constexpr int kLinesPerTile = 6;               // prefetched
 constexpr int kVectorsPerQuad = 64 / kLanes8;  // vectors that hold 16 channels x 4 tokens
 
 // Adds the tokens from quad kQuad on, 4 at a time, to the sums of kTiles tiles (they share the broadcast weights), over
 // the channels of vector kPart of each. Quads of one field of the narrowest plane differ by an offset only: a loop.
 template <int kBits, int kHeads, int kPlanes, int kTiles, int kPart, int kQuad = 0>
-HWY_INLINE void AccumulateQuads(const uint8_t* HWY_RESTRICT tiles, const int8_t* HWY_RESTRICT w, V8 table,
+HWY_INLINE void AccumulateQuads(const AccumulateArgs& args, const uint8_t* HWY_RESTRICT tiles, V8 table,
                                 V32 (&sum)[kTiles][kHeads][kPlanes]) {
   constexpr int kNarrowest = TilePlane1Bits(kBits) != 0 ? TilePlane1Bits(kBits) : kBits;
   constexpr int kQuadsPerField = 128 * kNarrowest / 64;
+  const int8_t* HWY_RESTRICT w = args.w;
+  if (kPart == 0 && args.maybe_ahead) args.maybe_ahead->Prefetch(kLinesPerTile * kTiles * kQuadsPerField / 16);
   for (int quad = 0; quad < kQuadsPerField; ++quad) {
     V8 levels[kTiles];
     for (int i = 0; i < kTiles; ++i) {
@@ -45,7 +50,7 @@ HWY_INLINE void AccumulateQuads(const uint8_t* HWY_RESTRICT tiles, const int8_t*
     }
   }
   if constexpr (kQuad + kQuadsPerField < 16) {
-    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart, kQuad + kQuadsPerField>(tiles, w, table, sum);
+    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart, kQuad + kQuadsPerField>(args, tiles, table, sum);
   }
 }
 
@@ -58,7 +63,7 @@ HWY_INLINE void AccumulateParts(const AccumulateArgs& args, const uint8_t* tiles
         for (V32& plane : head) plane = hn::Zero(d32);
       }
     }
-    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart>(tiles, args.w, table, sum);
+    AccumulateQuads<kBits, kHeads, kPlanes, kTiles, kPart>(args, tiles, table, sum);
     const hn::Repartition<float, D8> df;
     for (int i = 0; i < kTiles; ++i) {
       for (int h = 0; h < kHeads; ++h) {
@@ -72,19 +77,25 @@ HWY_INLINE void AccumulateParts(const AccumulateArgs& args, const uint8_t* tiles
   }
 }
 
+// kTiles at a time, and what is left by fewer.
+template <int kBits, int kHeads, int kPlanes, int kTiles>
+HWY_INLINE void AccumulateTilesBy(const AccumulateArgs& args, const uint8_t* tile, V8 table, int num_tiles,
+                                  float* acc) {
+  for (; num_tiles >= kTiles; num_tiles -= kTiles) {
+    AccumulateParts<kBits, kHeads, kPlanes, kTiles>(args, tile, table, acc);
+    tile += kTiles * TileBytes(kBits);
+    acc += kTiles * kTileChannels;
+  }
+  if constexpr (kTiles > 1) {
+    AccumulateTilesBy<kBits, kHeads, kPlanes, kTiles / 2>(args, tile, table, num_tiles, acc);
+  }
+}
+
 template <int kBits, int kHeads, int kPlanes>
 HWY_NOINLINE void AccumulateTiles(const AccumulateArgs& args, const std::byte* packed, int num_tiles) {
-  constexpr int kTiles = kMaxAccumulators / (kHeads * kPlanes) >= 2 ? 2 : 1;
-  const V8 table = LoadTable(args.levels, kBits);
-  const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
-  int i = 0;
-  for (; i + kTiles <= num_tiles; i += kTiles, tile += kTiles * TileBytes(kBits)) {
-    if (args.maybe_ahead) args.maybe_ahead->Prefetch(kTiles * 6);
-    AccumulateParts<kBits, kHeads, kPlanes, kTiles>(args, tile, table, args.acc + i * kTileChannels);
-  }
-  if (i < num_tiles) {
-    AccumulateParts<kBits, kHeads, kPlanes, 1>(args, tile, table, args.acc + i * kTileChannels);
-  }
+  constexpr int kTiles = std::clamp(kMaxAccumulators / (kHeads * kPlanes), 1, kPlanes == 1 ? 4 : 2);
+  AccumulateTilesBy<kBits, kHeads, kPlanes, kTiles>(args, reinterpret_cast<const uint8_t*>(packed),
+                                                    LoadTable(args.levels, kBits), num_tiles, args.acc);
 }
 
 template <int kBits, int kPlanes>

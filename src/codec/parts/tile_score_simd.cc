@@ -21,6 +21,7 @@ struct ScoreArgs {
   int32_t* sums;    // [columns][64]
   int first_tile;
   int last_tile;
+  bool more;  // adds to what `sums` holds
 };
 
 constexpr int kMaxVectors = 4;  // of tokens in one pass
@@ -47,8 +48,12 @@ HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
   const V8 table = LoadTable(args.m->levels, kBits);
   const size_t stride = static_cast<size_t>(args.m->num_tiles) * kTileChannels;
   V32 acc[kColumns][kVectors];
+#pragma GCC unroll 16
   for (int col = 0; col < kColumns; ++col) {
-    for (int v = 0; v < kVectors; ++v) acc[col][v] = hn::LoadU(d32, args.sums + col * 64 + kToken + v * kLanes32);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      acc[col][v] = args.more ? hn::LoadU(d32, args.sums + col * 64 + kToken + v * kLanes32) : hn::Zero(d32);
+    }
   }
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
   for (int i = args.first_tile; i < args.last_tile; ++i, tile += TileBytes(kBits)) {
@@ -111,12 +116,14 @@ constexpr ScoreFunction kScore[9] = {nullptr, ScoreBits<1>, ScoreBits<2>, ScoreB
                                      nullptr, ScoreBits<6>, nullptr,      ScoreBits<8>};
 
 void Score(const TileMatrix& m, const int8_t* q, int columns, int first_token, int last_token, int32_t* sums) {
-  for (int col = 0; col < columns; ++col) {
+  bool more = false;
+  ForEachStretch(m, [&](int bits, int first, int last, const std::byte* packed) {
+    kScore[bits]({&m, q, sums, first, last, more}, packed, columns, first_token, last_token);
+    more = true;
+  });
+  for (int col = 0; !more && col < columns; ++col) {
     for (int t = first_token; t < last_token; t += kLanes32) hn::StoreU(hn::Zero(d32), d32, sums + col * 64 + t);
   }
-  ForEachStretch(m, [&](int bits, int first, int last, const std::byte* packed) {
-    kScore[bits]({&m, q, sums, first, last}, packed, columns, first_token, last_token);
-  });
 }
 #endif  // HWY_SCALAR
 

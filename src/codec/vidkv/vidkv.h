@@ -130,6 +130,7 @@ inline const ValueState& AsValues(const CodecState& state) { return static_cast<
 /// What codes stand for, in eighths of the scale, about kCenter: trits -8, 0, 8; 2-bit codes as the best four levels of a
 /// normal distribution lie to the best three.
 constexpr int kCenter = 16;
+constexpr int kMostBits = 2;
 constexpr int kLevelsPerScale = 8;
 constexpr uint8_t kTritLevels[3] = {8, 16, 24};
 constexpr uint8_t kSalientLevels[4] = {6, 13, 19, 26};

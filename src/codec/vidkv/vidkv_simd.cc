@@ -208,7 +208,8 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
   float unit[kMaxHeads], weight_sum[kMaxHeads];
   for (int first = 0; first < kTokensPerPage; first += s.group) {
     TokenFactors(s, block, first, factors);
-    const int planes = GetFixedPointKernels().quantize_weights(ordered, heads, factors, columns, unit, weight_sum);
+    const int planes = GetFixedPointKernels().quantize_weights(ordered, heads, factors, OnePlaneWeight(kMostBits),
+                                                               columns, unit, weight_sum);
     std::fill_n(partial, heads * dim, 0.0f);
     GetTileKernels().accumulate(tiles.matrix(dim, context.maybe_ahead), columns, heads, planes, unit, partial,
                                 static_cast<size_t>(dim));
