@@ -133,7 +133,7 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
   (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, means, &coded);
   KVANT_TRY(StoreTokenScales("decoquant", coded.scales, Halves(block, s.scales_ofs)));
   std::byte* packed = block + s.codes_ofs;
-  GetTileKernels().pack(s.order(), map.bits, s.num_tiles, coded.codes, packed);
+  (s.trellis ? TrellisPack : GetTileKernels().pack)(s.order(), map.bits, s.num_tiles, coded.codes, packed);
   const size_t used = TileBytes(1) * static_cast<size_t>(s.total_bits);
   std::memset(packed + used, 0, s.layout.block_bytes() - s.codes_ofs - used);
   return Status::Ok();

@@ -19,8 +19,10 @@ float LatentValue(const LatentCodes& codes, int bits, const std::byte* packed_ti
 
 void SetRowCodes(const LatentCodes& codes, int token, const uint8_t* row_codes, std::byte* packed) {
   for (int tile = 0; tile < codes.num_tiles; packed += TileBytes(codes.bits[tile]), ++tile) {
+    const int bits = codes.bits[tile];
+    const auto set = codes.trellis && bits > 0 && bits <= kMaxTrellisBits ? SetTrellisSymbol : SetTileCode;
     for (int c = 0; c < kTileChannels; ++c) {
-      SetTileCode(codes.order, codes.bits[tile], token, c, row_codes[tile * kTileChannels + c], packed);
+      set(codes.order, bits, token, c, row_codes[tile * kTileChannels + c], packed);
     }
   }
 }
@@ -34,7 +36,7 @@ class Tiles {
   Tiles(const LatentCodes& codes, const std::byte* packed, ReadAhead* maybe_ahead)
       : matrix_{packed, codes.bits, codes.num_tiles, codes.books->levels_or_null(), maybe_ahead} {
     if (!codes.trellis) return;
-    GetTrellisKernels().expand(codes.order, codes.bits, codes.num_tiles, packed, levels_);
+    GetTrellisExpander()(codes.order, codes.bits, codes.num_tiles, packed, levels_);
     for (size_t tile = 0; tile < std::size(bits_); ++tile) {
       bits_[tile] = static_cast<int>(tile) < codes.num_tiles && codes.bits[tile] > 0 ? 8 : 0;
     }

@@ -35,6 +35,50 @@ int16_t Tick(float value, const Codebook& book) {
   return static_cast<int16_t>(std::nearbyint(std::clamp(value * (per_step / book.step), -limit, limit)));
 }
 
+// ---- runs in a tile
+
+struct RunPlace {
+  int part;
+  int run;
+};
+RunPlace PlaceOfRun(TileOrder order, int i, int channel) {
+  return order == TileOrder::kTokenLane ? RunPlace{channel / 4, i * 4 + channel % 4}
+                                        : RunPlace{i / 2, channel * 2 + i % 2};
+}
+
+// Calls visit(byte of the tile, shift of its bits in the run).
+template <typename Visit>
+void ForEachRunByte(int bits, RunPlace place, const Visit& visit) {
+  const int words = bits / 2;
+  const int pair = place.part / 2 * 64 * bits;
+  const int second = place.part % 2;
+  for (int i = 0; i < 2 * words; ++i) visit(pair + (second * words + i / 2) * 64 + 2 * place.run + i % 2, 8 * i);
+  if (bits % 2 == 1) visit(pair + 2 * words * 64 + 2 * place.run + second, 16 * words);
+}
+
+uint32_t LoadRun(int bits, RunPlace place, const std::byte* packed) {
+  uint32_t run = 0;
+  ForEachRunByte(bits, place, [&](int byte, int shift) { run |= static_cast<uint32_t>(packed[byte]) << shift; });
+  return run;
+}
+void StoreRun(int bits, RunPlace place, uint32_t run, std::byte* packed) {
+  ForEachRunByte(bits, place, [&](int byte, int shift) { packed[byte] = static_cast<std::byte>(run >> shift); });
+}
+
+// Bit of a place's symbol in its run.
+int SymbolShift(int bits, int place) { return bits * (7 - place % 8); }
+
+void PackRuns(TileOrder order, int bits, const uint8_t* codes, size_t stride, std::byte* packed) {
+  for (int i = 0; i < 8; ++i) {
+    uint32_t runs[kTileChannels] = {};
+    for (int place = 8 * i; place < 8 * i + 8; ++place) {
+      const uint8_t* row = codes + static_cast<size_t>(TrellisToken(place)) * stride;
+      for (int c = 0; c < kTileChannels; ++c) runs[c] = runs[c] << bits | row[c];
+    }
+    for (int c = 0; c < kTileChannels; ++c) StoreRun(bits, PlaceOfRun(order, i, c), runs[c], packed);
+  }
+}
+
 // ---- the best path through the trellis of one channel
 
 // A state is what the next window keeps of this one: its low 6 - b bits.
@@ -48,7 +92,7 @@ struct Trellis {
   }
 };
 
-// Cheapest windows for tokens first, first + 1, ... (64 of them, circular). start < 0: any state at both
+// Cheapest windows for places first, first + 1, ... (64 of them, circular). start < 0: any state at both
 // ends; else the path begins and ends in state `start`. Ties go to the window with the smaller oldest symbol,
 // and the lower end state.
 void BestPath(const Trellis& trellis, const int16_t* ticks, size_t stride, int first, int start, int* windows) {
@@ -58,7 +102,7 @@ void BestPath(const Trellis& trellis, const int16_t* ticks, size_t stride, int f
   const int states = trellis.states();
   for (int s = 0; s < states; ++s) cost[s] = start < 0 || s == start ? 0 : kFar;
   for (int i = 0; i < kTokens; ++i) {
-    const int tick = ticks[static_cast<size_t>((first + i) % kTokens) * stride];
+    const int tick = ticks[static_cast<size_t>(TrellisToken((first + i) % kTokens)) * stride];
     int next[kTrellisWindows / 2];
     for (int s = 0; s < states; ++s) {
       next[s] = std::numeric_limits<int>::max();
@@ -119,8 +163,9 @@ void CodeChannel(const GainQuantizer& q, int c, const int16_t* ticks, uint8_t* c
     codes[at] = 0;
     if (bits == 0) continue;
     if (bits <= kMaxTrellisBits) {
-      codes[at] = static_cast<uint8_t>(windows[t] & ((1 << bits) - 1));
-      level = TrellisLevels(bits)[windows[t]];
+      const int window = windows[TrellisPlace(t)];
+      codes[at] = static_cast<uint8_t>(window & ((1 << bits) - 1));
+      level = TrellisLevels(bits)[window];
     } else {
       level = codes[at] = static_cast<uint8_t>(ScalarCode(bits, ticks[at]));
     }
@@ -156,11 +201,29 @@ const CodebookSet& TrellisCodebooks() {
 }
 
 int TrellisWindow(TileOrder order, int bits, const std::byte* packed, int token, int channel) {
-  int window = 0;
-  for (int back = 0; back * bits < 6; ++back) {
-    window |= TileCode(order, bits, packed, (token + kTokens - back) % kTokens, channel) << (back * bits);
+  const int place = TrellisPlace(token);
+  const RunPlace run = PlaceOfRun(order, place / 8, channel);
+  const RunPlace before = PlaceOfRun(order, (place / 8 + 7) % 8, channel);
+  const uint64_t symbols = LoadRun(bits, run, packed) | uint64_t{LoadRun(bits, before, packed)} << (8 * bits);
+  return static_cast<int>(symbols >> SymbolShift(bits, place)) & (kTrellisWindows - 1);
+}
+
+void SetTrellisSymbol(TileOrder order, int bits, int token, int channel, int symbol, std::byte* packed) {
+  const int place = TrellisPlace(token);
+  const RunPlace run = PlaceOfRun(order, place / 8, channel);
+  const uint32_t symbols = LoadRun(bits, run, packed);
+  StoreRun(bits, run, symbols | static_cast<uint32_t>(symbol) << SymbolShift(bits, place), packed);
+}
+
+void TrellisPack(TileOrder order, const uint8_t* bits, int num_tiles, const uint8_t* codes, std::byte* packed) {
+  const size_t stride = static_cast<size_t>(num_tiles) * kTileChannels;
+  for (int tile = 0; tile < num_tiles; packed += TileBytes(bits[tile]), ++tile, codes += kTileChannels) {
+    if (bits[tile] > kMaxTrellisBits) {
+      PackTile(order, bits[tile], codes, stride, packed);
+    } else if (bits[tile] > 0) {
+      PackRuns(order, bits[tile], codes, stride, packed);
+    }
   }
-  return window & (kTrellisWindows - 1);
 }
 
 void TrellisTicks(const GainQuantizer& q, const float* row, int16_t* ticks, float* gain) {

@@ -9,12 +9,12 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
-#include "codec/parts/tile_codes-inl.h"
-
 HWY_BEFORE_NAMESPACE();
 namespace kvant {
 namespace HWY_NAMESPACE {
 namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_SCALAR
 
@@ -26,7 +26,7 @@ void Ticks(const GainQuantizer& q, const float* strip, int16_t* ticks, float* ga
 }
 
 const TrellisKernels* Kernels() {
-  static constexpr TrellisKernels kKernels = {Ticks, TrellisCodes, TrellisExpand};
+  static constexpr TrellisKernels kKernels = {Ticks, TrellisCodes};
   return &kKernels;
 }
 
@@ -97,12 +97,12 @@ void Ticks(const GainQuantizer& q, const float* strip, int16_t* ticks, float* ga
 struct Channels {
   const int16_t* ticks;  // of token 0
   size_t stride;         // between tokens
-  uint8_t* windows;      // [64][16]
+  uint8_t* windows;      // [64 tokens][16]
 };
 
-HWY_INLINE VI LoadTicks(const Channels& channels, int token) {
+HWY_INLINE VI LoadTicks(const Channels& channels, int place) {
   const hn::Rebind<int16_t, DI> d16;
-  return hn::PromoteTo(di, hn::LoadU(d16, channels.ticks + static_cast<size_t>(token) * channels.stride));
+  return hn::PromoteTo(di, hn::LoadU(d16, channels.ticks + static_cast<size_t>(TrellisToken(place)) * channels.stride));
 }
 
 // The oldest symbols that the cheapest paths into each state bring along, kBits for each of the states in one
@@ -150,7 +150,7 @@ HWY_INLINE VI CheapestState(const VI (&cost)[kTrellisWindows >> kBits]) {
   return state;
 }
 
-// Walks back from the last state; writes windows, and returns the state after token `seam`.
+// Walks back from the last state; writes windows, and returns the state after place `seam`.
 template <int kBits>
 HWY_INLINE VI TraceBack(const Channels& channels, const uint32_t* HWY_RESTRICT words, int first, VI last, int seam) {
   constexpr int kStates = kTrellisWindows >> kBits;
@@ -158,13 +158,13 @@ HWY_INLINE VI TraceBack(const Channels& channels, const uint32_t* HWY_RESTRICT w
   VI state = last;
   VI at_seam = last;
   for (int i = kTokens - 1; i >= 0; --i) {
-    const int token = (first + i) % kTokens;
-    if (token == seam) at_seam = state;
+    const int place = (first + i) % kTokens;
+    if (place == seam) at_seam = state;
     const VU shifted = hn::BitCast(du, hn::ShiftLeft < kBits == 4 ? 2 : kBits == 2 ? 1 : 0 > (state));
     const VU amount = kBits == 3 ? hn::BitCast(du, hn::Add(state, hn::ShiftLeft<1>(state))) : shifted;
     const VU symbol = hn::And(hn::Shr(hn::LoadU(du, words + i * kLanes), amount), hn::Set(du, (1u << kBits) - 1));
     const VI window = hn::Add(hn::Mul(hn::BitCast(di, symbol), hn::Set(di, kStates)), state);
-    hn::StoreU(hn::DemoteTo(d8, window), d8, channels.windows + token * kTileChannels);
+    hn::StoreU(hn::DemoteTo(d8, window), d8, channels.windows + TrellisToken(place) * kTileChannels);
     state = hn::ShiftRight<kBits>(window);
   }
   return at_seam;
@@ -289,196 +289,8 @@ void CodesOf(const GainQuantizer& q, const int16_t* ticks, const float* gains, u
   }
 }
 
-// ------------------------------------------------------------------ levels
-
-// A table of 64 bytes. Highway 1.0.3 has no look-up in more than 16 bytes, so elsewhere than on AVX-512 with
-// VBMI, which does it in one instruction, it takes four.
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-struct LevelTable {
-  V8 all;
-
-  explicit HWY_INLINE LevelTable(const uint8_t* levels) : all(hn::LoadU(d8, levels)) {}
-  HWY_INLINE V8 operator()(V8 window) const { return V8{_mm512_permutexvar_epi8(window.raw, all.raw)}; }
-};
-#else
-struct LevelTable {
-  V8 part[4];
-
-  explicit HWY_INLINE LevelTable(const uint8_t* levels) {
-    for (int i = 0; i < 4; ++i) part[i] = hn::LoadDup128(d8, levels + 16 * i);
-  }
-  HWY_INLINE V8 operator()(V8 window) const {
-    const V8 low = hn::And(window, hn::Set(d8, uint8_t{15}));
-    const auto odd = hn::Ne(hn::And(window, hn::Set(d8, uint8_t{16})), hn::Zero(d8));
-    const auto upper = hn::Ne(hn::And(window, hn::Set(d8, uint8_t{32})), hn::Zero(d8));
-    const V8 a = hn::IfThenElse(odd, hn::TableLookupBytes(part[1], low), hn::TableLookupBytes(part[0], low));
-    const V8 b = hn::IfThenElse(odd, hn::TableLookupBytes(part[3], low), hn::TableLookupBytes(part[2], low));
-    return hn::IfThenElse(upper, b, a);
-  }
-};
-#endif
-
-// The symbols of one circle of tokens: a quad of channels (256 bytes) in kTokenLane, where tokens are 4 bytes apart; the
-// tile in kChannelLane, where they are the bytes of a word and words 64 bytes apart. Before<kBack>(i): the symbols
-// `kBack` tokens before those of vector i.
-template <TileOrder kOrder>
-constexpr int kCircleBytes = kOrder == TileOrder::kTokenLane ? 256 : kTileCodes;
-
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-// In registers: a load that spans two recent stores waits until both are in the cache.
-template <TileOrder kOrder, int kBits>
-class Circle {
- public:
-  template <int kIndex>
-  HWY_INLINE void Load(const uint8_t* HWY_RESTRICT tile) {
-    LoadFrom<kIndex, 0>(tile);
-  }
-
-  template <int kBack, int kVector>
-  HWY_INLINE V8 Before() const {
-    constexpr int kWhole = kOrder == TileOrder::kTokenLane ? 0 : kBack / 4;
-    constexpr int kRest = kBack - 4 * kWhole;
-    const V8 newer = symbols_[(kVector + kVectors - kWhole) % kVectors];
-    if constexpr (kRest == 0) return newer;
-    const V8 older = symbols_[(kVector + kVectors - kWhole - 1) % kVectors];
-    if constexpr (kOrder == TileOrder::kTokenLane) {
-      return V8{_mm512_alignr_epi32(newer.raw, older.raw, 16 - kRest)};
-    } else {
-      return V8{_mm512_shldi_epi32(newer.raw, older.raw, 8 * kRest)};
-    }
-  }
-
- private:
-  static constexpr int kVectors = kCircleBytes<kOrder> / 64;
-
-  template <int kIndex, int kVector>
-  HWY_INLINE void LoadFrom(const uint8_t* HWY_RESTRICT tile) {
-    if constexpr (kVector < kVectors) {
-      symbols_[kVector] = Codes<kBits, kIndex + kVector * 64>(tile, 0);
-      LoadFrom<kIndex, kVector + 1>(tile);
-    }
-  }
-  V8 symbols_[kVectors];
-};
-#else
-// In memory, the end of the circle copied before its start.
-template <TileOrder kOrder, int kBits>
-class Circle {
- public:
-  template <int kIndex>
-  HWY_INLINE void Load(const uint8_t* HWY_RESTRICT tile) {
-    LoadFrom<kIndex, 0>(tile);
-    std::memcpy(bytes_, bytes_ + kCircleBytes<kOrder>, kBefore);
-  }
-
-  template <int kBack, int kVector>
-  HWY_INLINE V8 Before() const {
-    const uint8_t* at = bytes_ + kBefore + kVector * kLanes8;
-    if constexpr (kOrder == TileOrder::kTokenLane) {
-      return hn::LoadU(d8, at - 4 * kBack);
-    } else if constexpr (kBack % 4 == 0) {
-      return hn::LoadU(d8, at - 16 * kBack);
-    } else {
-      const hn::Repartition<uint32_t, D8> d32u;
-      const auto newer = hn::BitCast(d32u, hn::LoadU(d8, at - 64 * (kBack / 4)));
-      const auto older = hn::BitCast(d32u, hn::LoadU(d8, at - 64 * (kBack / 4 + 1)));
-      return hn::BitCast(d8,
-                         hn::Or(hn::ShiftLeft<8 * (kBack % 4)>(newer), hn::ShiftRight<32 - 8 * (kBack % 4)>(older)));
-    }
-  }
-
- private:
-  static constexpr int kBefore = 128;
-
-  template <int kIndex, int kVector>
-  HWY_INLINE void LoadFrom(const uint8_t* HWY_RESTRICT tile) {
-    if constexpr (kVector * kLanes8 < kCircleBytes<kOrder>) {
-      constexpr int kOfs =
-          kVector * kLanes8;  // codes at kIndex in steps of 128 differ by a shift, within them by bytes
-      hn::StoreU(Codes<kBits, kIndex + kOfs / 128 * 128>(tile, kOfs % 128), d8, bytes_ + kBefore + kOfs);
-      LoadFrom<kIndex, kVector + 1>(tile);
-    }
-  }
-  alignas(64) uint8_t bytes_[kBefore + kCircleBytes<kOrder>];
-};
-#endif
-
-// Symbols shifted to their place never leave their byte before the mask cuts them, so 16-bit shifts do.
-template <int kVector, int kBack, TileOrder kOrder, int kBits>
-HWY_INLINE V8 Window(const Circle<kOrder, kBits>& circle) {
-  const hn::Repartition<uint16_t, D8> d16;
-  const V8 before = circle.template Before<kBack, kVector>();
-  const V8 symbol = hn::BitCast(d8, hn::ShiftLeft<kBits * kBack>(hn::BitCast(d16, before)));
-  if constexpr (kBits * (kBack + 1) >= 6) {
-    return hn::And(symbol, hn::Set(d8, uint8_t{63}));
-  } else {
-    return hn::Or(symbol, Window<kVector, kBack + 1>(circle));
-  }
-}
-
-template <int kVector = 0, TileOrder kOrder, int kBits>
-HWY_INLINE void StoreLevels(const LevelTable& table, const Circle<kOrder, kBits>& circle, uint8_t* HWY_RESTRICT out) {
-  if constexpr (kVector * kLanes8 < kCircleBytes<kOrder>) {
-    hn::StoreU(table(Window<kVector, 0>(circle)), d8, out + kVector * kLanes8);
-    StoreLevels<kVector + 1>(table, circle, out);
-  }
-}
-
-template <TileOrder kOrder, int kBits, int kIndex = 0>
-HWY_INLINE void ExpandCircles(const LevelTable& table, const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT levels) {
-  if constexpr (kIndex < kTileCodes) {
-    Circle<kOrder, kBits> circle;
-    circle.template Load<kIndex>(tile);
-    StoreLevels(table, circle, levels + kIndex);
-    ExpandCircles<kOrder, kBits, kIndex + kCircleBytes<kOrder>>(table, tile, levels);
-  }
-}
-
-template <TileOrder kOrder, int kBits>
-HWY_INLINE void ExpandTrellis(const uint8_t* tile, uint8_t* levels) {
-  ExpandCircles<kOrder, kBits>(LevelTable(TrellisLevels(kBits)), tile, levels);
-}
-
-template <int kBits, int kIndex = 0>
-HWY_INLINE void UnpackCodes(const uint8_t* HWY_RESTRICT tile, uint8_t* HWY_RESTRICT out) {
-  if constexpr (kIndex < kTileCodes) {
-    for (int extra = 0; extra < 128; extra += kLanes8) {
-      hn::StoreU(Codes<kBits, kIndex>(tile, extra), d8, out + kIndex + extra);
-    }
-    UnpackCodes<kBits, kIndex + 128>(tile, out);
-  }
-}
-
-template <TileOrder kOrder>
-void ExpandTile(int bits, const uint8_t* tile, uint8_t* levels) {
-  switch (bits) {
-    case 1:
-      return ExpandTrellis<kOrder, 1>(tile, levels);
-    case 2:
-      return ExpandTrellis<kOrder, 2>(tile, levels);
-    case 3:
-      return ExpandTrellis<kOrder, 3>(tile, levels);
-    case 4:
-      return ExpandTrellis<kOrder, 4>(tile, levels);
-    case 6:
-      return UnpackCodes<6>(tile, levels);
-    default:
-      return UnpackCodes<8>(tile, levels);
-  }
-}
-
-void Expand(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte* packed, std::byte* levels) {
-  const auto expand =
-      order == TileOrder::kTokenLane ? ExpandTile<TileOrder::kTokenLane> : ExpandTile<TileOrder::kChannelLane>;
-  for (int tile = 0; tile < num_tiles; packed += TileBytes(bits[tile]), ++tile) {
-    if (bits[tile] == 0) continue;
-    expand(bits[tile], reinterpret_cast<const uint8_t*>(packed), reinterpret_cast<uint8_t*>(levels));
-    levels += kTileCodes;
-  }
-}
-
 const TrellisKernels* Kernels() {
-  static constexpr TrellisKernels kKernels = {Ticks, CodesOf, Expand};
+  static constexpr TrellisKernels kKernels = {Ticks, CodesOf};
   return &kKernels;
 }
 

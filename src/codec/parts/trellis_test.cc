@@ -41,7 +41,7 @@ struct Page {
   }
   std::vector<std::byte> Packed(TileOrder order) const {
     std::vector<std::byte> packed(TileBytes(8) * bits.size());
-    GetTileKernels().pack(order, bits.data(), static_cast<int>(bits.size()), codes.data(), packed.data());
+    TrellisPack(order, bits.data(), static_cast<int>(bits.size()), codes.data(), packed.data());
     return packed;
   }
 
@@ -61,15 +61,58 @@ int LevelAt(const std::vector<std::byte>& levels, TileOrder order, int token, in
       levels[static_cast<size_t>(tile * kTileCodes + TileIndex(order, token, channel % kTileChannels))]);
 }
 
+TEST(TrellisTest, PlacesAreTokens) {
+  EXPECT_EQ(TrellisToken(0), 0);
+  EXPECT_EQ(TrellisToken(1), 1);
+  EXPECT_EQ(TrellisToken(2), 16);
+  EXPECT_EQ(TrellisToken(8), 2);
+  EXPECT_EQ(TrellisToken(63), 63);
+  for (int place = 0; place < kTokens; ++place) EXPECT_EQ(TrellisPlace(TrellisToken(place)), place);
+}
+
 TEST(TrellisTest, WindowsLookBackAroundTheCircle) {
-  std::vector<std::byte> packed(TileBytes(2));
-  SetTileCode(TileOrder::kTokenLane, 2, 63, 5, 3, packed.data());
-  SetTileCode(TileOrder::kTokenLane, 2, 0, 5, 1, packed.data());
-  SetTileCode(TileOrder::kTokenLane, 2, 1, 5, 2, packed.data());
-  EXPECT_EQ(TrellisWindow(TileOrder::kTokenLane, 2, packed.data(), 0, 5), 1 + 3 * 4);
-  EXPECT_EQ(TrellisWindow(TileOrder::kTokenLane, 2, packed.data(), 1, 5), 2 + 1 * 4 + 3 * 16);
-  EXPECT_EQ(TrellisWindow(TileOrder::kTokenLane, 2, packed.data(), 3, 5), 2 * 16);
-  EXPECT_EQ(TrellisWindow(TileOrder::kTokenLane, 2, packed.data(), 3, 6), 0);
+  for (const TileOrder order : {TileOrder::kTokenLane, TileOrder::kChannelLane}) {
+    std::vector<std::byte> packed(TileBytes(2));
+    const auto window = [&](int place, int channel) {
+      return TrellisWindow(order, 2, packed.data(), TrellisToken(place), channel);
+    };
+    SetTrellisSymbol(order, 2, TrellisToken(63), 5, 3, packed.data());
+    SetTrellisSymbol(order, 2, TrellisToken(0), 5, 1, packed.data());
+    SetTrellisSymbol(order, 2, TrellisToken(1), 5, 2, packed.data());
+    EXPECT_EQ(window(0, 5), 1 + 3 * 4);
+    EXPECT_EQ(window(1, 5), 2 + 1 * 4 + 3 * 16);
+    EXPECT_EQ(window(3, 5), 2 * 16);
+    EXPECT_EQ(window(3, 6), 0);
+  }
+}
+
+// The comment on packing, by hand: place 1 of channel 6 is bits 12 to 13 (18 to 20) of its run 0.
+TEST(TrellisTest, SymbolsLieWhereTheFormatSays) {
+  std::vector<std::byte> two(TileBytes(2)), three(TileBytes(3));
+  SetTrellisSymbol(TileOrder::kTokenLane, 2, 1, 6, 3, two.data());  // part 1, run 2
+  EXPECT_EQ(two[64 + 2 * 2 + 1], std::byte{3 << 4});
+  SetTrellisSymbol(TileOrder::kTokenLane, 3, 1, 6, 7, three.data());  // the last byte, second part
+  EXPECT_EQ(three[128 + 2 * 2 + 1], std::byte{7 << 2});
+  SetTrellisSymbol(TileOrder::kChannelLane, 3, 1, 6, 7, three.data());  // part 0, run 12
+  EXPECT_EQ(three[128 + 2 * 12], std::byte{7 << 2});
+}
+
+TEST(TrellisTest, PackingSetsEverySymbol) {
+  for (const TileOrder order : {TileOrder::kTokenLane, TileOrder::kChannelLane}) {
+    Page page({4, 3, 2, 1});
+    page.EncodeByRow(ScaleRule::kUnbiased);
+    std::vector<std::byte> want(TileBytes(8) * 4);
+    std::byte* tile = want.data();
+    for (int i = 0; i < 4; tile += TileBytes(page.bits[static_cast<size_t>(i)]), ++i) {
+      for (int t = 0; t < kTokens; ++t) {
+        for (int c = 0; c < kTileChannels; ++c) {
+          const uint8_t code = page.codes[static_cast<size_t>(t * page.dim + i * kTileChannels + c)];
+          SetTrellisSymbol(order, page.bits[static_cast<size_t>(i)], t, c, code, tile);
+        }
+      }
+    }
+    EXPECT_EQ(page.Packed(order), want);
+  }
 }
 
 // Measured against what the codes are for: better than scalar codes, not better than the training promised.
@@ -111,7 +154,8 @@ TEST(TrellisTest, NoSingleSymbolCanBeImproved) {
   };
   const std::vector<std::byte> best = page.Packed(TileOrder::kTokenLane);
   for (int channel = 0; channel < 16; channel += 5) {
-    for (int t = 8; t < 56; ++t) {  // away from the seam, where the path is the best of all
+    for (int place = 8; place < 56; ++place) {  // away from the seam, where the path is the best of all
+      const int t = TrellisToken(place);
       for (uint8_t symbol = 0; symbol < 4; ++symbol) {
         Page changed = page;
         changed.codes[static_cast<size_t>(t * 16 + channel)] = symbol;
@@ -160,7 +204,7 @@ TEST(TrellisTest, EveryTargetExpandsTheSame) {
     for (const std::string& target : SimdTargets()) {
       ASSERT_TRUE(SetSimdTarget(target));
       std::vector<std::byte> got(want.size());
-      GetTrellisKernels().expand(order, kMixed.data(), 8, packed.data(), got.data());
+      GetTrellisExpander()(order, kMixed.data(), 8, packed.data(), got.data());
       EXPECT_EQ(got, want) << target;
     }
   }

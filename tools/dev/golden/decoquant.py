@@ -204,13 +204,48 @@ def best_path(x: np.ndarray, levels: np.ndarray, bits: int, start: np.ndarray | 
     return windows
 
 
+PLACE = np.arange(64)
+TOKEN_AT_PLACE = 16 * (PLACE % 8 // 2) + 2 * (PLACE // 8) + PLACE % 2
+
+
 def trellis_tile(x: np.ndarray, bits: int):
-    """Symbols and values [64, 16]."""
+    """Symbols and values [64 tokens, 16]."""
     step, levels = f32(TRELLIS[bits][0]), np.array(TRELLIS[bits][1])
+    x = x[TOKEN_AT_PLACE]
     free = best_path(np.roll(x, -32, axis=0), levels, bits, None)
     seam = free[31] & ((64 >> bits) - 1)
-    windows = best_path(x, levels, bits, seam)
+    windows = np.empty_like(x)
+    windows[TOKEN_AT_PLACE] = best_path(x, levels, bits, seam)
     return windows & (2**bits - 1), (levels[windows] - 128).astype(np.float32) * step
+
+
+def pack_trellis_tile(order: str, bits: int, symbols: np.ndarray) -> bytes:
+    """Symbols [64 tokens, 16] -> 128 * bits bytes: runs of 8 symbols, the newest lowest, in four parts."""
+    by_run = symbols[TOKEN_AT_PLACE].astype(np.uint32).reshape(8, 8, 16)  # [run, place in it, channel]
+    runs = (by_run << (bits * np.arange(7, -1, -1, dtype=np.uint32))[None, :, None]).sum(axis=1, dtype=np.uint32)
+    if order == tiles.TOKEN_LANE:  # [part, run of the part]
+        parts = runs.reshape(8, 4, 4).transpose(1, 0, 2).reshape(4, 32)
+    else:
+        parts = runs.reshape(4, 2, 16).transpose(0, 2, 1).reshape(4, 32)
+    packed = b""
+    for pair in (parts[:2], parts[2:]):
+        for part in pair:
+            for word in range(bits // 2):
+                packed += (part >> (16 * word) & 0xFFFF).astype("<u2").tobytes()
+        if bits % 2:
+            packed += (pair.T >> (16 * (bits // 2)) & 0xFF).astype(np.uint8).tobytes()
+    return packed
+
+
+def pack(setup: Setup, codes: np.ndarray) -> bytes:
+    if setup.code != "trellis":
+        return tiles.pack(setup.order, setup.widths, codes)
+    packed = b""
+    for i, bits in enumerate(setup.widths):
+        tile = codes[:, 16 * i : 16 * i + 16]
+        pack_tile = pack_trellis_tile if 1 <= bits <= 4 else tiles.pack_tile
+        packed += pack_tile(setup.order, int(bits), tile)
+    return packed
 
 
 def quantise_trellis(setup: Setup, u: np.ndarray):
@@ -245,5 +280,5 @@ def encode(rows: np.ndarray, side: str, options: dict, basis: bytes | None = Non
         streams.append(means.astype("<f2").tobytes())
     codes, scales = quantise(setup, latents(setup, z))
     streams.append(scales.astype("<f2").tobytes())
-    streams.append(tiles.pack(setup.order, setup.widths, codes))
+    streams.append(pack(setup, codes))
     return tiles.block(streams)
