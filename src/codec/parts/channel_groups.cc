@@ -100,7 +100,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
     GroupOfTokens params(g, block, t);
     for (float& scale : params.scale) scale *= g.level_step();
     const TokenMask mask(t, g.group);  // the kernel sums over the whole page
-    const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, OnePlaneWeight(g.bits), columns, unit, weight_sum);
+    const int planes = GetFixedPointKernels().quantize_weights(weights, heads, mask.value, OnePlaneWeight(g.bits),
+                                                               columns, unit, weight_sum);
     std::fill_n(partial, heads * g.dim, 0.0f);
     GetTileKernels().accumulate(TilesOf(g, block, maybe_ahead), columns, heads, planes, unit, partial,
                                 static_cast<size_t>(g.dim));

@@ -29,18 +29,18 @@ void SetRowCodes(const LatentCodes& codes, int token, const uint8_t* row_codes, 
 
 namespace {
 
-// The tiles of a run as the tile kernels read them. Trellis codes are expanded to levels first: those of a block fit
-// the first-level cache, and the kernels stay as they are.
+// The tiles of a run as `kernels` read them. Where they take no trellis, its symbols are expanded to levels first: those of a
+// block fit the first-level cache.
 class Tiles {
  public:
-  Tiles(const LatentCodes& codes, const std::byte* packed, ReadAhead* maybe_ahead)
-      : matrix_{packed, codes.bits, codes.num_tiles, codes.books->levels_or_null(), maybe_ahead} {
-    if (!codes.trellis) return;
+  Tiles(const LatentCodes& codes, const std::byte* packed, bool reads_trellis, ReadAhead* maybe_ahead)
+      : matrix_{packed, codes.bits, codes.num_tiles, codes.books->levels_or_null(), maybe_ahead, codes.trellis} {
+    if (!codes.trellis || reads_trellis) return;
     GetTrellisExpander()(codes.order, codes.bits, codes.num_tiles, packed, levels_);
     for (size_t tile = 0; tile < std::size(bits_); ++tile) {
       bits_[tile] = static_cast<int>(tile) < codes.num_tiles && codes.bits[tile] > 0 ? 8 : 0;
     }
-    matrix_ = {levels_, bits_, codes.num_tiles, nullptr, maybe_ahead};
+    matrix_ = {levels_, bits_, codes.num_tiles, nullptr, maybe_ahead, false};
   }
   const TileMatrix& matrix() const { return matrix_; }
 
@@ -87,8 +87,9 @@ void ScoreLatents(const LatentCodes& codes, const std::byte* packed, const float
   alignas(64) int32_t sums[kMaxHeads * 2 * kTokensPerPage];
   alignas(64) float own[kMaxHeads * kTokensPerPage];
   float* out = store == Store::kSet ? scores : own;
-  GetTileKernels().score(Tiles(codes, packed, maybe_ahead).matrix(), query.operand, heads * query.planes, 0,
-                         kTokensPerPage, sums);
+  const TileKernels kernels = GetTileKernels();
+  const Tiles tiles(codes, packed, kernels.reads_trellis, maybe_ahead);
+  kernels.score(tiles.matrix(), query.operand, heads * query.planes, 0, kTokensPerPage, sums);
   GetFixedPointKernels().finish_scores(sums, heads, query.planes, 0, kTokensPerPage, query.unit, query.offset, 1,
                                        token_scales, bias, out);
   if (store == Store::kSet) return;
@@ -103,8 +104,9 @@ void AccumulateLatents(const LatentCodes& codes, const std::byte* packed, const 
   float sum[kMaxHeads];
   const int planes = GetFixedPointKernels().quantize_weights(weights, heads, token_scales,
                                                              OnePlaneWeight(codes.widest()), operand, unit, sum);
-  GetTileKernels().accumulate(Tiles(codes, packed, maybe_ahead).matrix(), operand, heads, planes, unit, acc,
-                              acc_stride);
+  const TileKernels kernels = GetTileKernels();
+  const Tiles tiles(codes, packed, kernels.reads_trellis, maybe_ahead);
+  kernels.accumulate(tiles.matrix(), operand, heads, planes, unit, acc, acc_stride);
   for (int h = 0; h < heads; ++h) sums[static_cast<size_t>(h) * acc_stride] += sum[h];
 }
 
@@ -119,7 +121,7 @@ void RestoreLatents(const LatentCodes& codes, const float* sums, size_t sums_str
 }
 
 void UnpackLatents(const LatentCodes& codes, const std::byte* packed, uint8_t* out) {
-  const Tiles tiles(codes, packed, nullptr);
+  const Tiles tiles(codes, packed, false, nullptr);
   const TileMatrix& m = tiles.matrix();
   GetTileKernels().unpack(codes.order, m.bits, m.num_tiles, m.packed, out);
 }

@@ -74,6 +74,27 @@ HWY_INLINE V8 LoadTable(const TileLevels* levels, int bits) {
   return hn::LoadDup128(d8, levels && bits <= 4 ? levels->by_bits[bits] : kIdentity);
 }
 
+// How kernels get vectors of levels from a tile of kBits bits that holds codes; trellis_levels-inl.h has the other way.
+template <int kBits_>
+struct CodeReader {
+  static constexpr int kBits = kBits_;
+  static constexpr bool kTrellis = false;
+  using Table = V8;
+
+  static HWY_INLINE Table LoadTable(const TileLevels* levels) { return HWY_NAMESPACE::LoadTable(levels, kBits); }
+
+  /// kTokenLane: tokens kToken.. of the channels of a quad.
+  template <int kQuad, int kToken, int kVectors>
+  static HWY_INLINE void Tokens(const uint8_t* HWY_RESTRICT tile, const Table& table, V8 (&levels)[kVectors]) {
+    constexpr int kIndex = (kQuad * 64 + kToken) * 4;
+    static_assert(kVectors <= 4);
+    levels[0] = Levels<kBits, kIndex>(tile, 0, table);
+    if constexpr (kVectors > 1) levels[1] = Levels<kBits, kIndex + kLanes8>(tile, 0, table);
+    if constexpr (kVectors > 2) levels[2] = Levels<kBits, kIndex + 2 * kLanes8>(tile, 0, table);
+    if constexpr (kVectors > 3) levels[3] = Levels<kBits, kIndex + 3 * kLanes8>(tile, 0, table);
+  }
+};
+
 // Four bytes in every 32-bit lane.
 HWY_INLINE hn::Vec<hn::Repartition<int8_t, D8>> BroadcastQuad(const int8_t* HWY_RESTRICT quad) {
   int32_t word;

@@ -68,13 +68,14 @@ void Unpack(TileOrder order, const uint8_t* bits, int num_tiles, const std::byte
 }  // namespace
 
 const TileKernels& ReferenceTileKernels() {
-  static constexpr TileKernels kKernels = {Score, Accumulate, Pack, Unpack};
+  static constexpr TileKernels kKernels = {false, Score, Accumulate, Pack, Unpack};
   return kKernels;
 }
 
 TileKernels GetTileKernels() {
+  const TileReaders readers = GetTileReaders();
   const TilePackers packers = GetTilePackers();
-  return {GetTileScore(), GetTileAccumulate(), packers.pack, packers.unpack};
+  return {readers.reads_trellis, readers.score, GetTileAccumulate(), packers.pack, packers.unpack};
 }
 
 }  // namespace kvant

@@ -25,9 +25,13 @@ struct TileMatrix {
   int num_tiles;
   const TileLevels* levels;  ///< null: level = code
   ReadAhead* maybe_ahead = nullptr;
+  bool trellis = false;  ///< tiles of up to 4 bits hold symbols of trellis.h; REQUIRES: TileKernels::reads_trellis
 };
 
 struct TileKernels {
+  /// Whether score and accumulate take tiles of a trellis. Where not, expanding a block first is faster.
+  bool reads_trellis;
+
   /// sums[col][t] = sum over channels of level(t, c) * q[col][c], for tokens first..last-1 (multiples of 32).
   /// `q` is [columns][num_tiles * 16]; `sums` [columns][64], overwritten in the token range only.
   /// A column is a query head, or one of two planes of it (see fixed_point.h).

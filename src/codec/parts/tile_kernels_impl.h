@@ -5,14 +5,17 @@
 
 namespace kvant {
 
-using TileScore = decltype(TileKernels::score);
+struct TileReaders {
+  decltype(TileKernels::score) score;
+  bool reads_trellis;
+};
 using TileAccumulate = decltype(TileKernels::accumulate);
 struct TilePackers {
   decltype(TileKernels::pack) pack;
   decltype(TileKernels::unpack) unpack;
 };
 
-TileScore GetTileScore();
+TileReaders GetTileReaders();
 TileAccumulate GetTileAccumulate();
 TilePackers GetTilePackers();
 

@@ -126,7 +126,8 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
-    const int planes = fixed.quantize_weights(weights, heads, params.scale, OnePlaneWeight(g.bits), columns, unit, quantized_sum);
+    const int planes =
+        fixed.quantize_weights(weights, heads, params.scale, OnePlaneWeight(g.bits), columns, unit, quantized_sum);
     GetTileKernels().accumulate(GroupTiles(g, block, i, maybe_ahead), columns, heads, planes, unit, out,
                                 static_cast<size_t>(g.dim));
     for (int h = 0; h < heads; ++h) {

@@ -163,6 +163,30 @@ class Runs {
   V16 before_;
 };
 
+// Elsewhere a pass over some of the tokens would repeat most of the work of the others.
+constexpr bool kReadsTrellis = HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86;
+
+// As CodeReader.
+template <int kBits_>
+struct TrellisReader {
+  static constexpr int kBits = kBits_;
+  static constexpr bool kTrellis = true;
+  using Table = LevelTable;
+
+  static HWY_INLINE Table LoadTable(const TileLevels*) { return LevelTable(kBits); }
+
+  template <int kQuad, int kToken, int kVectors>
+  static HWY_INLINE void Tokens(const uint8_t* HWY_RESTRICT tile, const Table& table, V8 (&levels)[kVectors]) {
+    constexpr int kFirst = kToken / 16;
+    Runs<TileOrder::kTokenLane, kBits> runs;
+    runs.template Load<kQuad % 2>(tile, kQuad / 2, 0);
+    levels[0] = runs.template Levels<kFirst>(table);
+    if constexpr (kVectors > 1) levels[1] = runs.template Levels<kFirst + 1>(table);
+    if constexpr (kVectors > 2) levels[2] = runs.template Levels<kFirst + 2>(table);
+    if constexpr (kVectors > 3) levels[3] = runs.template Levels<kFirst + 3>(table);
+  }
+};
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kvant
 HWY_AFTER_NAMESPACE();
