@@ -162,15 +162,6 @@ Status CheckGains(const F16* gains, int count) {
   return Status::Ok();
 }
 
-Status CheckReflectors(const ReflectorView& reflectors) {
-  for (int k = 0; k < reflectors.count; ++k) {
-    const float scale = ToFloat(reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f))
-      return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
-  }
-  return Status::Ok();
-}
-
 }  // namespace
 
 BasisLayout LayoutOfBasis(const State& state) {
@@ -258,9 +249,9 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   if (total != s.total_bits)
     return Status::Corruption(StrFormat("decoquant: widths sum to %d instead of %d", total, s.total_bits));
   KVANT_TRY(CheckGains(map.maybe_gains, s.fold()));
-  KVANT_TRY(CheckReflectors(map.reflectors));
+  KVANT_TRY(CheckReflectors("decoquant", map.reflectors));
   if (s.weighted) KVANT_TRY(CheckGains(map.maybe_metric_gains, s.shape.dim));
-  return CheckReflectors(map.metric);
+  return CheckReflectors("decoquant", map.metric);
 }
 
 }  // namespace kvant::decoquant

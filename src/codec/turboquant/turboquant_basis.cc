@@ -222,13 +222,7 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   }
   if (s.rotation != Rotation::kSvd) return Status::Ok();
   const ReflectorView reflectors = ViewReflectors(basis + layout.reflectors_ofs, s.shape.dim, s.shape.dim - 1);
-  for (int k = 0; k < s.shape.dim - 1; ++k) {
-    const float scale = ToFloat(reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f)) {
-      return Status::Corruption(StrFormat("turboquant: reflector %d is out of range", k));
-    }
-  }
-  return Status::Ok();
+  return CheckReflectors("turboquant", reflectors);
 }
 
 }  // namespace kvant::turboquant
