@@ -97,12 +97,6 @@ using D16 = hn::Repartition<int16_t, D8>;
 using V16 = hn::Vec<D16>;
 constexpr D16 d16;
 
-HWY_INLINE V16 BroadcastPair(const int16_t* HWY_RESTRICT pair) {
-  int32_t word;
-  hwy::CopyBytes<4>(pair, &word);
-  return hn::BitCast(d16, hn::Set(d32, word));
-}
-
 // Codes from kIndex on: kLanes8 / 4 tokens of one quad.
 template <int kBits, int kIndex>
 HWY_INLINE void TurnVector(const uint8_t* HWY_RESTRICT tile, V8 table, const FixedRanges& ranges,
@@ -112,11 +106,11 @@ HWY_INLINE void TurnVector(const uint8_t* HWY_RESTRICT tile, V8 table, const Fix
   constexpr int kSecond = kQuadValues / 2;
   const V16 levels = hn::BitCast(d16, hn::TableLookupBytes(table, Codes<kBits, kIndex>(tile, 0)));
   // Bytes are signed levels of a, b, a', b' of two pairs; in the upper half of a word they are times 256.
-  const V16 a = hn::Add(hn::MulFixedPoint15(hn::ShiftLeft<8>(levels), BroadcastPair(ranges.halves + 2 * kQuad)),
-                        BroadcastPair(ranges.mids + 2 * kQuad));
+  const V16 a = hn::Add(hn::MulFixedPoint15(hn::ShiftLeft<8>(levels), BroadcastPair(d16, ranges.halves + 2 * kQuad)),
+                        BroadcastPair(d16, ranges.mids + 2 * kQuad));
   const V16 b = hn::Add(hn::MulFixedPoint15(hn::And(levels, hn::Set(d16, static_cast<int16_t>(0xFF00))),
-                                            BroadcastPair(ranges.halves + ranges.second + 2 * kQuad)),
-                        BroadcastPair(ranges.mids + ranges.second + 2 * kQuad));
+                                            BroadcastPair(d16, ranges.halves + ranges.second + 2 * kQuad)),
+                        BroadcastPair(d16, ranges.mids + ranges.second + 2 * kQuad));
   const V16 cos = hn::LoadU(d16, angles + kOfs), sin = hn::LoadU(d16, angles + kOfs + kSecond);
   hn::StoreU(hn::Sub(hn::MulFixedPoint15(a, cos), hn::MulFixedPoint15(b, sin)), d16, keys + kOfs);
   hn::StoreU(hn::Add(hn::MulFixedPoint15(a, sin), hn::MulFixedPoint15(b, cos)), d16, keys + kOfs + kSecond);
