@@ -30,6 +30,11 @@ bool ParseNumber(const std::string& text, double* value) {
   return error == std::errc() && end == text.data() + text.size() && std::isfinite(*value);
 }
 
+std::string CodecText(const CodecInfo& info, bool serves_side, std::string_view options) {
+  if (!serves_side) return "raw";
+  return std::string(info.name) + (options.empty() ? "" : ":") + std::string(options);
+}
+
 }  // namespace
 
 const CodecInfo* FindCodec(std::string_view name) {
@@ -39,34 +44,14 @@ const CodecInfo* FindCodec(std::string_view name) {
   return nullptr;
 }
 
-namespace {
-
-std::string CodecText(const CodecInfo& info, bool serves_side, std::string_view options) {
-  if (!serves_side) return "raw";
-  return std::string(info.name) + (options.empty() ? "" : ":") + std::string(options);
-}
-
-bool NeedsCalibration(const CodecInfo& info, Side side, std::string_view text) {
-  if (side == Side::kKey ? !info.keys : !info.values) return false;
-  const Result<CodecOptions> options = ParseCodecOptions(info, text);
-  KVANT_CHECK(options.ok());
-  const auto state = info.make({.side = side, .dim = 128}, *options);
-  KVANT_CHECK(state.ok());
-  return (*state)->needs_calibration;
-}
-
-}  // namespace
-
-std::vector<TypicalScheme> TypicalSchemes() {
+std::vector<std::string> TypicalSchemes() {
   static constexpr CodecPair kDefaults[] = {{"", ""}};
-  std::vector<TypicalScheme> schemes;
+  std::vector<std::string> schemes;
   for (const CodecInfo* info : AllCodecs()) {
     for (const CodecPair& pair : info->typical.empty() ? std::span<const CodecPair>(kDefaults) : info->typical) {
       const std::string key = CodecText(*info, info->keys, pair.key_options);
       const std::string value = CodecText(*info, info->values, pair.value_options);
-      schemes.push_back({.text = key == value ? key : "k=" + key + " v=" + value,
-                         .needs_calibration = NeedsCalibration(*info, Side::kKey, pair.key_options) ||
-                                              NeedsCalibration(*info, Side::kValue, pair.value_options)});
+      schemes.push_back(key == value ? key : "k=" + key + " v=" + value);
     }
   }
   return schemes;
