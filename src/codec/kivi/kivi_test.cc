@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "base/aligned_buffer.h"
-#include "base/float16.h"
 #include "codec/registry.h"
 #include "codec/test_rows.h"
 

@@ -7,7 +7,6 @@
 #include <numbers>
 #include <vector>
 
-#include "base/float16.h"
 #include "codec/parts/tile.h"
 #include "codec/test_rows.h"
 

@@ -10,7 +10,6 @@
 #include <set>
 
 #include "base/aligned_buffer.h"
-#include "base/float16.h"
 #include "base/simd_target.h"
 #include "codec/registry.h"
 #include "codec/test_rows.h"
