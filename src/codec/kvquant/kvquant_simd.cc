@@ -5,6 +5,7 @@
 
 #include "codec/kvquant/kvquant.h"
 #include "codec/kvquant/kvquant_kernels.h"
+#include "codec/parts/f16_words.h"
 #include "codec/parts/fixed_point.h"
 #include "codec/parts/tile_kernels.h"
 #include "codec/parts/turned_keys.h"
@@ -113,8 +114,6 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
 }
 
 // ---- decode
-
-const uint16_t* Words(const F16* values) { return reinterpret_cast<const uint16_t*>(values); }
 
 void DecodeKeys(const State& s, const BlockContext& context, const uint8_t* codes, const float* deltas,
                 const std::byte* block, float* rows) {

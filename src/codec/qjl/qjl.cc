@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/float16.h"
+#include "codec/parts/f16_words.h"
 #include "codec/parts/tile.h"
 #include "codec/parts/uniform_codec.h"
 
@@ -93,7 +94,7 @@ Status EncodeScales(const KeyState& s, const float* rows, ChannelSplit* splits, 
 Status CheckKeyBlock(const KeyState& s, const std::byte* block) {
   for (int p = 0; p < s.num_parts; ++p) {
     for (int t = 0; t < kTokensPerPage; ++t) {
-      if (Norms(s.parts[p], block)[t].bits >= 0x7C00u) {
+      if (!IsScaleWord(Norms(s.parts[p], block)[t].bits)) {
         return Status::Corruption(StrFormat("qjl: the norm of token %d is negative or not finite", t));
       }
     }

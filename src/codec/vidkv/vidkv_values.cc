@@ -5,13 +5,11 @@
 #include <cstring>
 #include <numeric>
 
-#include "base/float16.h"
+#include "codec/parts/f16_words.h"
 #include "codec/vidkv/vidkv.h"
 
 namespace kvant::vidkv {
 namespace {
-
-constexpr uint16_t kF16Infinity = 0x7C00;
 
 /// Sum over a row of `count` terms, in the order of SumOrder::kInSixteens.
 template <typename Term>
@@ -61,8 +59,8 @@ Status CheckValueBlock(const ValueState& s, const std::byte* block) {
     return Status::Corruption(StrFormat("vidkv: %d tokens are marked as salient, not %d", count, s.num_salient));
   }
   bool valid = true;
-  for (int i = 0; i < s.num_scales(); ++i) valid &= s.scales(block)[i] < kF16Infinity;
-  for (int i = 0; i < s.num_salient; ++i) valid &= s.gains(block)[i] < kF16Infinity;
+  for (int i = 0; i < s.num_scales(); ++i) valid &= IsScaleWord(s.scales(block)[i]);
+  for (int i = 0; i < s.num_salient; ++i) valid &= IsScaleWord(s.gains(block)[i]);
   return valid ? Status::Ok() : Status::Corruption("vidkv: a scale or gain is negative or not finite");
 }
 
@@ -150,7 +148,7 @@ Status EncodeOrdinary(const ValueState& s, const float* rows, const uint8_t* ord
     for (int c = 0; c < dim; ++c) {
       float threshold;
       const F16 scale = ToF16(TernaryScale(s, rows, order, first, last, c, &threshold));
-      if (scale.bits >= kF16Infinity) return ScaleOverflow();
+      if (!IsScaleWord(scale.bits)) return ScaleOverflow();
       s.scales(block)[first / s.group * dim + c] = scale.bits;
       for (int i = first; i < last; ++i) {
         const float value = rows[order[i] * dim + c];
