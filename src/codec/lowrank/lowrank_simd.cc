@@ -175,9 +175,7 @@ void StoreCodes(const State& s, const Factors& factors, const float* rows, const
     CodeResidual(s, choice, t, latents.values, kTokensPerPage, t, codes);
   }
   for (int g = 0; g < s.num_groups(); ++g) {
-    const LatentCodes group = s.codes(g);
-    GetTileKernels().pack(group.order, group.bits, group.num_tiles, codes + s.group_first(g) * kTokensPerPage,
-                          block + s.group_ofs(g));
+    PackLatents(s.codes(g), codes + s.group_first(g) * kTokensPerPage, block + s.group_ofs(g));
   }
 }
 
@@ -246,25 +244,18 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 class Prepared {
  public:
   Prepared(const State& s, int heads, std::byte* bytes)
-      : heads_(heads), planes_(s.rotated ? QueryPlanes(s.tile_bits[0]) : 2), bytes_(bytes) {
-    at_ = bytes + sizeof(float) * static_cast<size_t>(heads);
-  }
-  float* bias() const { return reinterpret_cast<float*>(bytes_); }
+      : bias_(reinterpret_cast<float*>(bytes)),
+        planes_(s.rotated ? QueryPlanes(s.tile_bits[0]) : 2),
+        queries_(bytes + sizeof(float) * static_cast<size_t>(heads), heads) {}
+  float* bias() const { return bias_; }
   /// Rotated channels are alike; else the strongest would set the step for all, as the highest digits do for factors.
-  LatentQuery NextGroup(int channels) { return Next(channels, planes_); }
-  LatentQuery NextFactors() { return Next(kTileChannels, 2); }
+  LatentQuery NextGroup(int channels) { return queries_.Next(channels, planes_); }
+  LatentQuery NextFactors() { return queries_.Next(kTileChannels, 2); }
 
  private:
-  LatentQuery Next(int channels, int planes) {
-    const LatentQuery query(at_, heads_, planes);
-    at_ += LatentQueryHeadBytes(channels) * static_cast<size_t>(heads_);
-    return query;
-  }
-
-  int heads_;
+  float* bias_;
   int planes_;
-  std::byte* bytes_;
-  std::byte* at_;
+  LatentQueries queries_;
 };
 
 // Products of the queries [heads, dim] with the mean and the digits' directions.
