@@ -16,9 +16,6 @@
 namespace kvant::turboquant {
 namespace {
 
-const F16* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const F16*>(block + ofs); }
-F16* Halves(std::byte* block, size_t ofs) { return reinterpret_cast<F16*>(block + ofs); }
-
 constexpr auto kAllChannels = [] {
   std::array<uint16_t, kMaxStripDim> list{};
   std::iota(list.begin(), list.end(), uint16_t{0});
