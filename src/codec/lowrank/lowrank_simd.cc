@@ -1,9 +1,7 @@
 // The fast verbs: 16 tokens at a time through the kernels of parts/ to encode, runs of latents to read. No
 // target-specific code here; the kernels are dispatched.
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <numeric>
 
 #include "codec/lowrank/lowrank.h"
 #include "codec/parts/fixed_point.h"
@@ -20,18 +18,12 @@ struct Rows {
   alignas(64) float values[kStripRows * kMaxStripDim];
 };
 
-constexpr auto kTableRows = [] {
-  std::array<uint16_t, kTileChannels> list{};
-  std::iota(list.begin(), list.end(), uint16_t{0});
-  return list;
-}();
-
 // out [count, dim] += factors [count, 16] table [the first n of 16, dim].
 void AddProduct(const float* factors, int count, int n, const float* table, int dim, float* out) {
   GetSketchKernels().list_product({.rows = factors,
                                    .row_stride = kTileChannels,
                                    .num_rows = count,
-                                   .list = kTableRows.data(),
+                                   .list = kEveryIndex.data(),
                                    .list_size = n,
                                    .table = table,
                                    .table_stride = static_cast<size_t>(dim),

@@ -1,10 +1,8 @@
 // The fast verbs: strips or rows of 16 tokens through the kernels of parts/ to encode, runs of latents to read. No
 // target-specific code here; the kernels are dispatched.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "codec/parts/fixed_point.h"
 #include "codec/parts/hadamard.h"
@@ -15,12 +13,6 @@
 
 namespace kvant::turboquant {
 namespace {
-
-constexpr auto kAllChannels = [] {
-  std::array<uint16_t, kMaxStripDim> list{};
-  std::iota(list.begin(), list.end(), uint16_t{0});
-  return list;
-}();
 
 // Rows or latents of up to 16 tokens or heads [16, dim].
 struct Rows {
@@ -37,7 +29,7 @@ void AddProduct(const float* rows, int count, const Sketch& matrix, Way way, flo
   GetSketchKernels().list_product({.rows = rows,
                                    .row_stride = n,
                                    .num_rows = count,
-                                   .list = kAllChannels.data(),
+                                   .list = kEveryIndex.data(),
                                    .list_size = matrix.dim,
                                    .table = way == kByRow ? matrix.by_row.data() : matrix.by_channel.data(),
                                    .table_stride = n,
