@@ -9,17 +9,6 @@
 #include "codec/vidkv/vidkv.h"
 
 namespace kvant::vidkv {
-namespace {
-
-/// Sum over a row of `count` terms, in the order of SumOrder::kInSixteens.
-template <typename Term>
-float SumInSixteens(int count, const Term& term) {
-  float sums[16] = {};
-  for (int i = 0; i < count; ++i) sums[i % 16] += term(i);
-  return AddSixteen(sums);
-}
-
-}  // namespace
 
 // ---- token classes
 
@@ -170,7 +159,8 @@ void EncodeSalient(const ValueState& s, const float* rows, const uint8_t* order,
       const float scale = ToFloat(F16{s.scales(block)[stored / s.group * dim + c]});
       units[c] = rows[order[stored] * dim + c] * (scale > 0.0f ? 1.0f / scale : 0.0f);
     }
-    const float mean = SumInSixteens(dim, [&](int c) { return std::abs(units[c]); }) / static_cast<float>(dim);
+    const float mean =
+        SumInOrder(SumOrder::kInSixteens, dim, [&](int c) { return std::abs(units[c]); }) / static_cast<float>(dim);
     const F16 gain = ToF16(std::min(mean / kMeanOverScale, kF16Max));
     s.gains(block)[i] = gain.bits;
     const float threshold = ToFloat(gain) * kSalientThreshold;
@@ -184,7 +174,7 @@ void EncodeSalient(const ValueState& s, const float* rows, const uint8_t* order,
 
 void RowSizes(const float* rows, int dim, float* sizes) {
   for (int t = 0; t < kTokensPerPage; ++t) {
-    sizes[t] = SumInSixteens(dim, [&](int c) { return std::abs(rows[t * dim + c]); });
+    sizes[t] = SumInOrder(SumOrder::kInSixteens, dim, [&](int c) { return std::abs(rows[t * dim + c]); });
   }
 }
 
