@@ -2,6 +2,7 @@
 #include "codec/vidkv/vidkv.h"
 
 #include "codec/parts/side_options.h"
+#include "codec/parts/uniform_codec.h"
 
 namespace kvant::vidkv {
 namespace {
@@ -104,7 +105,8 @@ const CodecInfo kInfo = {
     .expectations = kExpectations,
     .typical = kTypical,
     .make = Make,
-    .reference = {Encode, Decode, keys::PrepareQuery, keys::Score, values::Accumulate, values::Finish},
+    .reference = {Encode, Decode, uniform_reference::PrepareQuery, keys::Score, values::Accumulate,
+                  uniform_reference::Finish},
     .simd = [] { return &SimdVerbs(); },
 };
 

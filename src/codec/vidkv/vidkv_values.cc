@@ -238,10 +238,6 @@ void Accumulate(const CodecState& state, const BlockContext&, const std::byte* b
   }
 }
 
-void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out) {
-  std::copy_n(acc, heads * state.acc_dim, out);
-}
-
 }  // namespace values
 
 Status ScaleOverflow() { return Status::InvalidArgument("vidkv: the scale of a channel does not fit fp16"); }
