@@ -4,19 +4,11 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/join.h"
 #include "codec/registry.h"
 
 namespace kvant {
 namespace {
-
-std::string Names(auto&& range, auto&& name_of) {
-  std::string text;
-  for (const auto& item : range) {
-    if (!text.empty()) text += ", ";
-    text += name_of(item);
-  }
-  return text;
-}
 
 const OptionInfo* FindOption(const CodecInfo& info, std::string_view name) {
   for (const OptionInfo& option : info.options) {
@@ -78,15 +70,14 @@ Result<Codec> MakeCodec(std::string_view name, const CodecOptions& options, cons
                         Implementation implementation) {
   const CodecInfo* info = FindCodec(name);
   if (info == nullptr) {
-    return Status::InvalidArgument(
-        StrFormat("unknown codec '%s'; accepted: %s", std::string(name).c_str(),
-                  Names(AllCodecs(), [](const CodecInfo* c) { return std::string(c->name); }).c_str()));
+    return Status::InvalidArgument(StrFormat("unknown codec '%s'; accepted: %s", std::string(name).c_str(),
+                                             Join(AllCodecs(), [](const CodecInfo* c) { return c->name; }).c_str()));
   }
   for (const auto& [option, value] : options) {
     if (FindOption(*info, option) != nullptr) continue;
-    return Status::InvalidArgument(
-        StrFormat("codec %s: unknown option '%s'; accepted: %s", std::string(name).c_str(), option.c_str(),
-                  Names(info->options, [](const OptionInfo& o) { return std::string(o.name); }).c_str()));
+    return Status::InvalidArgument(StrFormat("codec %s: unknown option '%s'; accepted: %s", std::string(name).c_str(),
+                                             option.c_str(),
+                                             Join(info->options, [](const OptionInfo& o) { return o.name; }).c_str()));
   }
   if (shape.side == Side::kKey ? !info->keys : !info->values) {
     return Status::NotSupported(StrFormat("codec %s cannot encode %s", std::string(name).c_str(),
