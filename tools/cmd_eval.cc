@@ -56,9 +56,8 @@ constexpr const char* kAllCodecs = "all";
 
 bool LacksBasis(const CodecChoice& choice, Side side, const Calibration* maybe_calibration) {
   const Result<Codec> codec = MakeCodec(choice.name, choice.options, {.side = side, .dim = 128});
-  if (!codec.ok() || !codec->state->needs_calibration) return false;
-  const std::string key = CalibrationKey(*codec->info, choice.options);
-  return maybe_calibration == nullptr || maybe_calibration->Find(key, 0, side == Side::kKey) == nullptr;
+  if (!codec.ok()) return false;
+  return FindBases(*codec, choice.options, maybe_calibration, 0, 1).status().code() == StatusCode::kNotFound;
 }
 
 struct CacheNames {
@@ -79,7 +78,7 @@ CacheNames NamesOf(const std::vector<std::string>& lists) {
       if (cache != kAllCodecs) {
         names.named.push_back(std::move(cache));
       } else if (names.all.empty()) {
-        for (TypicalScheme& scheme : TypicalSchemes()) names.all.push_back(std::move(scheme.text));
+        names.all = TypicalSchemes();
       }
     }
   }

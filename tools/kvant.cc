@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/join.h"
 #include "verb.h"
 
 namespace kvant {
@@ -24,8 +25,7 @@ int Fail(std::string message, int exit_code) {
 }
 
 std::string Accepted(const std::vector<Verb>& verbs) {
-  std::string names;
-  for (const Verb& verb : verbs) names += (names.empty() ? "" : ", ") + verb.command->get_name();
+  const std::string names = Join(verbs, [](const Verb& verb) { return verb.command->get_name(); });
   return "accepted: " + names + " (kvant --help explains them)";
 }
 

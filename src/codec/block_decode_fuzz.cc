@@ -1,5 +1,6 @@
 // Whatever the bytes of a block and of a basis are: decode gives finite rows or Corruption, and a block that
 // it accepts gives finite scores and outputs on every SIMD target.
+#include "base/all_finite.h"
 #include "codec/fuzz_subject.h"
 
 namespace kvant {

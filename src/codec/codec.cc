@@ -4,19 +4,11 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/join.h"
 #include "codec/registry.h"
 
 namespace kvant {
 namespace {
-
-std::string Names(auto&& range, auto&& name_of) {
-  std::string text;
-  for (const auto& item : range) {
-    if (!text.empty()) text += ", ";
-    text += name_of(item);
-  }
-  return text;
-}
 
 const OptionInfo* FindOption(const CodecInfo& info, std::string_view name) {
   for (const OptionInfo& option : info.options) {
@@ -30,6 +22,11 @@ bool ParseNumber(const std::string& text, double* value) {
   return error == std::errc() && end == text.data() + text.size() && std::isfinite(*value);
 }
 
+std::string CodecText(const CodecInfo& info, bool serves_side, std::string_view options) {
+  if (!serves_side) return "raw";
+  return std::string(info.name) + (options.empty() ? "" : ":") + std::string(options);
+}
+
 }  // namespace
 
 const CodecInfo* FindCodec(std::string_view name) {
@@ -39,34 +36,14 @@ const CodecInfo* FindCodec(std::string_view name) {
   return nullptr;
 }
 
-namespace {
-
-std::string CodecText(const CodecInfo& info, bool serves_side, std::string_view options) {
-  if (!serves_side) return "raw";
-  return std::string(info.name) + (options.empty() ? "" : ":") + std::string(options);
-}
-
-bool NeedsCalibration(const CodecInfo& info, Side side, std::string_view text) {
-  if (side == Side::kKey ? !info.keys : !info.values) return false;
-  const Result<CodecOptions> options = ParseCodecOptions(info, text);
-  KVANT_CHECK(options.ok());
-  const auto state = info.make({.side = side, .dim = 128}, *options);
-  KVANT_CHECK(state.ok());
-  return (*state)->needs_calibration;
-}
-
-}  // namespace
-
-std::vector<TypicalScheme> TypicalSchemes() {
+std::vector<std::string> TypicalSchemes() {
   static constexpr CodecPair kDefaults[] = {{"", ""}};
-  std::vector<TypicalScheme> schemes;
+  std::vector<std::string> schemes;
   for (const CodecInfo* info : AllCodecs()) {
     for (const CodecPair& pair : info->typical.empty() ? std::span<const CodecPair>(kDefaults) : info->typical) {
       const std::string key = CodecText(*info, info->keys, pair.key_options);
       const std::string value = CodecText(*info, info->values, pair.value_options);
-      schemes.push_back({.text = key == value ? key : "k=" + key + " v=" + value,
-                         .needs_calibration = NeedsCalibration(*info, Side::kKey, pair.key_options) ||
-                                              NeedsCalibration(*info, Side::kValue, pair.value_options)});
+      schemes.push_back(key == value ? key : "k=" + key + " v=" + value);
     }
   }
   return schemes;
@@ -93,15 +70,14 @@ Result<Codec> MakeCodec(std::string_view name, const CodecOptions& options, cons
                         Implementation implementation) {
   const CodecInfo* info = FindCodec(name);
   if (info == nullptr) {
-    return Status::InvalidArgument(
-        StrFormat("unknown codec '%s'; accepted: %s", std::string(name).c_str(),
-                  Names(AllCodecs(), [](const CodecInfo* c) { return std::string(c->name); }).c_str()));
+    return Status::InvalidArgument(StrFormat("unknown codec '%s'; accepted: %s", std::string(name).c_str(),
+                                             Join(AllCodecs(), [](const CodecInfo* c) { return c->name; }).c_str()));
   }
   for (const auto& [option, value] : options) {
     if (FindOption(*info, option) != nullptr) continue;
-    return Status::InvalidArgument(
-        StrFormat("codec %s: unknown option '%s'; accepted: %s", std::string(name).c_str(), option.c_str(),
-                  Names(info->options, [](const OptionInfo& o) { return std::string(o.name); }).c_str()));
+    return Status::InvalidArgument(StrFormat("codec %s: unknown option '%s'; accepted: %s", std::string(name).c_str(),
+                                             option.c_str(),
+                                             Join(info->options, [](const OptionInfo& o) { return o.name; }).c_str()));
   }
   if (shape.side == Side::kKey ? !info->keys : !info->values) {
     return Status::NotSupported(StrFormat("codec %s cannot encode %s", std::string(name).c_str(),

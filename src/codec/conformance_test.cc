@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/aligned_buffer.h"
+#include "base/all_finite.h"
 #include "base/simd_target.h"
 #include "codec/registry.h"
 #include "codec/test_rope.h"
@@ -49,13 +50,6 @@ double Distance(const float* a, const float* b, size_t n) {
   double sum = 0;
   for (size_t i = 0; i < n; ++i) sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
   return std::sqrt(sum);
-}
-
-bool AllFinite(const float* x, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    if (!std::isfinite(x[i])) return false;
-  }
-  return true;
 }
 
 // ------------------------------------------------------------------ one configuration
@@ -297,7 +291,7 @@ TEST_P(ConformanceTest, OddRowsStayFinite) {
       const AlignedBuffer<float> rows = MakeRows(kind, kTokensPerPage, 128, 10);
       const auto block = Encoded(*s, rows.data());
       const auto decoded = Decoded(*s, block.data());
-      EXPECT_TRUE(AllFinite(decoded.data(), decoded.size())) << static_cast<int>(kind);
+      EXPECT_TRUE(AllFinite(decoded.span())) << static_cast<int>(kind);
       // With a basis an error may be as large as the rows it was fitted to, however small these are.
       const AlignedBuffer<float> fitted = MakeRows(RowKind::kRotated, kTokensPerPage, 128, 99);
       const double smallest = s->context.basis ? Norm(fitted.data(), fitted.size()) : 1e-3;
@@ -316,7 +310,7 @@ TEST_P(ConformanceTest, RandomBytesNeverLeadOutside) {
     for (int i = 0; i < 50; ++i) {
       for (size_t b = 0; b < block.size(); ++b) block[b] = static_cast<std::byte>(rng());
       const Status status = s->codec.verbs.decode(s->state(), s->context, block.data(), rows.data());
-      EXPECT_TRUE(status.ok() ? AllFinite(rows.data(), rows.size()) : status.code() == StatusCode::kCorruption);
+      EXPECT_TRUE(status.ok() ? AllFinite(rows.span()) : status.code() == StatusCode::kCorruption);
     }
   }
 }

@@ -118,10 +118,6 @@ inline const FuzzSubject* PickFuzzSubject(FuzzInput& input) {
   return it->second ? &*it->second : nullptr;
 }
 
-inline bool AllFinite(std::span<const float> values) {
-  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-}
-
 /// Scores [heads, 64] of a block for queries [heads, dim], or outputs [heads, dim] for weights [heads, 64].
 inline AlignedBuffer<float> FuzzRead(const Codec& codec, const BlockContext& context, const std::byte* block, int heads,
                                      const float* operand) {

@@ -16,13 +16,8 @@ std::span<const CodecInfo* const> AllCodecs();
 /// Null when there is no codec of that name.
 const CodecInfo* FindCodec(std::string_view name);
 
-/// A scheme of one codec.
-struct TypicalScheme {
-  std::string text;                ///< "kivi:bits=2"; a side that the codec does not serve is `raw`
-  bool needs_calibration = false;  ///< of either side
-};
-
-/// Every codec at the rates it is meant for (CodecInfo::typical), in the order of the list.
-std::vector<TypicalScheme> TypicalSchemes();
+/// Every codec at the rates it is meant for (CodecInfo::typical), in the order of the list, as scheme text:
+/// "kivi:bits=2". A side that the codec does not serve is `raw`.
+std::vector<std::string> TypicalSchemes();
 
 }  // namespace kvant

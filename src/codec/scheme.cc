@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 
+#include "base/join.h"
 #include "codec/codec.h"
 #include "codec/registry.h"
 
@@ -37,21 +38,16 @@ const Preset* FindPreset(std::string_view name) {
 // ---- what is accepted, for messages
 
 std::string CodecNames() {
-  std::string names;
-  for (const CodecInfo* info : AllCodecs()) names += (names.empty() ? "" : ", ") + std::string(info->name);
-  return names;
+  return Join(AllCodecs(), [](const CodecInfo* info) { return info->name; });
 }
 
 std::string PresetNames() {
-  std::string names;
-  for (const Preset& preset : Presets()) names += (names.empty() ? "" : ", ") + std::string(preset.name);
-  return names;
+  return Join(Presets(), [](const Preset& preset) { return preset.name; });
 }
 
 std::string OptionNames(const CodecInfo& info) {
-  std::string names;
-  for (const OptionInfo& option : info.options) names += (names.empty() ? "" : ", ") + std::string(option.name);
-  return names.empty() ? "none" : names;
+  if (info.options.empty()) return "none";
+  return Join(info.options, [](const OptionInfo& option) { return option.name; });
 }
 
 // ---- one codec: "decoquant:bits=4,gauge=klt"

@@ -79,10 +79,9 @@ std::string Title(const Report& report) {
 }
 
 constexpr const char* kLegend =
-    "KL, top-1: against the fp16 cache of the same model; +-: standard error of KL. Bits: everything that "
-    "the cache "
-    "holds, per value.\nPrefill: the unscored tokens; encode: share of its time. Decode: median, with the whole text "
-    "in the cache; "
+    "KL, top-1: against the fp16 cache of the same model; +-: standard error of KL. Bits: everything that the cache "
+    "holds, per value.\n"
+    "Prefill: the unscored tokens; encode: share of its time. Decode: median, with the whole text in the cache; "
     "x fp16: how much faster.";
 
 nlohmann::ordered_json MemoryJson(const CacheUse& use) {

@@ -7,9 +7,8 @@
 #include <numeric>
 #include <optional>
 
-#include "llama/position_stamp.h"
-
 #include "codec/calibrated.h"
+#include "llama/position_stamp.h"
 
 namespace kvant {
 namespace {

@@ -4,11 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "base/aligned_buffer.h"
-#include "base/float16.h"
 #include "codec/registry.h"
+#include "codec/test_rows.h"
 
 namespace kvant::asymkv {
 namespace {
@@ -19,14 +18,6 @@ Result<Codec> Make(std::string_view options, const BlockShape& shape) {
   const Result<CodecOptions> parsed = ParseCodecOptions(kInfo, options);
   if (!parsed.ok()) return parsed.status();
   return MakeCodec("asymkv", *parsed, shape);
-}
-
-AlignedBuffer<float> Normal(int dim, unsigned seed, float offset = 0.0f) {
-  AlignedBuffer<float> rows(static_cast<size_t>(64 * dim));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : rows.span()) v = offset + normal(random);
-  return rows;
 }
 
 AlignedBuffer<std::byte> Encode(const Codec& codec, const AlignedBuffer<float>& rows) {
@@ -47,7 +38,7 @@ double SquaredError(std::string_view options, Side side, float offset = 0.0f) {
   double sum = 0;
   size_t count = 0;
   for (unsigned seed = 0; seed < 40; ++seed) {
-    const AlignedBuffer<float> rows = Normal(128, seed, offset);
+    const AlignedBuffer<float> rows = NormalRows(64, 128, seed, offset);
     const AlignedBuffer<float> decoded = Decode(codec, Encode(codec, rows));
     for (size_t i = 0; i < rows.size(); ++i) sum += std::pow(static_cast<double>(rows[i] - decoded[i]), 2);
     count += rows.size();
@@ -128,7 +119,7 @@ TEST(AsymKv, FirstLayersAreKivi) {
   const BlockShape shape = {.side = Side::kKey, .dim = 128, .layer = 3, .num_layers = 8};
   const Codec first = *Make("layers=4", shape);
   const Codec kivi = *MakeCodec("kivi", {}, shape);
-  const AlignedBuffer<float> rows = Normal(128, 1);
+  const AlignedBuffer<float> rows = NormalRows(64, 128, 1);
   EXPECT_THAT(Encode(first, rows).span(), testing::ElementsAreArray(Encode(kivi, rows).span()));
   EXPECT_EQ(Make("layers=3", shape)->block_bytes(), kivi.block_bytes() * 2 / 3);
 }

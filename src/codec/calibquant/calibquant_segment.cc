@@ -5,12 +5,12 @@
 
 #include "base/float16.h"
 #include "codec/calibquant/calibquant.h"
+#include "codec/parts/f16_words.h"
 #include "codec/parts/uniform_codec.h"
 
 namespace kvant::calibquant {
 namespace {
 
-constexpr uint16_t kF16Infinity = 0x7C00;
 /// A basis comes before the first page is sealed: statistics of one page are the least that the codec needs.
 constexpr int kMinTokens = kTokensPerPage;
 
@@ -85,7 +85,7 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   const int dim = Dim(state);
   const auto* words = reinterpret_cast<const uint16_t*>(basis);
   bool valid = true;
-  for (int c = 0; c < dim; ++c) valid &= words[c] < kF16Infinity && (words[dim + c] & 0x7FFF) < kF16Infinity;
+  for (int c = 0; c < dim; ++c) valid &= IsScaleWord(words[c]) && IsFiniteWord(words[dim + c]);
   return valid ? Status::Ok() : GroupParamsCorrupt();
 }
 

@@ -14,10 +14,7 @@ namespace {
 /// Scales of a level and values of the middle level.
 struct LevelChannels : Channels {
   LevelChannels(const SegmentState& s, const std::byte* basis) : Channels(s, basis) {
-    for (int c = 0; c < s.shape.dim; ++c) {
-      scale[c] *= s.codes.level_step();
-      min[c] += static_cast<float>(s.codes.center()) * scale[c];
-    }
+    UseLevels(s.codes, s.shape.dim, scale, min);
   }
 };
 

@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "base/aligned_buffer.h"
 #include "base/float16.h"
 #include "codec/registry.h"
+#include "codec/test_rows.h"
 
 namespace kvant::calibquant {
 namespace {
@@ -20,14 +20,6 @@ Result<Codec> Make(std::string_view options, Side side, int dim,
   const Result<CodecOptions> parsed = ParseCodecOptions(kInfo, options);
   if (!parsed.ok()) return parsed.status();
   return MakeCodec("calibquant", *parsed, {.side = side, .dim = dim}, implementation);
-}
-
-AlignedBuffer<float> Normal(int tokens, int dim, unsigned seed, float offset = 0.0f) {
-  AlignedBuffer<float> rows(static_cast<size_t>(tokens * dim));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : rows.span()) v = offset + normal(random);
-  return rows;
 }
 
 /// A basis fitted to rows; empty for statistics of the page.
@@ -47,7 +39,7 @@ double SquaredError(std::string_view options, Side side, float offset = 0.0f) {
   const Codec codec = *Make(options, side, kDim);
   double sum = 0;
   for (unsigned seed = 0; seed < 4; ++seed) {
-    const AlignedBuffer<float> rows = Normal(kPages * 64, kDim, seed, offset);
+    const AlignedBuffer<float> rows = NormalRows(kPages * 64, kDim, seed, offset);
     AlignedBuffer<std::byte> basis;
     if (IsSegment(*codec.state)) basis = Fit(codec, rows);
     AlignedBuffer<std::byte> block(codec.block_bytes());
@@ -135,7 +127,7 @@ TEST(CalibQuant, FoldedScoresAreDequantisedOnes) {
   for (const char* options :
        {"stats=segment", "stats=segment,bits=2", "stats=segment,bits=4", "stats=segment,bits=8"}) {
     const Codec codec = *Make(options, Side::kKey, 128, Implementation::kReference);
-    const AlignedBuffer<float> rows = Normal(64, 128, 1, 0.5f), queries = Normal(3, 128, 2);
+    const AlignedBuffer<float> rows = NormalRows(64, 128, 1, 0.5f), queries = NormalRows(3, 128, 2);
     const AlignedBuffer<std::byte> basis = Fit(codec, rows);
     const BlockContext context = {.basis = basis.data()};
     AlignedBuffer<std::byte> block(codec.block_bytes()), prepared(3 * codec.state->prepared_head_bytes);
@@ -175,7 +167,7 @@ TEST(CalibQuant, SegmentsBeginAtTheFirstPage) {
 
 TEST(CalibQuant, BadBasesAreRefused) {
   const Codec codec = *Make("stats=segment", Side::kValue, 64);
-  AlignedBuffer<std::byte> basis = Fit(codec, Normal(64, 64, 1));
+  AlignedBuffer<std::byte> basis = Fit(codec, NormalRows(64, 64, 1));
   auto* words = reinterpret_cast<uint16_t*>(basis.data());
   for (const auto& [place, word] : {std::pair<size_t, uint16_t>{63, 0x8001}, {0, 0x7C00}, {64, 0xFC00}}) {
     const uint16_t good = std::exchange(words[place], word);

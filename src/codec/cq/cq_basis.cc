@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/cq/cq_kernels.h"
+#include "codec/parts/split_mix.h"
 #include "codec/parts/strip.h"
 
 namespace kvant::cq {
@@ -179,32 +180,25 @@ class KMeans {
   /// k-means++: each centroid is a row drawn with probability proportional to weight times squared distance to the
   /// nearest centroid so far. When no row is left that differs, the others equal the first.
   void Seed() {
-    uint64_t state = kSeed + static_cast<uint64_t>(group_);
+    SplitMix64 random(kSeed + static_cast<uint64_t>(group_));
     std::fill(distance_.begin(), distance_.end(), INT32_MAX);
     size_t row = 0;  // the first one is drawn by weight alone
     for (size_t code = 0; code < num_codes_; ++code) {
-      const bool found = Draw(code == 0, state, &row);
+      const bool found = Draw(code == 0, random, &row);
       PlaceAt(code, found || code == 0 ? row : first_row_);
       if (code == 0) first_row_ = row;
       if (found) ComeNearer(code);
     }
   }
 
-  static double NextUniform(uint64_t& state) {  // splitmix64
-    uint64_t z = state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-  }
-
   double Mass(size_t row, bool by_weight) const {
     return Weight(data_, row) * (by_weight ? 1.0 : static_cast<double>(distance_[row]));
   }
 
-  bool Draw(bool by_weight, uint64_t& state, size_t* row) const {
+  bool Draw(bool by_weight, SplitMix64& random, size_t* row) const {
     double total = 0.0;
     for (size_t t = 0; t < data_.tokens; ++t) total += Mass(t, by_weight);
-    double left = NextUniform(state) * total;
+    double left = random.Uniform() * total;
     if (!(total > 0.0)) return false;
     for (size_t t = 0; t < data_.tokens; ++t) {
       const double mass = Mass(t, by_weight);

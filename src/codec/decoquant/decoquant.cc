@@ -53,8 +53,8 @@ void QueryRow(const State& s, const SegmentMap& map, float* row) {
 
 // ---- single values of a block
 
-const F16* Scales(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.scales_ofs); }
-const F16* Means(const State& s, const std::byte* block) { return reinterpret_cast<const F16*>(block + s.means_ofs); }
+const F16* Scales(const State& s, const std::byte* block) { return Halves(block, s.scales_ofs); }
+const F16* Means(const State& s, const std::byte* block) { return Halves(block, s.means_ofs); }
 
 Status CheckBlock(const State& s, const std::byte* block) {
   KVANT_TRY(CheckTokenScales("decoquant", Scales(s, block)));
@@ -102,12 +102,12 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
   const SegmentMap map = MapOf(s, context.basis);
   std::memset(block, 0, s.layout.block_bytes());
   float means[kMaxDim];
-  if (s.centred) StorePageMeans(rows, s.shape.dim, reinterpret_cast<F16*>(block + s.means_ofs), means);
+  if (s.centred) StorePageMeans(rows, s.shape.dim, Halves(block, s.means_ofs), means);
   float weights[kMaxDim];
   const GainQuantizer quantizer = {s.books, map.bits, s.num_tiles, ScaleWeights(s, map, weights), s.rule};
   float scales[kTokensPerPage];
   (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, block, scales);
-  return StoreTokenScales("decoquant", scales, reinterpret_cast<F16*>(block + s.scales_ofs));
+  return StoreTokenScales("decoquant", scales, Halves(block, s.scales_ofs));
 }
 
 Status Decode(const CodecState& state, const BlockContext& context, const std::byte* block, float* rows) {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/all_finite.h"
 #include "codec/decoquant/decoquant.h"
 #include "codec/parts/covariance.h"
 #include "codec/parts/eigen_basis.h"
@@ -26,32 +27,14 @@ constexpr float kSmallestGain = 1e-4f;
 // 0.2.
 float Shrinkage(size_t dim, size_t rows) { return static_cast<float>(dim) / static_cast<float>(dim + rows); }
 
-// Mean-free copy of the pages of `rows`, when blocks are encoded so.
-std::vector<float> Centred(const float* rows, size_t count, size_t dim) {
-  std::vector<float> out(rows, rows + count * dim);
-  for (size_t first = 0; first < count; first += kTokensPerPage) {
-    const size_t n = std::min<size_t>(kTokensPerPage, count - first);
-    for (size_t c = 0; c < dim; ++c) {
-      float sum = 0.0f;
-      for (size_t t = first; t < first + n; ++t) sum += out[t * dim + c];
-      for (size_t t = first; t < first + n; ++t) out[t * dim + c] -= sum / static_cast<float>(n);
-    }
-  }
-  return out;
-}
-
 // Second moments [fold, fold] of the rows, or of their groups of `fold` channels. All rows count alike: weighted by their
 // attention the divergence is the same at 3 and 4 bits and a fifth larger at 2.
-std::vector<float> Covariance(const State& s, const FitData& data) {
+Result<std::vector<float>> Covariance(const State& s, const FitData& data) {
   const auto dim = static_cast<size_t>(s.shape.dim);
-  const auto fold = static_cast<size_t>(s.fold());
-  std::vector<float> rows =
-      s.centred ? Centred(data.rows, data.tokens, dim) : std::vector<float>(data.rows, data.rows + data.tokens * dim);
-  const size_t count = data.tokens * dim / fold;  // groups stand one after the other: a fold is a reshape
-  std::vector<float> c(fold * fold, 0.0f);
-  GetCovarianceKernels().add(rows.data(), count, s.fold(), c.data());
-  MirrorUpper(s.fold(), 1.0f / static_cast<float>(count), c.data());
-  return c;
+  std::vector<float> rows(data.rows, data.rows + data.tokens * dim);
+  if (s.centred) CentrePages(data.tokens, s.shape.dim, rows.data());
+  const size_t count = rows.size() / static_cast<size_t>(s.fold());  // groups follow one another: a fold is a reshape
+  return SecondMoments("decoquant", rows.data(), count, s.fold());
 }
 
 // Each row of m [dim, dim] -> its coordinates in the basis.
@@ -98,10 +81,6 @@ std::vector<float> LatentVariances(const ReflectorView& q, std::vector<float> c,
   }
   for (float& v : variances) v += shrinkage * (mean - v);
   return variances;
-}
-
-bool AllFinite(std::span<const float> values) {
-  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
 // Standard deviation for klt (latents get unit variance), its root for the balanced gauges; relative to the
@@ -183,15 +162,6 @@ Status CheckGains(const F16* gains, int count) {
   return Status::Ok();
 }
 
-Status CheckReflectors(const ReflectorView& reflectors) {
-  for (int k = 0; k < reflectors.count; ++k) {
-    const float scale = ToFloat(reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f))
-      return Status::Corruption(StrFormat("decoquant: reflector %d is out of range", k));
-  }
-  return Status::Ok();
-}
-
 }  // namespace
 
 BasisLayout LayoutOfBasis(const State& state) {
@@ -239,8 +209,9 @@ Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis) 
   const auto fold = static_cast<size_t>(s.fold());
   std::memset(basis, 0, layout.bytes);
   const SegmentMap map = MapOf(s, basis);
-  std::vector<float> covariance = Covariance(s, data);
-  if (!AllFinite(covariance)) return Status::InvalidArgument("decoquant: rows are too large to fit a basis to");
+  Result<std::vector<float>> moments = Covariance(s, data);
+  if (!moments.ok()) return moments.status();
+  std::vector<float> covariance = *std::move(moments);
   std::vector<float> metric;  // left after ApplyMetric; empty: errors count alike
   if (s.weighted) {
     const std::vector<double> alike = Identity(data.maybe_metric == nullptr ? s.shape.dim : 0);
@@ -278,9 +249,9 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   if (total != s.total_bits)
     return Status::Corruption(StrFormat("decoquant: widths sum to %d instead of %d", total, s.total_bits));
   KVANT_TRY(CheckGains(map.maybe_gains, s.fold()));
-  KVANT_TRY(CheckReflectors(map.reflectors));
+  KVANT_TRY(CheckReflectors("decoquant", map.reflectors));
   if (s.weighted) KVANT_TRY(CheckGains(map.maybe_metric_gains, s.shape.dim));
-  return CheckReflectors(map.metric);
+  return CheckReflectors("decoquant", map.metric);
 }
 
 }  // namespace kvant::decoquant

@@ -5,11 +5,10 @@
 
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "base/aligned_buffer.h"
-#include "base/float16.h"
 #include "codec/registry.h"
+#include "codec/test_rows.h"
 
 namespace kvant::kivi {
 namespace {
@@ -20,14 +19,6 @@ Result<Codec> Make(std::string_view options, Side side, int dim) {
   const Result<CodecOptions> parsed = ParseCodecOptions(kInfo, options);
   if (!parsed.ok()) return parsed.status();
   return MakeCodec("kivi", *parsed, {.side = side, .dim = dim});
-}
-
-AlignedBuffer<float> Fp16Normal(int dim, unsigned seed) {
-  AlignedBuffer<float> rows(static_cast<size_t>(64 * dim));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : rows.span()) v = ToFloat(ToF16(normal(random)));
-  return rows;
 }
 
 AlignedBuffer<std::byte> Encode(const Codec& codec, const AlignedBuffer<float>& rows) {
@@ -107,7 +98,7 @@ TEST(Kivi, DecodedBlockEncodesToItself) {
   for (Side side : {Side::kKey, Side::kValue}) {
     for (int seed = 0; seed < 20; ++seed) {
       const Codec codec = *Make("", side, 128);
-      const AlignedBuffer<std::byte> block = Encode(codec, Fp16Normal(128, static_cast<unsigned>(seed)));
+      const AlignedBuffer<std::byte> block = Encode(codec, Fp16NormalRows(64, 128, static_cast<unsigned>(seed)));
       const AlignedBuffer<std::byte> again = Encode(codec, Decode(codec, block));
       ASSERT_THAT(again.span(), testing::ElementsAreArray(block.span())) << seed;
     }
@@ -139,7 +130,7 @@ TEST(Kivi, ExtremesOfAGroupAreKept) {
 TEST(Kivi, KeyGroupsDoNotMixTokens) {
   // An outlier in token 40 must not change what tokens 0..31 decode to.
   const Codec codec = *Make("", Side::kKey, 64);
-  AlignedBuffer<float> rows = Fp16Normal(64, 1);
+  AlignedBuffer<float> rows = Fp16NormalRows(64, 64, 1);
   const AlignedBuffer<float> before = Decode(codec, Encode(codec, rows));
   for (size_t c = 0; c < 64; ++c) rows[40 * 64 + c] = 1000.0f;
   const AlignedBuffer<float> after = Decode(codec, Encode(codec, rows));

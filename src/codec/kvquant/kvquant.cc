@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "codec/parts/f16_words.h"
 
 namespace kvant::kvquant {
 
@@ -84,13 +85,12 @@ Status CheckContext(const State& s, const BlockContext& context) {
 }
 
 Status CheckBlock(const State& s, const std::byte* block) {
-  constexpr uint16_t kInfinity = 0x7C00;
   bool valid = true;
   for (int t = 0; t < kTokensPerPage && !s.keys(); ++t) {
-    valid &= (s.mids(block)[t].bits & 0x7FFF) < kInfinity && s.halves(block)[t].bits < kInfinity;
+    valid &= IsFiniteWord(s.mids(block)[t].bits) && IsScaleWord(s.halves(block)[t].bits);
   }
   if (!valid) return Status::Corruption("kvquant: the range of a token is not finite or negative");
-  for (int i = 0; i < s.slots; ++i) valid &= (s.deltas(block)[i].bits & 0x7FFF) < kInfinity;
+  for (int i = 0; i < s.slots; ++i) valid &= IsFiniteWord(s.deltas(block)[i].bits);
   if (!valid) return Status::Corruption("kvquant: an outlier is not finite");
   for (int i = 0; i < s.slots; ++i) {
     const int place = s.places(block)[i];

@@ -11,6 +11,7 @@
 #include "base/aligned_buffer.h"
 #include "codec/registry.h"
 #include "codec/test_rope.h"
+#include "codec/test_rows.h"
 
 namespace kvant::kvquant {
 namespace {
@@ -22,14 +23,6 @@ Result<Codec> TryMake(std::string_view options, Side side, int dim,
   const Result<CodecOptions> parsed = ParseCodecOptions(kInfo, options);
   if (!parsed.ok()) return parsed.status();
   return MakeCodec("kvquant", *parsed, {.side = side, .dim = dim}, implementation);
-}
-
-AlignedBuffer<float> Normal(size_t rows, int dim, unsigned seed) {
-  AlignedBuffer<float> values(rows * static_cast<size_t>(dim));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : values.span()) v = ToFloat(ToF16(normal(random)));
-  return values;
 }
 
 // A codec with a basis, RoPE and positions.
@@ -156,8 +149,8 @@ TEST(KvQuant, BitsOfThePaperAndOurs) {
 TEST(KvQuant, OutliersAreExactToFp16) {
   for (const Side side : {Side::kKey, Side::kValue}) {
     Subject s("bits=2", side, 128, TestPositions::kScattered);
-    s.Fit(Normal(2048, 128, 1));
-    AlignedBuffer<float> rows = Normal(64, 128, 2);
+    s.Fit(Fp16NormalRows(2048, 128, 1));
+    AlignedBuffer<float> rows = Fp16NormalRows(64, 128, 2);
     // Outliers before RoPE, where they are looked for.
     for (int i = 0; i < 40; ++i) rows[static_cast<size_t>(i * 197)] = static_cast<float>(i % 2 == 0 ? 30 + i : -30 - i);
     const AlignedBuffer<float> before = [&] {
@@ -178,8 +171,8 @@ TEST(KvQuant, OutliersAreExactToFp16) {
 TEST(KvQuant, OutliersDoNotStretchARange) {
   const auto error = [](const char* options) {
     Subject s(options, Side::kValue, 128);
-    s.Fit(Normal(2048, 128, 1));
-    AlignedBuffer<float> rows = Normal(64, 128, 2);
+    s.Fit(Fp16NormalRows(2048, 128, 1));
+    AlignedBuffer<float> rows = Fp16NormalRows(64, 128, 2);
     for (size_t t = 0; t < 64; ++t) rows[t * 128 + t] = 100.0f;
     const AlignedBuffer<float> decoded = s.Decode(s.Encode(rows));
     double sum = 0;
@@ -212,9 +205,9 @@ TEST(OutlierPicker, KeepsTheFirstInAnyOrder) {
 
 TEST(KvQuant, BytesDoNotDependOnPositions) {
   Subject here("", Side::kKey, 64), there("", Side::kKey, 64, TestPositions::kScattered);
-  here.Fit(Normal(2048, 64, 1));
-  there.Fit(Normal(2048, 64, 1));
-  AlignedBuffer<float> a = Normal(64, 64, 2), b = Normal(64, 64, 2);
+  here.Fit(Fp16NormalRows(2048, 64, 1));
+  there.Fit(Fp16NormalRows(2048, 64, 1));
+  AlignedBuffer<float> a = Fp16NormalRows(64, 64, 2), b = Fp16NormalRows(64, 64, 2);
   TurnRows(here.rope.rope(), here.rope.positions(), 64, a.data());
   TurnRows(there.rope.rope(), there.rope.positions(), 64, b.data());
   const auto x = here.Encode(a), y = there.Encode(b);
@@ -227,7 +220,7 @@ double ScoreError(const Subject& s, const AlignedBuffer<float>& rows, int heads)
   const int dim = s.state().shape.dim;
   const AlignedBuffer<std::byte> block = s.Encode(rows);
   const AlignedBuffer<float> decoded = s.Decode(block);
-  const AlignedBuffer<float> queries = Normal(static_cast<size_t>(heads), dim, 5);
+  const AlignedBuffer<float> queries = Fp16NormalRows(heads, dim, 5);
   AlignedBuffer<std::byte> prepared(static_cast<size_t>(heads) * s.state().prepared_head_bytes);
   AlignedBuffer<float> scores(static_cast<size_t>(heads) * 64);
   s.codec.verbs.prepare_query(*s.codec.state, s.context(), queries.data(), heads, prepared.data());
@@ -252,8 +245,8 @@ TEST(KvQuant, ScoreIsQueryTimesDecodeForEveryKindOfRope) {
         RopeShape shape = RopeShape::OfBase(500000, turned, interleaved);
         shape.attention_factor = 1.3f;
         Subject s("bits=3", Side::kKey, 128, positions, shape);
-        s.Fit(Normal(1024, 128, 1));
-        EXPECT_LT(ScoreError(s, Normal(64, 128, 2), 5), 1e-3) << turned << interleaved;
+        s.Fit(Fp16NormalRows(1024, 128, 1));
+        EXPECT_LT(ScoreError(s, Fp16NormalRows(64, 128, 2), 5), 1e-3) << turned << interleaved;
       }
     }
   }
@@ -261,8 +254,8 @@ TEST(KvQuant, ScoreIsQueryTimesDecodeForEveryKindOfRope) {
 
 // Keys of a model with biases: channels far from zero, others far smaller.
 TEST(KvQuant, ScoreCopesWithUnevenChannels) {
-  const auto uneven = [](size_t tokens, unsigned seed) {
-    AlignedBuffer<float> rows = Normal(tokens, 128, seed);
+  const auto uneven = [](int tokens, unsigned seed) {
+    AlignedBuffer<float> rows = Fp16NormalRows(tokens, 128, seed);
     for (size_t i = 0; i < rows.size(); ++i) {
       const size_t c = i % 128;
       rows[i] = c % 16 == 3 ? 40.0f + 4.0f * rows[i] : rows[i] * (c % 2 == 0 ? 1.0f : 0.1f);
@@ -280,7 +273,7 @@ TEST(KvQuant, ScoreCopesWithUnevenChannels) {
 
 TEST(KvQuant, LevelsAndRangesFollowTheData) {
   Subject s("bits=4", Side::kKey, 32);
-  AlignedBuffer<float> rows = Normal(20000, 32, 1);
+  AlignedBuffer<float> rows = Fp16NormalRows(20000, 32, 1);
   for (size_t i = 0; i < rows.size(); ++i) {
     if (i % 32 == 7) rows[i] = 10.0f + 3.0f * rows[i];
     if (i % 32 == 9) rows[i] = 2.0f;  // constant
@@ -324,7 +317,7 @@ TEST(KvQuant, FitWeighsChannelsByMetricTimesSquaredRange) {
 TEST(KvQuant, RefusesTooFewRowsAndBadBases) {
   const Codec codec = *TryMake("", Side::kKey, 64);
   AlignedBuffer<std::byte> basis(codec.state->basis_bytes);
-  const AlignedBuffer<float> rows = Normal(64, 64, 1);
+  const AlignedBuffer<float> rows = Fp16NormalRows(64, 64, 1);
   EXPECT_THAT(kInfo.fit_basis(*codec.state, {.rows = rows.data(), .tokens = 63}, basis.data()).message(),
               HasSubstr("63 rows to fit to; at least 64 are needed"));
   ASSERT_TRUE(kInfo.fit_basis(*codec.state, {.rows = rows.data(), .tokens = 64}, basis.data()).ok());
@@ -377,9 +370,9 @@ TEST(KvQuant, RefusesBlocksWithoutWhatTheyNeed) {
 
 TEST(KvQuant, RefusesWhatDoesNotFitFp16) {
   Subject keys("", Side::kKey, 64);
-  keys.Fit(Normal(512, 64, 1));
+  keys.Fit(Fp16NormalRows(512, 64, 1));
   Subject values("outliers=0", Side::kValue, 64);
-  values.Fit(Normal(512, 64, 1));
+  values.Fit(Fp16NormalRows(512, 64, 1));
   AlignedBuffer<float> large(64 * 64);  // beyond what a cache holds
   for (size_t i = 0; i < large.size(); ++i) large[i] = i % 2 == 0 ? 3e5f : -3e5f;
   for (const Subject* s : {&keys, &values}) {
@@ -393,9 +386,9 @@ TEST(KvQuant, RefusesWhatDoesNotFitFp16) {
 TEST(KvQuant, RefusesCorruptBlocks) {
   for (const Side side : {Side::kKey, Side::kValue}) {
     Subject s("", side, 64);
-    s.Fit(Normal(512, 64, 1));
+    s.Fit(Fp16NormalRows(512, 64, 1));
     const auto with = [&](size_t at, uint16_t word) {
-      AlignedBuffer<std::byte> block = s.Encode(Normal(64, 64, 2));
+      AlignedBuffer<std::byte> block = s.Encode(Fp16NormalRows(64, 64, 2));
       std::memcpy(block.data() + at, &word, 2);
       AlignedBuffer<float> rows(64 * 64);
       return s.codec.verbs.decode(*s.codec.state, s.context(), block.data(), rows.data()).code();

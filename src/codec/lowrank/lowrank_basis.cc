@@ -67,15 +67,11 @@ Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis) 
   const Factors factors = FactorsOf(s, basis);
   std::vector<float> rows = RotatedRows(s, data);
   StoreMean(&rows, dim, const_cast<F16*>(factors.mean));
-  std::vector<float> covariance(dim * dim);
-  GetCovarianceKernels().add(rows.data(), data.tokens, s.shape.dim, covariance.data());
-  MirrorUpper(s.shape.dim, 1.0f / static_cast<float>(data.tokens), covariance.data());
-  if (!std::all_of(covariance.begin(), covariance.end(), [](float v) { return std::isfinite(v); })) {
-    return Status::InvalidArgument("lowrank: rows are too large to fit a basis to");
-  }
+  const Result<std::vector<float>> covariance = SecondMoments("lowrank", rows.data(), data.tokens, s.shape.dim);
+  if (!covariance.ok()) return covariance.status();
   std::vector<float> vectors(dim * dim);
   std::vector<float> variances(dim);
-  SymmetricEigen(s.shape.dim, covariance.data(), vectors.data(), variances.data());
+  SymmetricEigen(s.shape.dim, covariance->data(), vectors.data(), variances.data());
   for (int j = 0; j < s.rank; ++j) {
     StoreDirection(s, vectors.data(), j, variances[static_cast<size_t>(j)], const_cast<float*>(factors.steps) + j,
                    const_cast<int8_t*>(factors.directions) + j * s.shape.dim);

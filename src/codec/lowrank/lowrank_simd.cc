@@ -1,9 +1,7 @@
 // The fast verbs: 16 tokens at a time through the kernels of parts/ to encode, runs of latents to read. No
 // target-specific code here; the kernels are dispatched.
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <numeric>
 
 #include "codec/lowrank/lowrank.h"
 #include "codec/parts/fixed_point.h"
@@ -20,18 +18,12 @@ struct Rows {
   alignas(64) float values[kStripRows * kMaxStripDim];
 };
 
-constexpr auto kTableRows = [] {
-  std::array<uint16_t, kTileChannels> list{};
-  std::iota(list.begin(), list.end(), uint16_t{0});
-  return list;
-}();
-
 // out [count, dim] += factors [count, 16] table [the first n of 16, dim].
 void AddProduct(const float* factors, int count, int n, const float* table, int dim, float* out) {
   GetSketchKernels().list_product({.rows = factors,
                                    .row_stride = kTileChannels,
                                    .num_rows = count,
-                                   .list = kTableRows.data(),
+                                   .list = kEveryIndex.data(),
                                    .list_size = n,
                                    .table = table,
                                    .table_stride = static_cast<size_t>(dim),
@@ -175,9 +167,7 @@ void StoreCodes(const State& s, const Factors& factors, const float* rows, const
     CodeResidual(s, choice, t, latents.values, kTokensPerPage, t, codes);
   }
   for (int g = 0; g < s.num_groups(); ++g) {
-    const LatentCodes group = s.codes(g);
-    GetTileKernels().pack(group.order, group.bits, group.num_tiles, codes + s.group_first(g) * kTokensPerPage,
-                          block + s.group_ofs(g));
+    PackLatents(s.codes(g), codes + s.group_first(g) * kTokensPerPage, block + s.group_ofs(g));
   }
 }
 
@@ -246,25 +236,18 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 class Prepared {
  public:
   Prepared(const State& s, int heads, std::byte* bytes)
-      : heads_(heads), planes_(s.rotated ? QueryPlanes(s.tile_bits[0]) : 2), bytes_(bytes) {
-    at_ = bytes + sizeof(float) * static_cast<size_t>(heads);
-  }
-  float* bias() const { return reinterpret_cast<float*>(bytes_); }
+      : bias_(reinterpret_cast<float*>(bytes)),
+        planes_(s.rotated ? QueryPlanes(s.tile_bits[0]) : 2),
+        queries_(bytes + sizeof(float) * static_cast<size_t>(heads), heads) {}
+  float* bias() const { return bias_; }
   /// Rotated channels are alike; else the strongest would set the step for all, as the highest digits do for factors.
-  LatentQuery NextGroup(int channels) { return Next(channels, planes_); }
-  LatentQuery NextFactors() { return Next(kTileChannels, 2); }
+  LatentQuery NextGroup(int channels) { return queries_.Next(channels, planes_); }
+  LatentQuery NextFactors() { return queries_.Next(kTileChannels, 2); }
 
  private:
-  LatentQuery Next(int channels, int planes) {
-    const LatentQuery query(at_, heads_, planes);
-    at_ += LatentQueryHeadBytes(channels) * static_cast<size_t>(heads_);
-    return query;
-  }
-
-  int heads_;
+  float* bias_;
   int planes_;
-  std::byte* bytes_;
-  std::byte* at_;
+  LatentQueries queries_;
 };
 
 // Products of the queries [heads, dim] with the mean and the digits' directions.

@@ -13,13 +13,6 @@ struct GroupOfTokens {
   GroupOfTokens(const UniformGroups& g, const std::byte* block, int first_token) {
     LoadGroups(g, block, first_token / g.group * g.dim, g.dim, scale, min);
   }
-  /// Values as level * scale + min, with levels from -center.
-  void UseLevels(const UniformGroups& g) {
-    for (int c = 0; c < g.dim; ++c) {
-      scale[c] *= g.level_step();
-      min[c] += static_cast<float>(g.center()) * scale[c];
-    }
-  }
   alignas(64) float scale[kMaxGroupDim];
   alignas(64) float min[kMaxGroupDim];
 };
@@ -68,8 +61,7 @@ void PrepareQuery(const UniformGroups& g, const float* queries, int heads, std::
   std::copy_n(queries, heads * g.dim, reinterpret_cast<float*>(prepared));
 }
 
-// q . row = sum of (q * scale) (level - center) + q . (min + center * scale), scale that of a level: levels about 0 keep
-// the rounding of an 8-bit query from adding up over the channels.
+// q . row = sum of (q * scale) (level - center) + q . (min + center * scale), scale that of a level.
 void Score(const UniformGroups& g, const std::byte* block, const std::byte* prepared, int heads, float* scores,
            ReadAhead* maybe_ahead) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
@@ -80,7 +72,7 @@ void Score(const UniformGroups& g, const std::byte* block, const std::byte* prep
   int32_t offset_sum[kMaxHeads];
   for (int t = 0; t < kTokensPerPage; t += g.group) {
     GroupOfTokens params(g, block, t);
-    params.UseLevels(g);
+    UseLevels(g, g.dim, params.scale, params.min);
     fixed.quantize_query(queries, static_cast<size_t>(g.dim), heads, g.dim, g.query_planes(), params.scale, columns,
                          unit, offset_sum);
     fixed.dots(queries, heads, params.min, g.dim, bias);

@@ -61,13 +61,5 @@ HWY_EXPORT(Kernels);
 
 const CovarianceKernels& GetCovarianceKernels() { return *HWY_DYNAMIC_DISPATCH(Kernels)(); }
 
-void MirrorUpper(int dim, float factor, float* c) {
-  const auto n = static_cast<size_t>(dim);
-  for (size_t i = 0; i < n; ++i) {
-    c[i * n + i] *= factor;
-    for (size_t j = i + 1; j < n; ++j) c[j * n + i] = c[i * n + j] *= factor;
-  }
-}
-
 }  // namespace kvant
 #endif  // HWY_ONCE

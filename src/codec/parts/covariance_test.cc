@@ -4,6 +4,7 @@
 
 #include <Eigen/Dense>
 #include <random>
+#include <vector>
 
 #include "base/simd_target.h"
 
@@ -30,6 +31,42 @@ TEST(CovarianceTest, EqualsTheProduct) {
     }
   }
   SetSimdTarget("");
+}
+
+TEST(CovarianceTest, SecondMomentsAreAveraged) {
+  std::vector<float> rows(3 * 16);  // (1, 2, 0, ...), (3, 0, ...), (0, 6, 0, ...)
+  rows[0] = 1.0f, rows[1] = 2.0f, rows[16] = 3.0f, rows[33] = 6.0f;
+  const Result<std::vector<float>> moments = SecondMoments("own", rows.data(), 3, 16);
+  ASSERT_TRUE(moments.ok());
+  ASSERT_EQ(moments->size(), 256u);
+  EXPECT_FLOAT_EQ((*moments)[0], 10.0f / 3.0f);
+  EXPECT_FLOAT_EQ((*moments)[1], 2.0f / 3.0f);
+  EXPECT_FLOAT_EQ((*moments)[16], 2.0f / 3.0f);
+  EXPECT_FLOAT_EQ((*moments)[17], 40.0f / 3.0f);
+  EXPECT_EQ((*moments)[34], 0.0f);
+}
+
+TEST(CovarianceTest, RefusesRowsWhoseMomentsOverflow) {
+  const std::vector<float> rows(16, 1e30f);
+  const Result<std::vector<float>> moments = SecondMoments("own", rows.data(), 1, 16);
+  ASSERT_FALSE(moments.ok());
+  EXPECT_EQ(moments.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(moments.status().message(), "own: rows are too large to fit a basis to");
+}
+
+TEST(CovarianceTest, PagesLoseTheirOwnMeans) {
+  constexpr size_t kCount = 64 + 4;  // the second page is short
+  std::vector<float> rows(kCount * 16);
+  for (size_t t = 0; t < kCount; ++t) {
+    rows[t * 16] = static_cast<float>(t);
+    rows[t * 16 + 15] = t < 64 ? 1.0f : 5.0f;
+  }
+  CentrePages(kCount, 16, rows.data());
+  for (size_t t = 0; t < kCount; ++t) {
+    EXPECT_EQ(rows[t * 16], static_cast<float>(t) - (t < 64 ? 31.5f : 65.5f)) << t;
+    EXPECT_EQ(rows[t * 16 + 1], 0.0f) << t;
+    EXPECT_EQ(rows[t * 16 + 15], 0.0f) << t;
+  }
 }
 
 }  // namespace

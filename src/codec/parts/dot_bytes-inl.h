@@ -69,6 +69,15 @@ HWY_INLINE V32 DotPairs(V32 sum, V16 a, V16 b) {
 #endif
 }
 
+/// Two neighbouring 16-bit numbers over and over: what vectors of pairs meet, as b of DotPairs.
+template <class D16>
+HWY_INLINE hwy::HWY_NAMESPACE::Vec<D16> BroadcastPair(D16 d16, const int16_t* HWY_RESTRICT pair) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  int32_t word;
+  hwy::CopyBytes<4>(pair, &word);
+  return hn::BitCast(d16, hn::Set(hn::RepartitionToWide<D16>(), word));
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kvant
 HWY_AFTER_NAMESPACE();

@@ -6,10 +6,7 @@
 namespace kvant {
 namespace {
 
-// Rows smaller than this are zero: nothing in fp16 comes near, and its inverse is still finite.
-constexpr float kSmallestGain = 1e-30f;
-
-float Inverse(float gain) { return gain > kSmallestGain ? 1.0f / gain : 0.0f; }
+float Inverse(float gain) { return gain > kLeastRowGain ? 1.0f / gain : 0.0f; }
 
 template <typename Visit>
 void ForEachCoded(const GainQuantizer& q, Visit visit) {

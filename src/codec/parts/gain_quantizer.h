@@ -8,6 +8,9 @@
 
 namespace kvant {
 
+/// Rows smaller than this are zero: nothing in fp16 comes near, and its inverse is still finite.
+constexpr float kLeastRowGain = 1e-30f;
+
 /// How the scale of a row follows from its values y and its codes c (both weighted).
 enum class ScaleRule {
   kLeastSquares,  ///< y.c / c.c: the smallest error

@@ -24,8 +24,6 @@ constexpr DF df;
 constexpr DI di;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 
-constexpr float kSmallestGain = 1e-30f;
-
 // One vector of rows of a strip: where its values are and where its codes go.
 struct Rows {
   const GainQuantizer& q;
@@ -36,7 +34,7 @@ struct Rows {
 HWY_INLINE VF Value(const Rows& rows, int c) { return hn::LoadU(df, rows.values + c * kStripRows); }
 
 HWY_INLINE VF Inverse(VF gain) {
-  return hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, kSmallestGain)), hn::Div(hn::Set(df, 1.0f), gain));
+  return hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, kLeastRowGain)), hn::Div(hn::Set(df, 1.0f), gain));
 }
 
 // Four channels' codes as the bytes of a word per row, to where the rows keep them.

@@ -8,13 +8,10 @@
 namespace kvant {
 namespace {
 
-/// Mean of |values - center|, or of the values themselves.
+/// Mean of term(0) .. term(count - 1).
 template <typename Term>
 float MeanOf(SumOrder order, int count, const Term& term) {
-  float sums[16] = {};
-  const int lanes = order == SumOrder::kSequential ? 1 : 16;
-  for (int i = 0; i < count; ++i) sums[i % lanes] += term(i);
-  return AddSixteen(sums) / static_cast<float>(count);
+  return SumInOrder(order, count, term) / static_cast<float>(count);
 }
 
 RangeEnds QuantileEnds(float share, float* values, int count) {

@@ -47,6 +47,15 @@ inline float AddSixteen(float* sums) {
   return sums[0];
 }
 
+/// Sum of term(0) .. term(count - 1).
+template <typename Term>
+float SumInOrder(SumOrder order, int count, const Term& term) {
+  float sums[16] = {};
+  const int lanes = order == SumOrder::kSequential ? 1 : 16;
+  for (int i = 0; i < count; ++i) sums[i % lanes] += term(i);
+  return AddSixteen(sums);
+}
+
 /// The definition, for values [count] of one group; kQuantile reorders them.
 RangeEnds FindRange(const GroupRange& range, SumOrder order, float* values, int count);
 

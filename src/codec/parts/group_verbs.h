@@ -41,6 +41,15 @@ inline const GroupVerbs& GroupVerbsOf(GroupAxis axis) {
   return axis == GroupAxis::kChannel ? kChannelGroupVerbs : kTokenGroupVerbs;
 }
 
+/// Scales and mins [count] of values as those of levels about 0: value = (level - center) * scale + min. Levels about 0
+/// keep the rounding of an 8-bit query, and of 7-bit weights, from adding up.
+inline void UseLevels(const UniformGroups& g, int count, float* scale, float* min) {
+  for (int i = 0; i < count; ++i) {
+    scale[i] *= g.level_step();
+    min[i] += static_cast<float>(g.center()) * scale[i];
+  }
+}
+
 /// The codes of a block.
 inline TileMatrix TilesOf(const UniformGroups& g, const std::byte* block, ReadAhead* maybe_ahead) {
   return {.packed = g.codes(block),

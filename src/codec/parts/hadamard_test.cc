@@ -4,11 +4,11 @@
 
 #include <bit>
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "base/simd_target.h"
 #include "codec/parts/strip.h"
+#include "codec/test_rows.h"
 
 namespace kvant {
 namespace {
@@ -16,10 +16,8 @@ namespace {
 constexpr int kDims[] = {16, 32, 48, 64, 80, 96, 128, 192, 256};
 
 std::vector<float> GaussianRow(int dim, unsigned seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
   std::vector<float> row(static_cast<size_t>(dim));
-  for (float& v : row) v = normal(rng);
+  FillNormal(seed, row);
   return row;
 }
 

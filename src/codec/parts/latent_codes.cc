@@ -120,6 +120,10 @@ void RestoreLatents(const LatentCodes& codes, const float* sums, size_t sums_str
   }
 }
 
+void PackLatents(const LatentCodes& codes, const uint8_t* unpacked, std::byte* packed) {
+  (codes.trellis ? TrellisPack : GetTileKernels().pack)(codes.order, codes.bits, codes.num_tiles, unpacked, packed);
+}
+
 void UnpackLatents(const LatentCodes& codes, const std::byte* packed, uint8_t* out) {
   const Tiles tiles(codes, packed, false, nullptr);
   const TileMatrix& m = tiles.matrix();

@@ -67,6 +67,21 @@ struct LatentQuery {
 /// Bytes of a LatentQuery per head, at most; a multiple of 8.
 constexpr size_t LatentQueryHeadBytes(int channels) { return 8 + 2 * static_cast<size_t>(channels); }
 
+/// The queries of several runs in memory, one after the other.
+class LatentQueries {
+ public:
+  LatentQueries(std::byte* bytes, int heads) : at_(bytes), heads_(heads) {}
+  LatentQuery Next(int channels, int planes) {
+    const LatentQuery query(at_, heads_, planes);
+    at_ += LatentQueryHeadBytes(channels) * static_cast<size_t>(heads_);
+    return query;
+  }
+
+ private:
+  std::byte* at_;
+  int heads_;
+};
+
 /// latents [heads, stride] -> query.
 void PrepareLatents(const LatentCodes& codes, const float* latents, size_t stride, int heads, const LatentQuery& query);
 
@@ -85,6 +100,8 @@ void AccumulateLatents(const LatentCodes& codes, const std::byte* packed, const 
 /// Accumulated levels [channels][16] (a strip whose rows are heads) -> accumulated latents, in place.
 void RestoreLatents(const LatentCodes& codes, const float* sums, size_t sums_stride, int heads, float* strip);
 
+/// Codes [64][channels], symbols where the run has trellis codes -> a packed run.
+void PackLatents(const LatentCodes& codes, const uint8_t* unpacked, std::byte* packed);
 /// Codes [64][channels] of a packed run; for trellis codes the levels of their windows.
 void UnpackLatents(const LatentCodes& codes, const std::byte* packed, uint8_t* out);
 /// Unpacked codes of 16 tokens [16][channels] times token_scales [16] -> strip [channels][16].

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -125,8 +126,31 @@ TEST_P(LatentCodesTest, LoadedLatentsAreTheDefinition) {
   }
 }
 
+TEST_P(LatentCodesTest, PackingUndoesUnpacking) {
+  for (const TileOrder order : {TileOrder::kTokenLane, TileOrder::kChannelLane}) {
+    for (const CodedRun& run : Runs(order)) {
+      if (run.codes.trellis) continue;  // unpacks to levels
+      AlignedBuffer<uint8_t> unpacked(64 * kMaxStripDim);
+      AlignedBuffer<std::byte> packed(run.packed.size());
+      UnpackLatents(run.codes, run.packed.data(), unpacked.data());
+      PackLatents(run.codes, unpacked.data(), packed.data());
+      EXPECT_TRUE(std::ranges::equal(packed.span(), run.packed.span()));
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Targets, LatentCodesTest, ::testing::ValuesIn(SimdTargets()),
                          [](const auto& info) { return info.param; });
+
+TEST(LatentCodes, QueriesOfRunsFollowOneAnother) {
+  AlignedBuffer<std::byte> bytes(kHeads * (LatentQueryHeadBytes(32) + LatentQueryHeadBytes(16)));
+  LatentQueries queries(bytes.data(), kHeads);
+  const LatentQuery first = queries.Next(32, 1), second = queries.Next(16, 2);
+  EXPECT_EQ(reinterpret_cast<std::byte*>(first.unit), bytes.data());
+  EXPECT_EQ(first.planes, 1);
+  EXPECT_EQ(reinterpret_cast<std::byte*>(second.unit), bytes.data() + kHeads * LatentQueryHeadBytes(32));
+  EXPECT_EQ(reinterpret_cast<std::byte*>(second.operand + kHeads * 2 * 16), bytes.data() + bytes.size());
+}
 
 TEST(LatentCodes, RowsOfCodesAreStoredByTile) {
   const uint8_t bits[] = {2, 0, 4};

@@ -3,16 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "codec/parts/f16_words.h"
 #include "codec/parts/fixed_point.h"
 #include "codec/parts/strip.h"
 
 namespace kvant {
-namespace {
-
-uint16_t* Words(F16* stored) { return reinterpret_cast<uint16_t*>(stored); }
-const uint16_t* Words(const F16* stored) { return reinterpret_cast<const uint16_t*>(stored); }
-
-}  // namespace
 
 Status StoreTokenScales(const char* codec, const float* scales, F16* stored) {
   for (int t = 0; t < kTokensPerPage; ++t) {

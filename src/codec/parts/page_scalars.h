@@ -8,6 +8,12 @@
 
 namespace kvant {
 
+/// The fp16 numbers at `byte_ofs` of a block.
+inline const F16* Halves(const std::byte* block, size_t byte_ofs) {
+  return reinterpret_cast<const F16*>(block + byte_ofs);
+}
+inline F16* Halves(std::byte* block, size_t byte_ofs) { return reinterpret_cast<F16*>(block + byte_ofs); }
+
 /// Writes scales [64]. InvalidArgument: one does not fit fp16. `codec` names the caller in errors, here and below.
 Status StoreTokenScales(const char* codec, const float* scales, F16* stored);
 /// Corruption unless all 64 are finite and not negative.

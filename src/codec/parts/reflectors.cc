@@ -50,6 +50,15 @@ void StoreReflector(int dim, int k, const float* matrix, F16* scale, int8_t* tai
 
 }  // namespace
 
+Status CheckReflectors(const char* codec, const ReflectorView& q) {
+  for (int k = 0; k < q.count; ++k) {
+    const float scale = ToFloat(q.scales[k]);
+    if (scale >= 0.0f && scale <= 1.0f) continue;
+    return Status::Corruption(StrFormat("%s: reflector %d is out of range", codec, k));
+  }
+  return Status::Ok();
+}
+
 // The rounded reflector is applied before the next one is taken, so that rounding does not add up.
 void QuantizeReflectors(int dim, int count, float* matrix, std::byte* bytes) {
   const ReflectorView q = ViewReflectors(bytes, dim, count);

@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "base/float16.h"
+#include "kvant/status.h"
 
 namespace kvant {
 
@@ -40,6 +41,9 @@ constexpr size_t ReflectorTailOfs(int dim, int k) {
   return static_cast<size_t>(k) * static_cast<size_t>(dim - 1) -
          static_cast<size_t>(k) * static_cast<size_t>(k - 1) / 2;
 }
+
+/// Corruption, in the name of `codec`, unless every scale lies in 0..1; those that are written do.
+Status CheckReflectors(const char* codec, const ReflectorView& q);
 
 /// Factors an orthogonal matrix [dim, dim] (row-major; overwritten) whose columns are the basis vectors, and
 /// writes ReflectorBytes(dim, count). Column j < count of Q is column j of the matrix up to its sign and rounding.

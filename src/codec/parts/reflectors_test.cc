@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Dense>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -76,6 +77,22 @@ TEST(ReflectorsTest, KeepsUnitVectors) {
     ReflectRow(ViewReflectors(bytes.data(), 16, 15), row.data());
     EXPECT_LT((row.cwiseAbs() - before.cwiseAbs()).norm(), 1e-6f);
   }
+}
+
+TEST(ReflectorsTest, ScalesOutsideZeroToOneAreCorrupt) {
+  std::vector<std::byte> bytes = Quantized(RandomOrthogonal(16));
+  const ReflectorView q = ViewReflectors(bytes.data(), 16, 15);
+  EXPECT_TRUE(CheckReflectors("own", q).ok());
+  auto* scales = reinterpret_cast<F16*>(bytes.data());
+  const F16 kept = scales[14];
+  for (const float scale : {-0.5f, 1.5f, std::numeric_limits<float>::quiet_NaN()}) {
+    scales[14] = ToF16(scale);
+    const Status status = CheckReflectors("own", q);
+    EXPECT_EQ(status.code(), StatusCode::kCorruption) << scale;
+    EXPECT_EQ(status.message(), "own: reflector 14 is out of range");
+  }
+  scales[14] = kept;
+  EXPECT_TRUE(CheckReflectors("own", q).ok());
 }
 
 // Rows [3 * 16, dim] through the kernel, as three strips.

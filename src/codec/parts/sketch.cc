@@ -8,27 +8,10 @@
 #include <vector>
 
 #include "base/check.h"
+#include "codec/parts/split_mix.h"
 
 namespace kvant {
 namespace {
-
-class SplitMix64 {
- public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-
-  /// Uniform in [-1, 1).
-  double Symmetric() { return static_cast<double>(Next() >> 11) * 0x1p-52 - 1.0; }
-
- private:
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-  }
-
-  uint64_t state_;
-};
 
 /// ln(x) for x > 0, from 2 atanh((m - 1) / (m + 1)) with the mantissa m in [sqrt(1/2), sqrt(2)): eleven terms
 /// leave less than 1e-17. std::log differs between libraries in its last bit.

@@ -30,13 +30,11 @@ struct Sketch {
 constexpr uint64_t kSketchSeed = 0x514A4C;
 
 /// Draws S. Part of the format, in this order:
-/// 1. SplitMix64 from `seed`; two outputs a, b give u = 2 * (a >> 11) / 2^53 - 1 and v alike.
+/// 1. SplitMix64 (split_mix.h) from `seed`; two outputs a, b give u = 2 * (a >> 11) / 2^53 - 1 and v alike.
 /// 2. Marsaglia's polar method: s = u^2 + v^2, drawn again unless 0 < s < 1; f = sqrt(-2 ln(s) / s) gives the
-/// normals
-///    u f and v f. They fill S row by row. All in double with +, -, *, /, sqrt only (the logarithm is a
+///    normals u f and v f. They fill S row by row. All in double with +, -, *, /, sqrt only (the logarithm is a
 ///    series), so no mathematical library decides a bit.
-/// 3. kOrthogonal: modified Gram-Schmidt from the top in every chunk of `dim` rows (the last may be shorter),
-/// then
+/// 3. kOrthogonal: modified Gram-Schmidt from the top in every chunk of `dim` rows (the last may be shorter), then
 ///    times sqrt(dim). Signs of rows do not matter to a sketch, so they stay as they fall.
 /// 4. Rounded to float. A matrix with fewer rows is the top of one with more.
 /// REQUIRES: rows > 0, 0 < dim <= 256.

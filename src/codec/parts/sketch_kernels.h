@@ -1,6 +1,7 @@
 // Float kernels of sign sketches, compiled for every SIMD target and resolved once.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,6 +19,13 @@ struct ListProduct {
   size_t table_stride;  ///< in floats
   int columns;          ///< multiple of 16
 };
+
+/// The list of a product over the whole of an inner index of up to 256.
+inline constexpr auto kEveryIndex = [] {
+  std::array<uint16_t, 256> list{};
+  for (size_t i = 0; i < list.size(); ++i) list[i] = static_cast<uint16_t>(i);
+  return list;
+}();
 
 struct SketchKernels {
   /// out [num_rows, out_stride]. A row's sums run in the order of the list, whatever the target; targets

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "base/simd_target.h"
+#include "codec/test_rows.h"
 
 namespace kvant {
 namespace {
@@ -42,10 +42,8 @@ TEST(TableCodebookTest, AllZeroTablesAreValid) {
 }
 
 TEST(TableCodebookTest, EveryTargetQuantizesTheSame) {
-  std::mt19937 rng(1);
-  std::normal_distribution<float> normal;
   std::vector<float> values(160);
-  for (float& v : values) v = normal(rng);
+  FillNormal(1, values);
   for (const std::string& target : SimdTargets()) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const TableCodebook* table : {&NormalFloat(4), &NormalFloat(3), &UniformTable(2)}) {

@@ -11,15 +11,11 @@ namespace {
 
 int NumChannelGroups(const UniformGroups& g) { return g.dim / g.group; }
 
-/// Scales of a level and values of the middle level of one group of channels, [64]. Levels about 0 keep the rounding of
-/// an 8-bit query, and of 7-bit weights, from adding up.
+/// Scales of a level and values of the middle level of one group of channels, [64].
 struct GroupOfChannels {
   GroupOfChannels(const UniformGroups& g, const std::byte* block, int index) {
     LoadGroups(g, block, index * kTokensPerPage, kTokensPerPage, scale, min);
-    for (int t = 0; t < kTokensPerPage; ++t) {
-      scale[t] *= g.level_step();
-      min[t] += static_cast<float>(g.center()) * scale[t];
-    }
+    UseLevels(g, kTokensPerPage, scale, min);
   }
   alignas(64) float scale[kTokensPerPage];
   alignas(64) float min[kTokensPerPage];

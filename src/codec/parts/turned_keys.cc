@@ -4,6 +4,7 @@
 #include <cmath>
 
 namespace kvant {
+
 void SplitQueries(const Rope& rope, const float* queries, int heads, float* split, float* norm) {
   const int half = rope.dim() / 2;
   for (int h = 0; h < heads; ++h, queries += rope.dim(), split += rope.dim()) {

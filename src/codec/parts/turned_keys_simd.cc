@@ -83,12 +83,6 @@ using D16 = hn::Repartition<int16_t, D32>;
 using V16 = hn::Vec<D16>;
 constexpr D16 d16;
 
-HWY_INLINE V16 BroadcastPair(const int16_t* HWY_RESTRICT pair) {
-  int32_t word;
-  hwy::CopyBytes<4>(pair, &word);
-  return hn::BitCast(d16, hn::Set(d32, word));
-}
-
 // Tokens `token` .. of kVectors vectors, for kHeads heads.
 template <int kHeads, int kVectors>
 HWY_INLINE void DotPass(const int16_t* HWY_RESTRICT keys, int quads, const int16_t* HWY_RESTRICT queries, int dim,
@@ -102,7 +96,7 @@ HWY_INLINE void DotPass(const int16_t* HWY_RESTRICT keys, int quads, const int16
       V16 k[kVectors];
       for (int v = 0; v < kVectors; ++v) k[v] = hn::LoadU(d16, keys + member * (kQuadValues / 2) + v * 2 * kLanes);
       for (int h = 0; h < kHeads; ++h) {
-        const V16 q = BroadcastPair(queries + h * dim + member * (dim / 2) + 2 * quad);
+        const V16 q = BroadcastPair(d16, queries + h * dim + member * (dim / 2) + 2 * quad);
         for (int v = 0; v < kVectors; ++v) sum[h][v] = DotPairs(sum[h][v], k[v], q);
       }
     }

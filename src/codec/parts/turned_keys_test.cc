@@ -9,6 +9,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/simd_target.h"
+#include "codec/test_rows.h"
 
 namespace kvant {
 namespace {
@@ -23,10 +24,8 @@ TEST_P(TurnedKeys, QueriesAreTurnedBackInPairOrder) {
   RopeShape shape = RopeShape::OfBase(10000, 48, false);  // of 80 channels
   shape.attention_factor = 1.5f;
   const auto rope = *Rope::Make(shape, 80);
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
   AlignedBuffer<float> queries(3 * 80), split(3 * 80);
-  for (float& q : queries.span().first(160)) q = normal(random);  // the third head is zero
+  FillNormal(1, queries.span().first(160));  // the third head is zero
   AlignedBuffer<int16_t> fixed(3 * 80);
   float norm[3], unit[3];
   SplitQueries(*rope, queries.data(), 3, split.data(), norm);

@@ -1,5 +1,4 @@
-// A codec that is nothing but uniform groups: state and verbs of `int` and `kivi`, which add options and
-// presets.
+// A codec that is nothing but uniform groups: state and verbs, to which a codec adds options.
 #pragma once
 
 #include <memory>

@@ -4,11 +4,10 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "codec/parts/f16_words.h"
 
 namespace kvant {
 namespace {
-
-constexpr uint16_t kF16Infinity = 0x7C00;
 
 /// The values of one tile: decoding by tiles keeps buffers on the stack small.
 struct DecodedTile {
@@ -168,8 +167,8 @@ void ReferenceAccumulateGroups(const UniformGroups& g, const std::byte* block, c
 bool ValidGroupParams(const UniformGroups& g, const std::byte* block) {
   bool valid = true;
   for (int i = 0; i < g.num_groups(); ++i) {
-    valid &= g.scales(block)[i] < kF16Infinity;  // also refuses the sign bit
-    if (g.has_mins()) valid &= (g.mins(block)[i] & 0x7FFF) < kF16Infinity;
+    valid &= IsScaleWord(g.scales(block)[i]);
+    if (g.has_mins()) valid &= IsFiniteWord(g.mins(block)[i]);
   }
   return valid;
 }

@@ -1,5 +1,5 @@
-// Uniform codes in groups: value = code * scale + min, with one fp16 scale and one fp16 min per group. What
-// `int` and `kivi` consist of, and the values of `qjl`.
+// Uniform codes in groups: value = code * scale + min, with one fp16 scale and one fp16 min per group. Several codecs
+// consist of them, others code one side or some channels so.
 //
 // A group is `group` neighbouring tokens of one channel (axis kChannel) or `group` neighbouring channels of
 // one token (axis kToken). Streams of a block, in this order:

@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
-#include <random>
 
 #include "base/aligned_buffer.h"
 #include "base/simd_target.h"
 #include "codec/parts/uniform_codec.h"
+#include "codec/test_rows.h"
 
 namespace kvant {
 namespace {
@@ -90,19 +90,11 @@ AlignedBuffer<float> Rows(int dim, const std::function<float(int token, int chan
   return rows;
 }
 
-AlignedBuffer<float> Normal(size_t size, unsigned seed) {
-  AlignedBuffer<float> values(size);
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : values.span()) v = normal(random);
-  return values;
-}
-
 /// Rows that have broken quantisers: signs of zero, subnormal steps, means far from zero, one outlier.
 std::vector<AlignedBuffer<float>> HardRows(int dim) {
   std::vector<AlignedBuffer<float>> all;
-  all.push_back(Normal(static_cast<size_t>(kTokensPerPage * dim), 7));
-  const AlignedBuffer<float> noise = Normal(static_cast<size_t>(kTokensPerPage * dim), 8);
+  all.push_back(NormalRows(kTokensPerPage, dim, 7));
+  const AlignedBuffer<float> noise = NormalRows(kTokensPerPage, dim, 8);
   const auto at = [&](int t, int c) { return noise[static_cast<size_t>(t * dim + c)]; };
   all.push_back(Rows(dim, [](int, int) { return 0.0f; }));
   all.push_back(Rows(dim, [](int t, int c) { return (t + c) % 2 ? 0.0f : -0.0f; }));
@@ -230,7 +222,7 @@ TEST_F(UniformGroupsTargets, DecodeIsTheReferences) {
 TEST(UniformGroups, ErrorIsAtMostHalfAStep) {
   for (const Config& config : Configs()) {
     Fixture f(config);
-    const AlignedBuffer<float> rows = Normal(static_cast<size_t>(kTokensPerPage * config.dim), 3);
+    const AlignedBuffer<float> rows = NormalRows(kTokensPerPage, config.dim, 3);
     AlignedBuffer<float> decoded(rows.size());
     ASSERT_TRUE(f.Encode(kUniformReferenceVerbs, rows).ok());
     ASSERT_TRUE(f.Decode(kUniformReferenceVerbs, decoded).ok());
@@ -249,7 +241,7 @@ TEST(UniformGroups, ErrorIsAtMostHalfAStep) {
 TEST(UniformGroups, DecodedBlockEncodesToItself) {
   for (const Config& config : Configs()) {
     Fixture first(config), second(config);
-    const AlignedBuffer<float> rows = Normal(static_cast<size_t>(kTokensPerPage * config.dim), 4);
+    const AlignedBuffer<float> rows = NormalRows(kTokensPerPage, config.dim, 4);
     AlignedBuffer<float> decoded(rows.size());
     ASSERT_TRUE(first.Encode(UniformFastVerbs(), rows).ok());
     ASSERT_TRUE(first.Decode(UniformFastVerbs(), decoded).ok());
@@ -265,8 +257,8 @@ TEST_F(UniformGroupsTargets, ScoresEqualDecodedProducts) {
       if (config.side != Side::kKey) continue;
       for (int heads : {1, 4, 7, kMaxHeads}) {
         Fixture f(config);
-        const auto rows = Normal(static_cast<size_t>(kTokensPerPage * config.dim), 5);
-        const auto queries = Normal(static_cast<size_t>(heads * config.dim), 6);
+        const auto rows = NormalRows(kTokensPerPage, config.dim, 5);
+        const auto queries = NormalRows(heads, config.dim, 6);
         AlignedBuffer<std::byte> prepared(f.state->prepared_head_bytes * static_cast<size_t>(heads));
         AlignedBuffer<float> want(static_cast<size_t>(heads * kTokensPerPage)), got(want.size());
         ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
@@ -287,10 +279,10 @@ TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
       if (config.side != Side::kValue) continue;
       for (int heads : {1, 4, 7, kMaxHeads}) {
         Fixture f(config);
-        const auto rows = Normal(static_cast<size_t>(kTokensPerPage * config.dim), 5);
-        auto weights = Normal(static_cast<size_t>(heads * kTokensPerPage), 6);
+        const auto rows = NormalRows(kTokensPerPage, config.dim, 5);
+        auto weights = NormalRows(heads, kTokensPerPage, 6);
         for (float& w : weights.span()) w = std::exp(w);
-        AlignedBuffer<float> want = Normal(static_cast<size_t>(heads * config.dim), 7), got(want.size());
+        AlignedBuffer<float> want = NormalRows(heads, config.dim, 7), got(want.size());
         std::memcpy(got.data(), want.data(), want.size() * sizeof(float));
         ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
         ReferenceAccumulateGroups(f.groups(), f.block.data(), weights.data(), heads, want.data());
@@ -305,7 +297,7 @@ TEST_F(UniformGroupsTargets, AccumulateAddsWeightedDecodedRows) {
 TEST(UniformGroups, ZeroWeightsAddNothing) {
   for (GroupAxis axis : {GroupAxis::kChannel, GroupAxis::kToken}) {
     Fixture f({Side::kValue, axis, 128, 2, 32});
-    const auto rows = Normal(static_cast<size_t>(kTokensPerPage * 128), 5);
+    const auto rows = NormalRows(kTokensPerPage, 128, 5);
     const AlignedBuffer<float> weights(2 * kTokensPerPage);
     AlignedBuffer<float> acc(2 * 128);
     ASSERT_TRUE(f.Encode(UniformFastVerbs(), rows).ok());
@@ -330,7 +322,7 @@ TEST(UniformGroups, ParametersThatNoEncoderWritesAreCorruption) {
   for (GroupAxis axis : {GroupAxis::kChannel, GroupAxis::kToken}) {
     for (const CodecVerbs& verbs : {kUniformReferenceVerbs, UniformFastVerbs()}) {
       Fixture f({Side::kValue, axis, 64, 4, 32});
-      AlignedBuffer<float> rows = Normal(static_cast<size_t>(kTokensPerPage * 64), 1);
+      AlignedBuffer<float> rows = NormalRows(kTokensPerPage, 64, 1);
       ASSERT_TRUE(f.Encode(verbs, rows).ok());
       uint16_t* last_scale = f.groups().scales(f.block.data()) + f.groups().num_groups() - 1;
       uint16_t* last_min = f.groups().mins(f.block.data()) + f.groups().num_groups() - 1;

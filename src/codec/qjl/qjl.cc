@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "base/float16.h"
+#include "codec/parts/f16_words.h"
+#include "codec/parts/side_options.h"
 #include "codec/parts/tile.h"
 #include "codec/parts/uniform_codec.h"
 
@@ -93,7 +95,7 @@ Status EncodeScales(const KeyState& s, const float* rows, ChannelSplit* splits, 
 Status CheckKeyBlock(const KeyState& s, const std::byte* block) {
   for (int p = 0; p < s.num_parts; ++p) {
     for (int t = 0; t < kTokensPerPage; ++t) {
-      if (Norms(s.parts[p], block)[t].bits >= 0x7C00u) {
+      if (!IsScaleWord(Norms(s.parts[p], block)[t].bits)) {
         return Status::Corruption(StrFormat("qjl: the norm of token %d is negative or not finite", t));
       }
     }
@@ -224,18 +226,7 @@ constexpr OptionInfo kOptions[] = {
     {"bits", "2", "2, 4", "V: bits of a code"},
     {"group", "32", "32, 64, 128, 256, a divisor of the head size", "V: channels that share scale and min"},
 };
-constexpr size_t kNumKeyOptions = 6;
-
-/// An option of the other side would be without effect: the writer of the scheme meant something else.
-Status RefuseOtherSide(const OptionReader& reader, const CodecOptions& options, Side side) {
-  for (const auto& [name, value] : options) {
-    for (size_t i = 0; i < std::size(kOptions); ++i) {
-      if (kOptions[i].name != name || (i < kNumKeyOptions) == (side == Side::kKey)) continue;
-      return reader.Refuse(name, side == Side::kKey ? "for keys" : "for values");
-    }
-  }
-  return Status::Ok();
-}
+constexpr size_t kNumKeyOptions = 6;  ///< the rest is for values
 
 Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const OptionReader& reader) {
   const Result<int> first_layers = reader.GetIntRange("first_layers", 0, 1000);
@@ -274,7 +265,9 @@ Result<std::unique_ptr<CodecState>> MakeValues(const BlockShape& shape, const Op
 Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOptions& options) {
   const OptionReader reader(kInfo, options);
   if (shape.tokens != kTokensPerPage) return Status::NotSupported(StrFormat("qjl: blocks of %d tokens", shape.tokens));
-  KVANT_TRY(RefuseOtherSide(reader, options, shape.side));
+  const auto all = std::span(kOptions);
+  const auto others = shape.side == Side::kKey ? all.subspan(kNumKeyOptions) : all.first(kNumKeyOptions);
+  KVANT_TRY(RefuseOtherSide(reader, options, shape.side, others));
   return shape.side == Side::kKey ? MakeKeys(shape, reader) : MakeValues(shape, reader);
 }
 

@@ -98,12 +98,6 @@ void DecodeSigns(const KeyPart& part, const std::byte* block, int first, int dir
   GetSketchKernels().code_signs(codes, kTokensPerPage * directions, signs);
 }
 
-constexpr auto kAllDirections = [] {
-  std::array<uint16_t, kChunk> list{};
-  std::iota(list.begin(), list.end(), uint16_t{0});
-  return list;
-}();
-
 /// rows [64, dim] = scale * sum_i sign_i s_i, outlier channels included.
 void DecodeInliers(const KeyState& s, const std::byte* block, float* rows) {
   const KeyPart& part = s.parts[0];
@@ -116,7 +110,7 @@ void DecodeInliers(const KeyState& s, const std::byte* block, float* rows) {
     GetSketchKernels().list_product({.rows = signs,
                                      .row_stride = static_cast<size_t>(directions),
                                      .num_rows = kTokensPerPage,
-                                     .list = kAllDirections.data(),
+                                     .list = kEveryIndex.data(),
                                      .list_size = directions,
                                      .table = s.matrix->row(first),
                                      .table_stride = dim,
@@ -140,7 +134,7 @@ void SumOutliers(const KeyState& s, const float* signs, int first, int direction
   GetSketchKernels().list_product({.rows = signs + g * kGroupTokens * directions,
                                    .row_stride = static_cast<size_t>(directions),
                                    .num_rows = kGroupTokens,
-                                   .list = kAllDirections.data(),
+                                   .list = kEveryIndex.data(),
                                    .list_size = directions,
                                    .table = table,
                                    .table_stride = kMaxOutliers,

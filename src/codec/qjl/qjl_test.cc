@@ -5,11 +5,10 @@
 
 #include <cmath>
 #include <numbers>
-#include <random>
 #include <vector>
 
-#include "base/float16.h"
 #include "codec/parts/tile.h"
+#include "codec/test_rows.h"
 
 namespace kvant::qjl {
 namespace {
@@ -57,10 +56,8 @@ Floats Score(const Codec& codec, const AlignedBuffer<std::byte>& block, const Fl
 }
 
 Floats Normal(size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
   Floats values(count);
-  for (float& x : values) x = normal(random);
+  FillNormal(seed, values);
   return values;
 }
 

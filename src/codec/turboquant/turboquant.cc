@@ -12,9 +12,6 @@
 namespace kvant::turboquant {
 namespace {
 
-const F16* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const F16*>(block + ofs); }
-F16* Halves(std::byte* block, size_t ofs) { return reinterpret_cast<F16*>(block + ofs); }
-
 // Codes 0 and 1 as -1 and +1.
 const CodebookSet& SignCodebooks() {
   static const CodebookSet kSet = [] {

@@ -17,14 +17,7 @@ namespace {
 std::vector<float> RowsOf(const State& s, const FitData& data) {
   const auto dim = static_cast<size_t>(s.shape.dim);
   std::vector<float> rows(data.rows, data.rows + data.tokens * dim);
-  for (size_t first = 0; s.centred && first < data.tokens; first += kTokensPerPage) {
-    const size_t end = std::min(first + kTokensPerPage, data.tokens);
-    for (size_t c = 0; c < dim; ++c) {
-      float sum = 0.0f;
-      for (size_t t = first; t < end; ++t) sum += rows[t * dim + c];
-      for (size_t t = first; t < end; ++t) rows[t * dim + c] -= sum / static_cast<float>(end - first);
-    }
-  }
+  if (s.centred) CentrePages(data.tokens, s.shape.dim, rows.data());
   return rows;
 }
 
@@ -46,15 +39,11 @@ void FitOutliers(const State& s, const std::vector<float>& rows, uint8_t* outlie
 Status FitReflectors(const State& s, const FitData& data, std::vector<float> rows, std::byte* bytes) {
   const auto dim = static_cast<size_t>(s.shape.dim);
   for (size_t i = 0; data.maybe_weights && i < rows.size(); ++i) rows[i] *= std::sqrt(data.maybe_weights[i / dim]);
-  std::vector<float> moments(dim * dim);
-  GetCovarianceKernels().add(rows.data(), data.tokens, s.shape.dim, moments.data());
-  MirrorUpper(s.shape.dim, 1.0f / static_cast<float>(data.tokens), moments.data());
-  if (!std::all_of(moments.begin(), moments.end(), [](float v) { return std::isfinite(v); })) {
-    return Status::InvalidArgument("turboquant: rows are too large to fit a basis to");
-  }
+  const Result<std::vector<float>> moments = SecondMoments("turboquant", rows.data(), data.tokens, s.shape.dim);
+  if (!moments.ok()) return moments.status();
   std::vector<float> vectors(dim * dim);
   std::vector<float> values(dim);
-  SymmetricEigen(s.shape.dim, moments.data(), vectors.data(), values.data());
+  SymmetricEigen(s.shape.dim, moments->data(), vectors.data(), values.data());
   QuantizeReflectors(s.shape.dim, s.shape.dim - 1, vectors.data(), bytes);
   return Status::Ok();
 }
@@ -233,13 +222,7 @@ Status CheckBasis(const CodecState& state, const std::byte* basis) {
   }
   if (s.rotation != Rotation::kSvd) return Status::Ok();
   const ReflectorView reflectors = ViewReflectors(basis + layout.reflectors_ofs, s.shape.dim, s.shape.dim - 1);
-  for (int k = 0; k < s.shape.dim - 1; ++k) {
-    const float scale = ToFloat(reflectors.scales[k]);
-    if (!(scale >= 0.0f && scale <= 1.0f)) {
-      return Status::Corruption(StrFormat("turboquant: reflector %d is out of range", k));
-    }
-  }
-  return Status::Ok();
+  return CheckReflectors("turboquant", reflectors);
 }
 
 }  // namespace kvant::turboquant

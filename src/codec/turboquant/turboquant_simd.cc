@@ -1,10 +1,8 @@
 // The fast verbs: strips or rows of 16 tokens through the kernels of parts/ to encode, runs of latents to read. No
 // target-specific code here; the kernels are dispatched.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "codec/parts/fixed_point.h"
 #include "codec/parts/hadamard.h"
@@ -15,15 +13,6 @@
 
 namespace kvant::turboquant {
 namespace {
-
-const F16* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const F16*>(block + ofs); }
-F16* Halves(std::byte* block, size_t ofs) { return reinterpret_cast<F16*>(block + ofs); }
-
-constexpr auto kAllChannels = [] {
-  std::array<uint16_t, kMaxStripDim> list{};
-  std::iota(list.begin(), list.end(), uint16_t{0});
-  return list;
-}();
 
 // Rows or latents of up to 16 tokens or heads [16, dim].
 struct Rows {
@@ -40,7 +29,7 @@ void AddProduct(const float* rows, int count, const Sketch& matrix, Way way, flo
   GetSketchKernels().list_product({.rows = rows,
                                    .row_stride = n,
                                    .num_rows = count,
-                                   .list = kAllChannels.data(),
+                                   .list = kEveryIndex.data(),
                                    .list_size = matrix.dim,
                                    .table = way == kByRow ? matrix.by_row.data() : matrix.by_channel.data(),
                                    .table_stride = n,
@@ -147,18 +136,14 @@ void EncodeResidual(const State& s, const SegmentView& view, int token, float* s
   GetSketchKernels().sign_codes(strip, kStripRows * dim, out->signs + token * dim);
 }
 
-void Pack(const LatentCodes& codes, const uint8_t* unpacked, std::byte* packed) {
-  GetTileKernels().pack(codes.order, codes.bits, codes.num_tiles, unpacked, packed);
-}
-
 Status StoreBlock(const State& s, const SegmentView& view, const Coded& coded, std::byte* block) {
   for (int i = 0; i < s.num_classes; ++i) {
     const ChannelClass& part = s.classes[i];
     if (!s.calibrated) KVANT_TRY(StoreTokenScales("turboquant", coded.scales[i], Halves(block, part.scales_ofs)));
-    Pack(view.codes(part), coded.codes + part.first * kTokensPerPage, block + part.codes_ofs);
+    PackLatents(view.codes(part), coded.codes + part.first * kTokensPerPage, block + part.codes_ofs);
   }
   if (!s.sketched()) return Status::Ok();
-  Pack(view.signs(), coded.signs, block + s.signs_ofs);
+  PackLatents(view.signs(), coded.signs, block + s.signs_ofs);
   return StoreTokenScales("turboquant", coded.norms, Halves(block, s.norms_ofs));
 }
 
@@ -241,21 +226,9 @@ Status Decode(const CodecState& state, const BlockContext& context, const std::b
 // ---- prepare_query, score
 
 // Prepared queries: float [heads][dim] (for the means), then the integers of each class and of the residual.
-class Prepared {
- public:
-  Prepared(const State& s, int heads, std::byte* bytes)
-      : heads_(heads), at_(bytes + sizeof(float) * static_cast<size_t>(heads * s.shape.dim)) {}
-
-  LatentQuery Next(int channels, int planes) {
-    const LatentQuery query(at_, heads_, planes);
-    at_ += LatentQueryHeadBytes(channels) * static_cast<size_t>(heads_);
-    return query;
-  }
-
- private:
-  int heads_;
-  std::byte* at_;
-};
+LatentQueries PreparedRuns(const State& s, int heads, std::byte* prepared) {
+  return {prepared + sizeof(float) * static_cast<size_t>(heads * s.shape.dim), heads};
+}
 
 // One plane only where rotation has made all channels alike; else the strongest would set the step for all.
 int Planes(const State& s, const ChannelClass& part) {
@@ -277,7 +250,7 @@ void PrepareQuery(const CodecState& state, const BlockContext& context, const fl
   ToLatents(s, view, strip.values);
   Rows latents;
   StoreStrip(strip.values, heads, dim, stride, latents.values);
-  Prepared runs(s, heads, prepared);
+  LatentQueries runs = PreparedRuns(s, heads, prepared);
   for (const ChannelClass& part : s.used_classes()) {
     const LatentQuery query = runs.Next(part.channels(), Planes(s, part));
     PrepareLatents(view.codes(part), latents.values + part.first, stride, heads, query);
@@ -296,7 +269,7 @@ void Score(const CodecState& state, const BlockContext& context, const std::byte
   if (s.centred) {
     ScorePageMeans(Halves(block, s.means_ofs), s.shape.dim, reinterpret_cast<const float*>(prepared), heads, bias);
   }
-  Prepared runs(s, heads, const_cast<std::byte*>(prepared));
+  LatentQueries runs = PreparedRuns(s, heads, const_cast<std::byte*>(prepared));
   alignas(64) float scales[kTokensPerPage];
   const float* first_bias = bias;  // the first run sets the scores, the others add
   const auto score = [&](const LatentCodes& codes, size_t ofs, const LatentQuery& query) {

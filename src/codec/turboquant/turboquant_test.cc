@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "codec/test_rows.h"
 
 namespace kvant::turboquant {
 namespace {
@@ -17,14 +17,6 @@ Result<Codec> MakeFor(const std::string& text, Side side, int dim = 128) {
   const auto options = ParseCodecOptions(kInfo, text);
   EXPECT_TRUE(options.ok());
   return MakeCodec("turboquant", *options, {.side = side, .dim = dim});
-}
-
-AlignedBuffer<float> Normal(size_t count, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  AlignedBuffer<float> values(count);
-  for (float& v : values.span()) v = normal(rng);
-  return values;
 }
 
 struct Fitted {
@@ -137,7 +129,7 @@ TEST(TurboquantTest, CalibratedOptionsNeedABasis) {
 
 TEST(TurboquantTest, OutliersAreTheStrongestChannelsAndKeepMoreBits) {
   constexpr size_t kTokens = 256;
-  AlignedBuffer<float> rows = Normal(kTokens * 128, 1);
+  AlignedBuffer<float> rows = NormalRows(kTokens, 128, 1);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] *= i % 128 % 4 == 1 ? 8.0f : 1.0f;  // channels 1, 5, 9, ...
   const Fitted f = Fit("2.5", Side::kKey, rows);
   for (size_t i = 0; i < 32; ++i) EXPECT_EQ(static_cast<size_t>(f.basis[i]), 4 * i + 1);
@@ -160,7 +152,7 @@ TEST(TurboquantTest, OutliersAreTheStrongestChannelsAndKeepMoreBits) {
 }
 
 TEST(TurboquantTest, ForeignBasesAreChecked) {
-  const AlignedBuffer<float> rows = Normal(256 * 128, 2);
+  const AlignedBuffer<float> rows = NormalRows(256, 128, 2);
   const auto corrupted = [](const Fitted& f, size_t ofs, uint32_t value, size_t size) {
     AlignedBuffer<std::byte> bytes(f.basis.size());
     std::memcpy(bytes.data(), f.basis.data(), bytes.size());

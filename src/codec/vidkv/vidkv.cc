@@ -1,6 +1,9 @@
 // Options, the choice of the side, and the row of the registry.
 #include "codec/vidkv/vidkv.h"
 
+#include "codec/parts/side_options.h"
+#include "codec/parts/uniform_codec.h"
+
 namespace kvant::vidkv {
 namespace {
 
@@ -17,17 +20,6 @@ constexpr OptionInfo kOptions[] = {
 
 constexpr size_t kNumKeyOptions = 3;
 constexpr size_t kNumSideOptions = 5;  ///< of keys and of values; the rest is for both
-
-/// An option of the other side would be without effect: the writer of the scheme meant something else.
-Status RefuseOtherSide(const OptionReader& reader, const CodecOptions& options, Side side) {
-  for (const auto& [name, value] : options) {
-    for (size_t i = 0; i < kNumSideOptions; ++i) {
-      if (kOptions[i].name != name || (i < kNumKeyOptions) == (side == Side::kKey)) continue;
-      return reader.Refuse(name, side == Side::kKey ? "for keys" : "for values");
-    }
-  }
-  return Status::Ok();
-}
 
 Result<std::unique_ptr<CodecState>> MakeKeys(const BlockShape& shape, const OptionReader& reader, int group,
                                              double stretch) {
@@ -66,7 +58,9 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
         StrFormat("codec vidkv needs blocks of %d tokens, not %d", kTokensPerPage, shape.tokens));
   }
   const OptionReader reader(kInfo, options);
-  KVANT_TRY(RefuseOtherSide(reader, options, shape.side));
+  const auto of_a_side = std::span(kOptions).first(kNumSideOptions);
+  const auto others = shape.side == Side::kKey ? of_a_side.subspan(kNumKeyOptions) : of_a_side.first(kNumKeyOptions);
+  KVANT_TRY(RefuseOtherSide(reader, options, shape.side, others));
   const Result<int> group = reader.GetInt("group", kGroups);
   if (!group.ok()) return group.status();
   const Result<double> stretch = reader.GetNumber("stretch", 0.5, 2.0, 0.05);
@@ -111,7 +105,8 @@ const CodecInfo kInfo = {
     .expectations = kExpectations,
     .typical = kTypical,
     .make = Make,
-    .reference = {Encode, Decode, keys::PrepareQuery, keys::Score, values::Accumulate, values::Finish},
+    .reference = {Encode, Decode, uniform_reference::PrepareQuery, keys::Score, values::Accumulate,
+                  uniform_reference::Finish},
     .simd = [] { return &SimdVerbs(); },
 };
 

@@ -158,12 +158,11 @@ struct ValueParams {
 };
 std::unique_ptr<CodecState> MakeValueState(const BlockShape& shape, const ValueParams& params);
 
-// ---- verbs
+// ---- verbs; a prepared query is the query and finish is a copy, as for uniform groups (uniform_codec.h)
 
 namespace keys {
 Status Encode(const CodecState& state, const BlockContext&, const float* rows, std::byte* block);
 Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows);
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared);
 void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
            float* scores);
 }  // namespace keys
@@ -173,7 +172,6 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
 Status Decode(const CodecState& state, const BlockContext&, const std::byte* block, float* rows);
 void Accumulate(const CodecState& state, const BlockContext&, const std::byte* block, const float* weights, int heads,
                 float* acc);
-void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out);
 }  // namespace values
 
 const CodecVerbs& SimdVerbs();

@@ -122,10 +122,6 @@ Status Decode(const CodecState& state, const BlockContext&, const std::byte* blo
   return Status::Ok();
 }
 
-void PrepareQuery(const CodecState& state, const BlockContext&, const float* queries, int heads, std::byte* prepared) {
-  std::copy_n(queries, heads * state.shape.dim, reinterpret_cast<float*>(prepared));
-}
-
 void Score(const CodecState& state, const BlockContext&, const std::byte* block, const std::byte* prepared, int heads,
            float* scores) {
   const KeyState& s = AsKeys(state);

@@ -8,6 +8,7 @@
 #include "codec/parts/group_verbs.h"
 #include "codec/parts/hadamard.h"
 #include "codec/parts/tile_kernels.h"
+#include "codec/parts/uniform_codec.h"
 #include "codec/parts/uniform_kernels.h"
 #include "codec/vidkv/vidkv.h"
 #include "codec/vidkv/vidkv_kernels.h"
@@ -239,7 +240,8 @@ Status Decode(const CodecState& state, const BlockContext&, const std::byte* blo
 }  // namespace
 
 const CodecVerbs& SimdVerbs() {
-  static constexpr CodecVerbs kVerbs = {Encode, Decode, keys::PrepareQuery, Score, Accumulate, values::Finish};
+  static constexpr CodecVerbs kVerbs = {Encode, Decode,     uniform_reference::PrepareQuery,
+                                        Score,  Accumulate, uniform_reference::Finish};
   return kVerbs;
 }
 

@@ -7,13 +7,12 @@
 #include <cmath>
 #include <complex>
 #include <numbers>
-#include <random>
 #include <set>
 
 #include "base/aligned_buffer.h"
-#include "base/float16.h"
 #include "base/simd_target.h"
 #include "codec/registry.h"
+#include "codec/test_rows.h"
 #include "codec/vidkv/vidkv_kernels.h"
 
 namespace kvant::vidkv {
@@ -25,14 +24,6 @@ Result<Codec> Make(std::string_view options, Side side, int dim) {
   const Result<CodecOptions> parsed = ParseCodecOptions(kInfo, options);
   if (!parsed.ok()) return parsed.status();
   return MakeCodec("vidkv", *parsed, {.side = side, .dim = dim});
-}
-
-AlignedBuffer<float> Normal(int dim, unsigned seed) {
-  AlignedBuffer<float> rows(static_cast<size_t>(64 * dim));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  for (float& v : rows.span()) v = normal(random);
-  return rows;
 }
 
 AlignedBuffer<std::byte> Encode(const Codec& codec, const AlignedBuffer<float>& rows,
@@ -55,7 +46,7 @@ double SquaredError(std::string_view options, Side side) {
   const Codec codec = *Make(options, side, 128);
   double sum = 0;
   for (unsigned seed = 0; seed < 40; ++seed) {
-    const AlignedBuffer<float> rows = Normal(128, seed);
+    const AlignedBuffer<float> rows = NormalRows(64, 128, seed);
     const AlignedBuffer<float> decoded = Decode(codec, Encode(codec, rows));
     for (size_t i = 0; i < rows.size(); ++i) sum += Square(rows[i] - decoded[i]);
   }
@@ -101,7 +92,7 @@ TEST(VidKvKeys, HandComputedBlock) {
 
 TEST(VidKvKeys, ChannelsOfWidestRangeHaveTwoBits) {
   const Codec codec = *Make("wide=0.25", Side::kKey, 128);
-  AlignedBuffer<float> rows = Normal(128, 1);
+  AlignedBuffer<float> rows = NormalRows(64, 128, 1);
   std::set<int> wide;
   while (wide.size() < 32) wide.insert(static_cast<int>(wide.size() * 37 + 5) % 128);
   for (size_t t = 0; t < 64; ++t) {
@@ -121,7 +112,7 @@ TEST(VidKvKeys, RealTransformTakesHalfTheBitsOfTheComplexOne) {
 
   double complex_error = 0, real_error = 0;
   for (unsigned seed = 0; seed < kBlocks; ++seed) {
-    const AlignedBuffer<float> rows = Normal(kChannels, seed);
+    const AlignedBuffer<float> rows = NormalRows(64, kChannels, seed);
     std::vector<std::complex<double>> columns(kTokens * kChannels);  // [token][frequency]
     const auto phase = [](int i, int sign) {
       return std::polar(1.0 / std::sqrt(double{kChannels}), sign * 2 * std::numbers::pi * (i % kChannels) / kChannels);
@@ -174,7 +165,7 @@ TEST(VidKvKeys, RealTransformTakesHalfTheBitsOfTheComplexOne) {
 
 TEST(VidKvKeys, WrongMasksAreCorruption) {
   const Codec codec = *Make("", Side::kKey, 128);
-  AlignedBuffer<float> rows = Normal(128, 1);
+  AlignedBuffer<float> rows = NormalRows(64, 128, 1);
   AlignedBuffer<std::byte> block = Encode(codec, rows);
   block[0] ^= std::byte{1};
   const Status status = codec.verbs.decode(*codec.state, {}, block.data(), rows.data());
@@ -241,7 +232,7 @@ TEST(VidKvValues, TernaryError) {
 std::vector<double> ErrorOfTokens(const Codec& codec, const std::vector<TokenClass>& classes) {
   std::vector<double> errors(64);
   for (unsigned seed = 0; seed < 20; ++seed) {
-    const AlignedBuffer<float> rows = Normal(128, seed);
+    const AlignedBuffer<float> rows = NormalRows(64, 128, seed);
     const auto decoded = Decode(codec, Encode(codec, rows, {.maybe_token_classes = classes.data()}));
     for (size_t i = 0; i < rows.size(); ++i) errors[i / 128] += Square(rows[i] - decoded[i]) / (20 * 128);
   }
@@ -265,7 +256,7 @@ uint64_t SalientTokens(const Codec& codec, const AlignedBuffer<float>& rows, con
 
 TEST(VidKvValues, LargeTokensTakeThePlacesThatClassesLeave) {
   const Codec codec = *Make("salient=4", Side::kValue, 64);
-  AlignedBuffer<float> rows = Normal(64, 1);
+  AlignedBuffer<float> rows = NormalRows(64, 64, 1);
   for (const size_t t : {7, 20, 33, 50}) {
     for (size_t c = 0; c < 64; ++c) rows[t * 64 + c] *= static_cast<float>(t);
   }
@@ -286,7 +277,7 @@ TEST(VidKvValues, LargeTokensTakeThePlacesThatClassesLeave) {
 TEST(VidKvValues, BadBlocksAreCorruption) {
   const Codec codec = *Make("", Side::kValue, 128);
   const ValueState& state = AsValues(*codec.state);
-  AlignedBuffer<float> rows = Normal(128, 1);
+  AlignedBuffer<float> rows = NormalRows(64, 128, 1);
   for (const size_t word_ofs : {state.scales_byte_ofs, state.gains_byte_ofs}) {
     AlignedBuffer<std::byte> block = Encode(codec, rows);
     *reinterpret_cast<uint16_t*>(block.data() + word_ofs) = 0x8001;

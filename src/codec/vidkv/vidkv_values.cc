@@ -5,23 +5,10 @@
 #include <cstring>
 #include <numeric>
 
-#include "base/float16.h"
+#include "codec/parts/f16_words.h"
 #include "codec/vidkv/vidkv.h"
 
 namespace kvant::vidkv {
-namespace {
-
-constexpr uint16_t kF16Infinity = 0x7C00;
-
-/// Sum over a row of `count` terms, in the order of SumOrder::kInSixteens.
-template <typename Term>
-float SumInSixteens(int count, const Term& term) {
-  float sums[16] = {};
-  for (int i = 0; i < count; ++i) sums[i % 16] += term(i);
-  return AddSixteen(sums);
-}
-
-}  // namespace
 
 // ---- token classes
 
@@ -61,8 +48,8 @@ Status CheckValueBlock(const ValueState& s, const std::byte* block) {
     return Status::Corruption(StrFormat("vidkv: %d tokens are marked as salient, not %d", count, s.num_salient));
   }
   bool valid = true;
-  for (int i = 0; i < s.num_scales(); ++i) valid &= s.scales(block)[i] < kF16Infinity;
-  for (int i = 0; i < s.num_salient; ++i) valid &= s.gains(block)[i] < kF16Infinity;
+  for (int i = 0; i < s.num_scales(); ++i) valid &= IsScaleWord(s.scales(block)[i]);
+  for (int i = 0; i < s.num_salient; ++i) valid &= IsScaleWord(s.gains(block)[i]);
   return valid ? Status::Ok() : Status::Corruption("vidkv: a scale or gain is negative or not finite");
 }
 
@@ -150,7 +137,7 @@ Status EncodeOrdinary(const ValueState& s, const float* rows, const uint8_t* ord
     for (int c = 0; c < dim; ++c) {
       float threshold;
       const F16 scale = ToF16(TernaryScale(s, rows, order, first, last, c, &threshold));
-      if (scale.bits >= kF16Infinity) return ScaleOverflow();
+      if (!IsScaleWord(scale.bits)) return ScaleOverflow();
       s.scales(block)[first / s.group * dim + c] = scale.bits;
       for (int i = first; i < last; ++i) {
         const float value = rows[order[i] * dim + c];
@@ -172,7 +159,8 @@ void EncodeSalient(const ValueState& s, const float* rows, const uint8_t* order,
       const float scale = ToFloat(F16{s.scales(block)[stored / s.group * dim + c]});
       units[c] = rows[order[stored] * dim + c] * (scale > 0.0f ? 1.0f / scale : 0.0f);
     }
-    const float mean = SumInSixteens(dim, [&](int c) { return std::abs(units[c]); }) / static_cast<float>(dim);
+    const float mean =
+        SumInOrder(SumOrder::kInSixteens, dim, [&](int c) { return std::abs(units[c]); }) / static_cast<float>(dim);
     const F16 gain = ToF16(std::min(mean / kMeanOverScale, kF16Max));
     s.gains(block)[i] = gain.bits;
     const float threshold = ToFloat(gain) * kSalientThreshold;
@@ -186,7 +174,7 @@ void EncodeSalient(const ValueState& s, const float* rows, const uint8_t* order,
 
 void RowSizes(const float* rows, int dim, float* sizes) {
   for (int t = 0; t < kTokensPerPage; ++t) {
-    sizes[t] = SumInSixteens(dim, [&](int c) { return std::abs(rows[t * dim + c]); });
+    sizes[t] = SumInOrder(SumOrder::kInSixteens, dim, [&](int c) { return std::abs(rows[t * dim + c]); });
   }
 }
 
@@ -248,10 +236,6 @@ void Accumulate(const CodecState& state, const BlockContext&, const std::byte* b
       for (int c = 0; c < dim; ++c) acc[h * dim + c] += weights[h * kTokensPerPage + order[i]] * row[c];
     }
   }
-}
-
-void Finish(const CodecState& state, const BlockContext&, const float* acc, int heads, float* out) {
-  std::copy_n(acc, heads * state.acc_dim, out);
 }
 
 }  // namespace values
