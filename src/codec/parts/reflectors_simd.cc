@@ -80,6 +80,26 @@ HWY_INLINE void Steps(const Block& block, VF (&dots)[kBlock]) {
   }
 }
 
+// Dot products of the rows of one strip, in two sums each: a single one would wait for every addition.
+HWY_INLINE void DotsInTwo(const Block& block, int n, const float* HWY_RESTRICT x, VF (&dots)[kBlock]) {
+  VF odd[kBlock];
+  for (VF& sum : odd) sum = hn::Zero(df);
+  int i = 0;
+  for (; i + 2 <= n; i += 2) {
+    const VF first = hn::LoadU(df, x + i * kStripRows);
+    const VF second = hn::LoadU(df, x + (i + 1) * kStripRows);
+    for (int j = 0; j < kBlock; ++j) {
+      dots[j] = hn::MulAdd(hn::Set(df, block.v[j][i]), first, dots[j]);
+      odd[j] = hn::MulAdd(hn::Set(df, block.v[j][i + 1]), second, odd[j]);
+    }
+  }
+  if (i < n) {
+    const VF last = hn::LoadU(df, x + i * kStripRows);
+    for (int j = 0; j < kBlock; ++j) dots[j] = hn::MulAdd(hn::Set(df, block.v[j][i]), last, dots[j]);
+  }
+  for (int j = 0; j < kBlock; ++j) dots[j] = hn::Add(dots[j], odd[j]);
+}
+
 // Applies a block to one vector of rows in each of kStrips strips, which share the broadcast entries of the
 // block.
 template <bool kForward, int kStrips>
@@ -88,10 +108,14 @@ HWY_INLINE void ApplyLanes(const Block& block, int n, size_t strip_stride, float
   for (int s = 0; s < kStrips; ++s) {
     for (int j = 0; j < kBlock; ++j) steps[s][j] = hn::Zero(df);
   }
-  for (int i = 0; i < n; ++i) {
-    for (int s = 0; s < kStrips; ++s) {
-      const VF value = hn::LoadU(df, x + static_cast<size_t>(s) * strip_stride + i * kStripRows);
-      for (int j = 0; j < kBlock; ++j) steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
+  if constexpr (kStrips == 1) {
+    DotsInTwo(block, n, x, steps[0]);
+  } else {
+    for (int i = 0; i < n; ++i) {
+      for (int s = 0; s < kStrips; ++s) {
+        const VF value = hn::LoadU(df, x + static_cast<size_t>(s) * strip_stride + i * kStripRows);
+        for (int j = 0; j < kBlock; ++j) steps[s][j] = hn::MulAdd(hn::Set(df, block.v[j][i]), value, steps[s][j]);
+      }
     }
   }
   for (int s = 0; s < kStrips; ++s) Steps<kForward>(block, steps[s]);
