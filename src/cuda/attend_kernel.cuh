@@ -16,12 +16,12 @@ namespace kvant::cuda {
 /// shared by a whole block, so a large one wants few large blocks.
 template <class Keys, class Values>
 struct KernelBounds {
-  static constexpr bool kLargeTable = Keys::kTableBytes > 16 * 1024;
+  static constexpr bool kLargeTable = Keys::Table::kBytes > 16 * 1024;
   static constexpr int kMaxWarps = !kLargeTable ? 4 : Keys::kDim > 128 ? 8 : 12;
   static constexpr int kMinBlocks = kLargeTable ? 1 : Keys::kDim > 128 ? 2 : 4;
-  /// Equal widths share one table.
-  static constexpr int kTableBytes =
-      Keys::kTableBits == Values::kTableBits ? Keys::kTableBytes : Keys::kTableBytes + Values::kTableBytes;
+  /// Codes of a kind and width share one table.
+  static constexpr bool kOneTable = std::is_same_v<typename Keys::Table, typename Values::Table>;
+  static constexpr int kTableBytes = Keys::Table::kBytes + (kOneTable ? 0 : Values::Table::kBytes);
 };
 
 template <class Keys, class Values>
@@ -31,15 +31,13 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
   extern __shared__ __align__(128) std::byte shared[];
   std::byte* value_table = shared;
   CudaWarp::LaunchNext();
-  if constexpr (Keys::kTableBits > 0) {
+  if constexpr (Bounds::kTableBytes > 0) {
     const int threads = static_cast<int>(blockDim.x);
     const int thread = static_cast<int>(threadIdx.x);
-    PairTable<Keys::kTableBits>::template Fill<CudaWarp>(p.key_levels, thread, threads,
-                                                         reinterpret_cast<uint32_t*>(shared));
-    if constexpr (Keys::kTableBits != Values::kTableBits) {
-      value_table = shared + Keys::kTableBytes;
-      PairTable<Values::kTableBits>::template Fill<CudaWarp>(p.value_levels, thread, threads,
-                                                             reinterpret_cast<uint32_t*>(value_table));
+    Keys::Table::template Fill<CudaWarp>(p.key_levels, thread, threads, shared);
+    if constexpr (!Bounds::kOneTable) {
+      value_table = shared + Keys::Table::kBytes;
+      Values::Table::template Fill<CudaWarp>(p.value_levels, thread, threads, value_table);
     }
     __syncthreads();
   }
@@ -97,7 +95,7 @@ constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
           key_bits,
           value_bits,
           Keys::kDim,
-          kind == CodeKind::kLevels && key_bits == value_bits,
+          KernelBounds<Keys, Values>::kTableBytes > 0 && KernelBounds<Keys, Values>::kOneTable,
           Keys::kOffsets,
           Values::kOffsets,
           ShapeOf<Keys, Values>,

@@ -14,6 +14,7 @@
 #include "cuda/block_order.h"
 #include "cuda/prepare_merge_warp.h"
 #include "cuda/simt_host.h"
+#include "cuda/trellis_readers.h"
 
 namespace kvant::cuda {
 namespace {
@@ -147,8 +148,8 @@ class Kernel {
     a.sealed = {k_.bytes(),        v_.bytes(),       sealed_.refs.data(), sealed_.counts.data(),
                 sealed_.max_pages, p_.pages_per_item};
     a.exact = {exact_k_.bytes(), exact_v_.bytes(), exact_.refs.data(), exact_.counts.data(), exact_.max_pages, 1};
-    std::copy_n(k_.format().levels, 16, a.key_levels);
-    std::copy_n(v_.format().levels, 16, a.value_levels);
+    std::ranges::copy(k_.format().levels, a.key_levels);
+    std::ranges::copy(v_.format().levels, a.value_levels);
     a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
     a.sequences = sequences();
     a.kv_heads = p_.kv_heads;
@@ -191,21 +192,20 @@ class Kernel {
   void Attend(const AttendParams& a) {
     constexpr int kWarps = 2;
     AlignedBuffer<std::byte> slots(kWarps * PageSlots<K, V>::kBytes);
-    AlignedBuffer<uint32_t> tables((K::kTableBytes + V::kTableBytes) / 4 + 64);
-    auto* key_table = tables.data();
-    auto* value_table = key_table + K::kTableBytes / 4;
+    AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
+    std::byte* key_table = tables.data();
+    std::byte* value_table = key_table + K::Table::kBytes;
     const int64_t warps = static_cast<int64_t>(a.items()) * a.tiles() * a.kv_heads * a.sequences;
     for (int64_t first = 0; first < warps; first += kWarps) {
       HostBlock::Run(32 * kWarps, [&](int thread) {
-        if constexpr (K::kTableBits > 0) {
-          PairTable<K::kTableBits>::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
-          PairTable<V::kTableBits>::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
+        if constexpr (K::Table::kBytes > 0) {
+          K::Table::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
+          V::Table::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
         }
         HostWarp::BlockSync();
         if (first + thread / 32 >= warps) return;
         AttendWarp<HostWarp, K, V>(a, WarpPlace::Of(a, first + thread / 32, thread % 32),
-                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes,
-                                   reinterpret_cast<std::byte*>(key_table), reinterpret_cast<std::byte*>(value_table));
+                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes, key_table, value_table);
       });
     }
   }
@@ -310,6 +310,14 @@ double LevelError(Problem p) {
   return Kernel<LevelKeys, LevelValues, kDim, kBits>::Error(p);
 }
 
+template <int kDim, int kBits>
+double TrellisError(Problem p) {
+  p.codec = "decoquant";
+  const std::string options = "code=trellis,bits=" + std::to_string(kBits);
+  p.options = options.c_str();
+  return Kernel<TrellisKeys, TrellisValues, kDim, kBits>::Error(p);
+}
+
 TEST(AttendKernel, UniformCodesOfAllWidths) {
   EXPECT_LT((UniformError<128, 8>({})), kMaxError);
   EXPECT_LT((UniformError<128, 4>({})), kMaxError);
@@ -321,6 +329,13 @@ TEST(AttendKernel, LevelCodesOfAllWidths) {
   EXPECT_LT((LevelError<128, 4>({})), kMaxError);
   EXPECT_LT((LevelError<128, 3>({})), kMaxError);
   EXPECT_LT((LevelError<128, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, TrellisSymbolsOfAllWidths) {
+  EXPECT_LT((TrellisError<128, 3>({})), kMaxError);
+  EXPECT_LT((TrellisError<128, 2>({})), kMaxError);
+  EXPECT_LT((TrellisError<64, 3>({})), kMaxError);
+  EXPECT_LT((TrellisError<64, 2>({})), kMaxError);
 }
 
 TEST(AttendKernel, KeysAndValuesOfDifferentWidths) {
@@ -357,6 +372,7 @@ TEST(AttendKernel, AnyNumberOfQueryHeads) {
 TEST(AttendKernel, HidesRowsThatAreNotLive) {
   EXPECT_LT((UniformError<64, 4>({.first_live = 0x00000000000001FFu})), kMaxError);
   EXPECT_LT((LevelError<64, 2>({.first_live = 0xFFFFFFFFFFFF0000u})), kMaxError);
+  EXPECT_LT((TrellisError<64, 2>({.first_live = 0x000000000001FF00u})), kMaxError);
   // Sequence 0 has pages without a visible row, at the start of an item and alone in one.
   EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 1, .first_live = 0})), kMaxError);
   EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 3, .first_live = 0})), kMaxError);

@@ -35,6 +35,7 @@ struct AttendKernel {
 std::span<const AttendKernel> ExactKernels();
 std::span<const AttendKernel> UniformKernels();
 std::span<const AttendKernel> LevelKernels();
+std::span<const AttendKernel> TrellisKernels();
 
 /// One instance of the kernel that encodes pages.
 struct EncodeKernel {

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/host_device.h"
+#include "codec/device_format.h"
 #include "cuda/attend_limits.h"
 
 namespace kvant::cuda {
@@ -45,8 +46,8 @@ struct BlockOffsets {
 struct AttendParams {
   PageSet sealed;
   PageSet exact;
-  float key_levels[16];  ///< of CodeKind::kLevels
-  float value_levels[16];
+  float key_levels[kDeviceLevels];  ///< where codes are looked up
+  float value_levels[kDeviceLevels];
   /// The codes of values are multiplied with weights that have absorbed their scales; this makes up for the rest.
   float value_gain;
 

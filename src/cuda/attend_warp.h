@@ -119,7 +119,7 @@ class ItemState {
     for (int u = 0; u < kUnits; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const int token = u * kUnitTokens + i / 2 * 8 + lane / 4;
+        const int token = TokenAt(Values::kOrder, u, i / 2 * 8 + lane / 4);
         if ((live >> token & 1) == 0) s[u][i] = kHidden;
       }
     }
@@ -225,10 +225,11 @@ struct PageCopies {
   }
 };
 
-/// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: PairTable, where the readers have one.
+/// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: Table of the readers, where they have one.
 template <class W, class Keys, class Values>
 KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages, std::byte* slots,
                            const std::byte* key_table, const std::byte* value_table) {
+  static_assert(Keys::kOrder == Values::kOrder);
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
   const std::byte* sealed_query = QueriesAt<Keys::kDim>(p, at, false);
   const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);

@@ -5,6 +5,7 @@
 
 #include "codec/parts/tile.h"
 #include "cuda/attend_limits.h"
+#include "cuda/run_order.h"
 
 namespace kvant::cuda {
 namespace {
@@ -13,15 +14,14 @@ bool IsValue(const Codec& codec) { return codec.shape().side == Side::kValue; }
 
 // Visits a stream of 16-bit words: place in the CPU block, place in the device block, in words of the block.
 template <typename Visit>
-void ForEachParam(const DeviceParams& params, int dim, Visit visit) {
+void ForEachParam(const DeviceParams& params, TokenOrder order, int dim, Visit visit) {
   const size_t first = params.byte_ofs / sizeof(uint16_t);
   if (params.axis == ParamAxis::kChannel) {
-    for (int c = 0; c < dim; ++c)
-      visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(c)));
+    for (int c = 0; c < dim; ++c) visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(c)));
   }
   for (int i = 0; params.axis == ParamAxis::kToken && i < params.rows * kPageTokens; ++i) {
     const int row = i / kPageTokens * kPageTokens;
-    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(row + TokenParam(i % kPageTokens)));
+    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(row + TokenParam(order, i % kPageTokens)));
   }
 }
 
@@ -41,14 +41,16 @@ void ForEachExact(const Codec& codec, Visit visit) {
 
 template <typename Words>
 void PermuteWords(const Codec& codec, const DeviceFormat& format, Words permute) {
-  ForEachParam(format.scales, codec.shape().dim, permute);
-  ForEachParam(format.shifts, codec.shape().dim, permute);
+  const TokenOrder order = TokenOrderOf(format.kind);
+  ForEachParam(format.scales, order, codec.shape().dim, permute);
+  ForEachParam(format.shifts, order, codec.shape().dim, permute);
   if (format.kind == CodeKind::kExact) ForEachExact(codec, permute);
 }
 
-// Visits each code: its tile and place there, and per plane its word and shift on the device.
+// Visits the codes that lie in planes: token and channel, and per plane which bits of the code it holds, word and shift on
+// the device.
 template <typename Visit>
-void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
+void ForEachPlaneCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
   const int dim = codec.shape().dim;
   for (int t = 0; t < kPageTokens; ++t) {
     for (int c = 0; c < dim; ++c) {
@@ -64,6 +66,30 @@ void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
         done += width;
       }
     }
+  }
+}
+
+// Visits the symbols of a trellis in the same way, bit by bit, because some lie across two bytes.
+template <typename Visit>
+void ForEachSymbol(const Codec& codec, const DeviceFormat& format, Visit visit) {
+  for (int t = 0; t < kPageTokens; ++t) {
+    for (int c = 0; c < codec.shape().dim; ++c) {
+      const RunPlace at = RunOf(IsValue(codec), t, c);
+      for (int done = 0; done < format.bits; ++done) {
+        const int bit = SymbolBit(format.bits, t) + done;
+        const RunByte byte = RunByteOf(format.bits, at.run, bit / 8);
+        visit(t, c, done, 1, RunWord(format.bits, at.step, at.lane, byte.word), byte.byte * 8 + bit % 8);
+      }
+    }
+  }
+}
+
+template <typename Visit>
+void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
+  if (format.kind == CodeKind::kTrellis) {
+    ForEachSymbol(codec, format, visit);
+  } else {
+    ForEachPlaneCode(codec, format, visit);
   }
 }
 

@@ -52,6 +52,16 @@ struct TokenFloats {
 
 // ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
 
+/// Of two pairs of halves the low ones, and the high ones.
+template <class W>
+KVANT_HD inline uint32_t LowHalves(uint32_t a, uint32_t b) {
+  return W::Bytes(a, b, 0, 1, 4, 5);
+}
+template <class W>
+KVANT_HD inline uint32_t HighHalves(uint32_t a, uint32_t b) {
+  return W::Bytes(a, b, 2, 3, 6, 7);
+}
+
 /// S += A of one step x B.
 template <class W>
 KVANT_HD inline void StepProduct(float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
@@ -75,12 +85,24 @@ KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const Channe
   }
 }
 
+/// What page means, in order of the channels' parameters, add to the scores of all tokens.
+template <class W, int kDim>
+KVANT_HD inline void MeanScores(const std::byte* means, const std::byte* query_plain, int lane, float (&bias)[4]) {
+  ChannelWords<kDim> query, shifts;
+  query.LoadQuery(query_plain, lane);
+  shifts.LoadParams(means, lane);
+  KVANT_UNROLL
+  for (int i = 0; i < 4; ++i) bias[i] = 0.0f;
+  ShiftProduct<W, kDim>(shifts, query, bias);
+  W::Sync();  // keeps later loads from moving up: registers
+}
+
 template <class W, int kDim_, int kBits>
 struct UniformKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBytes = 0;
-  static constexpr int kTableBits = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr int kCodes = kDim * kBits * 8;
   static constexpr BlockOffsets kOffsets = {kCodes + 4 * kDim, 0, kCodes, kCodes + 2 * kDim};
   static constexpr int kSteps = kDim / kStepChannels;
@@ -130,23 +152,17 @@ template <class W, int kDim_, int kBits>
 struct LevelKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = kBits;
-  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
+  using Table = PairTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 2 * kDim + 128, 2 * kDim + 128, 2 * kDim, 0};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is the mapped query times the step of the levels.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
+    float bias[4];
+    MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
     ChannelWords<kDim> query;
-    float bias[4] = {0, 0, 0, 0};
-    {
-      ChannelWords<kDim> means;
-      query.LoadQuery(query_plain, lane);
-      means.LoadParams(block + kOffsets.shifts, lane);
-      ShiftProduct<W, kDim>(means, query, bias);
-      W::Sync();  // keeps the loads below from moving up: registers
-    }
     query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
@@ -174,8 +190,8 @@ template <class W, int kDim_>
 struct ExactKeys {
   static constexpr bool kExact = true;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBytes = 0;
-  static constexpr int kTableBits = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
 
@@ -212,8 +228,8 @@ KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scal
 template <class W, int kDim_, int kBits>
 struct UniformValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = 0;
-  static constexpr int kTableBytes = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   using Unit = UniformUnit<W, kDim, kBits>;
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
@@ -279,8 +295,8 @@ struct UniformValues {
 template <class W, int kDim_, int kBits>
 struct LevelValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = kBits;
-  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
+  using Table = PairTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
@@ -311,8 +327,8 @@ struct LevelValues {
 template <class W, int kDim_>
 struct ExactValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = 0;
-  static constexpr int kTableBytes = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;

@@ -119,8 +119,23 @@ class UniformUnit<W, kDim, 3> {
 
 // ---- codes to halves by table
 
-/// Table of pairs in shared memory, [4^bits][32 lanes]: every lane has a column of its own (W::Column), so no bank is met
-/// twice.
+/// No table.
+struct NoTable {
+  static constexpr int kBytes = 0;
+};
+
+/// Fills a table in shared memory, words [entries][32 lanes]: every lane has a column of its own (W::Column), so no bank is
+/// met twice. pair(entry) gives two levels.
+template <class Pair>
+KVANT_HD void FillTable(int entries, int thread, int threads, std::byte* table, Pair pair) {
+  constexpr int kVectors = kLanes / 4;
+  for (int i = thread; i < entries * kVectors; i += threads) {
+    const uint32_t word = pair(i / kVectors);
+    reinterpret_cast<Words4*>(table)[i] = {{word, word, word, word}};
+  }
+}
+
+/// Levels by two codes.
 template <int kBits>
 struct PairTable {
   static constexpr int kEntries = 1 << (2 * kBits);
@@ -134,11 +149,9 @@ struct PairTable {
     return kBits == 3 ? (entry >> 2 & 3) | (entry >> 5 & 1) << 2 : entry >> kBits;
   }
   template <class W>
-  KVANT_HD static void Fill(const float* levels, int thread, int threads, uint32_t* table) {
-    for (int i = thread; i < kEntries * kLanes; i += threads) {
-      const int entry = i / kLanes;
-      table[i] = W::Pack(levels[LowCode(entry)], levels[HighCode(entry)]);
-    }
+  KVANT_HD static void Fill(const float* levels, int thread, int threads, std::byte* table) {
+    FillTable(kEntries, thread, threads, table,
+              [levels](int entry) { return W::Pack(levels[LowCode(entry)], levels[HighCode(entry)]); });
   }
 };
 

@@ -48,20 +48,21 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
 Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
-  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels()};
+  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels(),
+                                                  cuda::TrellisKernels()};  // by CodeKind
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
   if (key.kind != value.kind) {
     return Status::NotSupported(
-        "keys and values of different kinds of codes on a device; accepted: both uniform, both levels or both exact");
+        "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
   }
   for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
     if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
     if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) {
       return Status::NotSupported("blocks of this layout on a device; accepted: keys with, values without page means");
     }
-    if (kernel.same_levels && !std::equal(key.levels, key.levels + 16, value.levels)) {
+    if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
       return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
     }
     return kernel;
@@ -70,10 +71,8 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
       StrFormat("no device kernel for %d-bit keys with %d-bit values at head size %d", key.bits, value.bits, dim));
 }
 
-// What products of codes have to be multiplied with: uniform codes are quarters, levels are steps.
-float CodeGain(const DeviceFormat& format) {
-  return format.kind == CodeKind::kUniform ? 4.0f : format.kind == CodeKind::kLevels ? format.step : 1.0f;
-}
+// What products of codes have to be multiplied with: uniform codes are quarters, levels are steps (1 for exact rows).
+float CodeGain(const DeviceFormat& format) { return format.kind == CodeKind::kUniform ? 4.0f : format.step; }
 
 // Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
 constexpr int kMostExactItems = 8;
@@ -135,8 +134,8 @@ struct DeviceCodec::Impl {
     AttendParams p = {};
     p.sealed = set(a.sealed);
     p.exact = set(a.exact);
-    std::copy_n(side(DeviceSide::kKey).format.levels, 16, p.key_levels);
-    std::copy_n(side(DeviceSide::kValue).format.levels, 16, p.value_levels);
+    std::ranges::copy(side(DeviceSide::kKey).format.levels, p.key_levels);
+    std::ranges::copy(side(DeviceSide::kValue).format.levels, p.value_levels);
     p.value_gain = CodeGain(side(DeviceSide::kValue).format);
     p.sequences = a.sequences;
     p.kv_heads = a.kv_heads;

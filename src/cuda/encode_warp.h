@@ -223,7 +223,8 @@ KVANT_HD inline void StoreChannelParams(const uint16_t* params, int lane, std::b
 }
 KVANT_HD inline void StoreTokenParams(const uint16_t* params, int rows, int lane, std::byte* to) {
   for (int i = lane; i < rows * kPageTokens; i += kLanes) {
-    reinterpret_cast<uint16_t*>(to)[i / kPageTokens * kPageTokens + TokenParam(i % kPageTokens)] = params[i];
+    reinterpret_cast<uint16_t*>(to)[i / kPageTokens * kPageTokens + TokenParam(TokenOrder::kUnits, i % kPageTokens)] =
+        params[i];
   }
 }
 

@@ -29,7 +29,14 @@ constexpr int kUnits = kPageTokens / kUnitTokens;
 
 enum class PairOrder { kSplit, kJoined };
 
-/// Place of a value among the operands of a page.
+/// Which token stands in a row of a unit. kUnits: units are 16 successive tokens. kRuns: the rows g and g + 8 of the units
+/// are in turn the tokens 8 g .. 8 g + 7, so that what depends on the tokens before it lies in one lane (run_order.h).
+enum class TokenOrder { kUnits, kRuns };
+KVANT_HD constexpr int TokenAt(TokenOrder order, int unit, int row) {
+  return order == TokenOrder::kUnits ? unit * kUnitTokens + row : row % 8 * 8 + unit * 2 + row / 8;
+}
+
+/// Place of a value among the operands of a page, with tokens in order kUnits.
 struct Fragment {
   int unit;
   int step;
@@ -90,8 +97,9 @@ KVANT_HD constexpr int ChannelHalf(int rows, int row, int channel) {
 /// Index of a channel's parameter in [dim]: lane t = lane % 4 finds those of its channels.
 KVANT_HD constexpr int ChannelParam(int channel) { return ChannelHalf(4, channel % 8 / 2, channel); }
 
-/// Index of a token's parameter in [64]: lane g = lane / 4 finds its tokens g and g + 8 of the units, in order.
-KVANT_HD constexpr int TokenParam(int token) {
+/// Index of a token's parameter in [64]: lane g = lane / 4 finds the tokens of its rows g and g + 8 of the units, in order.
+KVANT_HD constexpr int TokenParam(TokenOrder order, int token) {
+  if (order == TokenOrder::kRuns) return token;
   const int t = token % kUnitTokens;
   return (t % 8 * kUnits + token / kUnitTokens) * 2 + t / 8;
 }

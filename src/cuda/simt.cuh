@@ -31,6 +31,10 @@ struct CudaWarp {
   static __device__ uint32_t Byte(uint32_t x, int index) {
     return __byte_perm(x, 0, 0x4440 + static_cast<uint32_t>(index));
   }
+  /// Bytes of two words, 0..3 of `low` and 4..7 of `high`, the first one lowest.
+  static __device__ uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
+    return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
+  }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }

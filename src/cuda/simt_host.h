@@ -186,6 +186,10 @@ struct HostWarp {
   }
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
   static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
+  static uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
+    const auto byte = [&](int i) { return Byte(i < 4 ? low : high, i % 4); };
+    return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
+  }
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
