@@ -3,8 +3,9 @@
 // A codec that a device kernel can read describes its blocks with this; the kernel then knows no codec by name:
 //
 //   kExact    row[c] = value                                                     16-bit floats
-//   kUniform  row[c] = code * scale + shift                                      keys: scale and shift per channel,
-//                                                                                values: per token and channel group
+//   kUniform  row[c] = code * scale + shift                                      keys: scale and shift per channel and
+//                                                                                token group, values: per token and
+//                                                                                channel group
 //   kLevels   map(row - shift)[c] = levels[code] * step * scale                  scale per token, shift per channel
 //   kTrellis  the same with levels[window]                                       windows as parts/trellis.h says
 #pragma once
@@ -17,7 +18,7 @@ namespace kvant {
 enum class CodeKind : uint8_t { kExact, kUniform, kLevels, kTrellis };
 enum class ParamAxis : uint8_t { kNone, kChannel, kToken };
 
-/// A stream of fp16 parameters: [dim] on axis kChannel, [rows][64] on axis kToken.
+/// A stream of fp16 parameters: [rows][dim] on axis kChannel, [rows][64] on axis kToken.
 struct DeviceParams {
   ParamAxis axis = ParamAxis::kNone;
   int rows = 1;

@@ -338,6 +338,31 @@ TEST(AttendKernel, TrellisSymbolsOfAllWidths) {
   EXPECT_LT((TrellisError<64, 2>({})), kMaxError);
 }
 
+template <class W, int kDim, int kBits>
+using PlainLevelKeys = LevelKeys<W, kDim, kBits, false>;
+template <class W, int kDim, int kBits>
+using GroupedKeys = UniformKeys<W, kDim, kBits, 32>;
+template <class W, int kDim, int kBits>
+using GroupedValues = UniformValues<W, kDim, kBits, 32>;
+template <class W, int kDim, int kBits>
+using HalvedValues = UniformValues<W, kDim, kBits, 64>;
+
+TEST(AttendKernel, LevelsWithoutPageMeans) {
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 128, 3>::Error({.codec = "turboquant", .options = "bits=3"})),
+            kMaxError);
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 64, 2>::Error({.codec = "turboquant", .options = "bits=2"})),
+            kMaxError);
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 64, 4>::Error({.codec = "decoquant", .options = "mean=off"})),
+            kMaxError);
+}
+
+TEST(AttendKernel, GroupsOfTokensAndChannels) {
+  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, HalvedValues, 128, 4>::Error({.codec = "kivi", .options = "bits=4,group=64"})),
+            kMaxError);
+}
+
 TEST(AttendKernel, KeysAndValuesOfDifferentWidths) {
   EXPECT_LT((Kernel<UniformKeys, UniformValues, 128, 4, 2>::Error(
                 {.codec = "int", .options = "bits=4", .value_options = "bits=2", .sealed = {2}, .exact = {1}})),

@@ -16,12 +16,12 @@ bool IsValue(const Codec& codec) { return codec.shape().side == Side::kValue; }
 template <typename Visit>
 void ForEachParam(const DeviceParams& params, TokenOrder order, int dim, Visit visit) {
   const size_t first = params.byte_ofs / sizeof(uint16_t);
-  if (params.axis == ParamAxis::kChannel) {
-    for (int c = 0; c < dim; ++c) visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(c)));
-  }
-  for (int i = 0; params.axis == ParamAxis::kToken && i < params.rows * kPageTokens; ++i) {
-    const int row = i / kPageTokens * kPageTokens;
-    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(row + TokenParam(order, i % kPageTokens)));
+  if (params.axis == ParamAxis::kNone) return;
+  const int length = params.axis == ParamAxis::kChannel ? dim : kPageTokens;
+  for (int i = 0; i < params.rows * length; ++i) {
+    const int at = i % length;
+    const int device = params.axis == ParamAxis::kChannel ? ChannelParam(at) : TokenParam(order, at);
+    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(i - at + device));
   }
 }
 

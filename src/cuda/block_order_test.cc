@@ -26,6 +26,10 @@ constexpr Case kReadable[] = {
     {"decoquant", "bits=4"},
     {"decoquant", "bits=3"},
     {"decoquant", "bits=2"},
+    {"turboquant", "bits=3"},
+    {"turboquant", "mean=on"},
+    {"kivi", "bits=2"},
+    {"kivi", "bits=4,group=64"},
     {"decoquant", "bits=3,code=trellis"},
     {"decoquant", "bits=2,code=trellis"},
 };
@@ -125,7 +129,9 @@ TEST(BlockOrder, RoundTripsToTheBytesOfTheReference) {
 }
 
 TEST(BlockOrder, RefusesWhatNoKernelReads) {
-  constexpr Case kRefused[] = {{"kivi", ""},
+  constexpr Case kRefused[] = {{"turboquant", "bits=2.5"},
+                               {"turboquant", "rotate=dense"},
+                               {"turboquant", "bits=3,residual=orthogonal"},
                                {"int", "bits=4,axis=token,group=32"},
                                {"decoquant", "bits=6"},
                                {"decoquant", "bits=2.5"},

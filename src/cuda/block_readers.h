@@ -85,83 +85,95 @@ KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const Channe
   }
 }
 
-/// What page means, in order of the channels' parameters, add to the scores of all tokens.
+/// Adds what page means add to the scores of all tokens.
 template <class W, int kDim>
 KVANT_HD inline void MeanScores(const std::byte* means, const std::byte* query_plain, int lane, float (&bias)[4]) {
   ChannelWords<kDim> query, shifts;
   query.LoadQuery(query_plain, lane);
   shifts.LoadParams(means, lane);
-  KVANT_UNROLL
-  for (int i = 0; i < 4; ++i) bias[i] = 0.0f;
   ShiftProduct<W, kDim>(shifts, query, bias);
   W::Sync();  // keeps later loads from moving up: registers
 }
 
-template <class W, int kDim_, int kBits>
+/// kGroup: tokens of a channel that share scale and shift.
+template <class W, int kDim_, int kBits, int kGroup = kPageTokens>
 struct UniformKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
   using Table = NoTable;
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr int kCodes = kDim * kBits * 8;
-  static constexpr BlockOffsets kOffsets = {kCodes + 4 * kDim, 0, kCodes, kCodes + 2 * kDim};
+  static constexpr int kGroups = kPageTokens / kGroup;
+  static constexpr int kParamBytes = 2 * kDim * kGroups;
+  static constexpr BlockOffsets kOffsets = {kCodes + 2 * kParamBytes, 0, kCodes, kCodes + kParamBytes};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is 4 q, query_plain q. The scale of a channel goes to the query; what the bases of the codes add is taken
   /// off by the same products with the bases as operand.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte*, int lane, float (&scores)[kUnits][4]) {
-    ChannelWords<kDim> query, params;
-    TwoChains first;
-    query.LoadQuery(query_plain, lane);
-    params.LoadParams(block + kOffsets.shifts, lane);
-    ShiftProduct<W, kDim>(params, query, first.part[0]);
-    W::Sync();  // keeps the loads below from moving up: registers
-    query.LoadQuery(query_sealed, lane);
-    params.LoadParams(block + kOffsets.scales, lane);
     KVANT_UNROLL
-    for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
-    KVANT_UNROLL
-    for (int s = 0; s < kSteps; ++s) {
-      constexpr uint32_t kSign = 0x80008000u;
-      const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
-                             Unit::Base(s, 3) | kSign};
-      StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
-    }
-    KVANT_UNROLL
-    for (int u = 0; u < kUnits; ++u) {
-      Unit unit;
-      W::Sync();
-      unit.Load(block + kOffsets.codes, u, lane);
-      TwoChains sum = first;
+    for (int g = 0; g < kGroups; ++g) {
+      ChannelWords<kDim> query, params;
+      TwoChains first;
+      query.LoadQuery(query_plain, lane);
+      params.LoadParams(block + kOffsets.shifts + 2 * kDim * g, lane);
+      ShiftProduct<W, kDim>(params, query, first.part[0]);
+      W::Sync();  // keeps the loads below from moving up: registers
+      query.LoadQuery(query_sealed, lane);
+      params.LoadParams(block + kOffsets.scales + 2 * kDim * g, lane);
+      KVANT_UNROLL
+      for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
-        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
+        constexpr uint32_t kSign = 0x80008000u;
+        const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
+                               Unit::Base(s, 3) | kSign};
+        StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
       }
       KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i);
+      for (int u = g * kUnits / kGroups; u < (g + 1) * kUnits / kGroups; ++u) {
+        UnitScores(block + kOffsets.codes, u, lane, query, first, scores[u]);
+      }
     }
   }
 
  private:
   using Unit = UniformUnit<W, kDim, kBits>;
+
+  KVANT_HD static void UnitScores(const std::byte* codes, int u, int lane, const ChannelWords<kDim>& query,
+                                  const TwoChains& first, float (&scores)[4]) {
+    Unit unit;
+    W::Sync();
+    unit.Load(codes, u, lane);
+    TwoChains sum = first;
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
+      StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
+    }
+    KVANT_UNROLL
+    for (int i = 0; i < 4; ++i) scores[i] = sum.Sum(i);
+  }
 };
 
-template <class W, int kDim_, int kBits>
+/// kCentred: with page means.
+template <class W, int kDim_, int kBits, bool kCentred = true>
 struct LevelKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
   using Table = PairTable<kBits>;
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
-  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 2 * kDim + 128, 2 * kDim + 128, 2 * kDim, 0};
+  static constexpr int kMeanBytes = kCentred ? 2 * kDim : 0;
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + kMeanBytes + 128, kMeanBytes + 128, kMeanBytes,
+                                            kCentred ? 0 : -1};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is the mapped query times the step of the levels.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
-    float bias[4];
-    MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
+    float bias[4] = {};
+    if constexpr (kCentred) MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
     ChannelWords<kDim> query;
     query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
@@ -225,14 +237,15 @@ KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scal
   b[1] = W::Transpose(W::Pack(w[2] * scale1, w[3] * scale1));
 }
 
-template <class W, int kDim_, int kBits>
+/// kGroup: channels of a token that share scale and shift.
+template <class W, int kDim_, int kBits, int kGroup = 128>
 struct UniformValues {
   static constexpr int kDim = kDim_;
   using Table = NoTable;
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   using Unit = UniformUnit<W, kDim, kBits>;
   static constexpr int kSteps = kDim / kStepChannels;
-  static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
+  static constexpr int kGroups = kDim > kGroup ? kDim / kGroup : 1;
   static constexpr int kCodes = kDim * kBits * 8;
   static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
   static constexpr int kShifts = kGroups;  ///< sums per head
@@ -244,17 +257,19 @@ struct UniformValues {
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
                                   float (&out)[kSteps][4], float (&shift)[kShifts][2]) {
     constexpr int kGroupSteps = kSteps / kGroups;
-    TokenFloats<W> scales[kGroups];
+    Words4 scales[kGroups];  // halves: as floats of several groups they would take too many registers
     KVANT_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       TokenFloats<W> mins;
       mins.Load(block + kOffsets.shifts + 128 * g, lane);
-      scales[g].Load(block + kOffsets.scales + 128 * g, lane);
+      scales[g] = *reinterpret_cast<const Words4*>(block + kOffsets.scales + 128 * g + lane / 4 * 16);
       KVANT_UNROLL
       for (int u = 0; u < kUnits; ++u) {
+        float scale[2];
+        W::Unpack(scales[g].word[u], &scale[0], &scale[1]);
         KVANT_UNROLL
         for (int i = 0; i < 4; ++i) {
-          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * kMiddle;
+          const float middle = mins.value[u][i / 2] + scale[i / 2] * kMiddle;
           shift[g][i % 2] += weights[u][i] * middle;
         }
       }
@@ -267,8 +282,10 @@ struct UniformValues {
       unit.Load(block + kOffsets.codes, u, lane);
       KVANT_UNROLL
       for (int g = 0; g < kGroups; ++g) {
+        float scale[2];
+        W::Unpack(scales[g].word[u], &scale[0], &scale[1]);
         uint32_t b[2];
-        WeightOperand<W>(weights[u], scales[g].value[u][0] * kWeightGain, scales[g].value[u][1] * kWeightGain, b);
+        WeightOperand<W>(weights[u], scale[0] * kWeightGain, scale[1] * kWeightGain, b);
         constexpr uint32_t kOnes[4] = {0x3C003C00u, 0x3C003C00u, 0x3C003C00u, 0x3C003C00u};
         StepProduct<W>(sums[g], kOnes, b);
         KVANT_UNROLL

@@ -57,15 +57,20 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
     return Status::NotSupported(
         "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
   }
+  bool widths = false;
   for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
     if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
-    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) {
-      return Status::NotSupported("blocks of this layout on a device; accepted: keys with, values without page means");
-    }
+    widths = true;
+    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
     if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
       return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
     }
     return kernel;
+  }
+  if (widths) {
+    return Status::NotSupported(
+        "groups or page means of keys and values that no device kernel reads together; docs/cuda.md lists those there "
+        "are");
   }
   return Status::NotSupported(
       StrFormat("no device kernel for %d-bit keys with %d-bit values at head size %d", key.bits, value.bits, dim));

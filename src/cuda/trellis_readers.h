@@ -80,7 +80,7 @@ struct TrellisKeys {
   /// query_sealed is the mapped query times the step of the levels.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
-    float bias[4];
+    float bias[4] = {};
     MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
     ChannelWords<kDim> query;
     query.LoadQuery(query_sealed, lane);
