@@ -25,6 +25,7 @@ PAGE = 64
 MAX_ERROR = 2e-3
 ROTATE_BYTES = 640 << 20  # more than ten times an H200's second-level cache
 ALL = (1 << 64) - 1
+TICKET_BYTES = 4096
 
 # Keys, values, head size: what the kernels read.
 TRELLIS_3, TRELLIS_2 = "decoquant:3,code=trellis", "decoquant:2,code=trellis"
@@ -65,7 +66,7 @@ class Args(ctypes.Structure):
     _fields_ = [("sealed", Pages), ("exact", Pages), ("sequences", ctypes.c_int32), ("kv_heads", ctypes.c_int32),
                 ("heads_per_kv", ctypes.c_int32), ("query_type", ctypes.c_int), ("out_type", ctypes.c_int),
                 ("scale", ctypes.c_float), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
-                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t)]  # fmt: skip
+                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p)]  # fmt: skip
 
 
 class EncodeArgs(ctypes.Structure):
@@ -164,8 +165,10 @@ class Kind:
 class Problem:
     """Caches with queries, and how to attend to each of them."""
 
-    def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0):
+    def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
+                 one_launch=True):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
+        self.one_launch = one_launch
         self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
         self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live)
         shape = (len(sealed), kv_heads * heads_per_kv, codec.dim)
@@ -174,6 +177,7 @@ class Problem:
         self.out = torch.full_like(self.queries, math.nan)
         self.scale = 1 / math.sqrt(codec.dim)
         self.workspace = torch.empty(0, dtype=torch.uint8, device="cuda")
+        self.tickets = torch.zeros(TICKET_BYTES, dtype=torch.uint8, device="cuda") if one_launch else None
         args, size = self.args(0), ctypes.c_size_t()
         c = codec.library
         c.check(c.c.kvant_attend_workspace_bytes(codec.handle, ctypes.byref(args), ctypes.byref(size)))
@@ -184,7 +188,8 @@ class Problem:
         kind = 1 if self.queries.dtype == torch.float32 else 0
         return Args(self.sealed.struct(cache), self.exact.struct(cache), len(self.sealed.pages), self.kv_heads,
                     self.heads_per_kv, kind, kind, self.scale, self.queries.data_ptr(), self.out.data_ptr(), workspace,
-                    max(0, self.workspace.numel() - 256))  # fmt: skip
+                    max(0, self.workspace.numel() - 256),
+                    self.tickets.data_ptr() if self.one_launch else None)  # fmt: skip
 
     def attend(self, cache=0):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -216,9 +221,15 @@ def check(library, codecs):
     results = []
 
     def one(what, codec, *args, **kwargs):
-        error = Problem(Codec(library, *codec), *args, **kwargs).error()
-        results.append({"codec": " ".join(map(str, codec)), "what": what, "error": error, "ok": error <= MAX_ERROR})
-        print(f"{'ok  ' if error <= MAX_ERROR else 'FAIL'} {error:.2e}  k={codec[0]} v={codec[1]} d={codec[2]}  {what}")
+        for one_launch in (True, False):
+            problem = Problem(Codec(library, *codec), *args, one_launch=one_launch, **kwargs)
+            error = max(problem.error(), problem.error())  # twice: a step leaves its tickets for the next
+            if one_launch and int(problem.tickets.count_nonzero()):
+                error = math.inf
+            launches = "one launch" if one_launch else "three launches"
+            ok = error <= MAX_ERROR
+            results.append({"codec": " ".join(map(str, codec)), "what": f"{what}, {launches}", "error": error, "ok": ok})
+            print(f"{'ok  ' if ok else 'FAIL'} {error:.2e}  k={codec[0]} v={codec[1]} d={codec[2]}  {what}, {launches}")
 
     for codec in codecs:
         one("ragged, mixed pages", codec, [7, 0, 130, 1], [1, 1, 2, 0], 2, 4)
@@ -327,7 +338,7 @@ def sdpa_graph(batch, kv_heads, heads_per_kv, tokens, dim, backend):
         return None
 
 
-def time_shape(library, shape, codecs, rounds):
+def time_shape(library, shape, codecs, rounds, one_launch):
     batch, kv_heads, heads_per_kv, tokens, dim = shape
     name = f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
     print(f"{name}: fp16 {4e-6 * batch * kv_heads * tokens * dim:.0f} MB")
@@ -343,7 +354,8 @@ def time_shape(library, shape, codecs, rounds):
         # As in use: all but the last 64 rows are sealed, the last page is exact.
         sealed = [tokens // PAGE - 1] * batch
         size = batch * sealed[0] * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE])
-        problem = Problem(codec, sealed, [1] * batch, kv_heads, heads_per_kv, max(2, min(48, -(-ROTATE_BYTES // size))))
+        problem = Problem(codec, sealed, [1] * batch, kv_heads, heads_per_kv, max(2, min(48, -(-ROTATE_BYTES // size))),
+                          one_launch=one_launch)  # fmt: skip
         keep.append(problem)
         graphs[codec.name] = Captured(problem.attend, problem.caches), problem.caches
         bytes_moved[codec.name] = problem.bytes()
@@ -383,6 +395,7 @@ def main():
     parser.add_argument("--json", help="where to write the results")
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="head size 128 and three shapes")
+    parser.add_argument("--three-launches", action="store_true", help="times without tickets")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", default="", help="regular expression: codecs (\"k=int:4 v=int:4 d=128\") to check and time")
     options = parser.parse_args()
@@ -398,7 +411,8 @@ def main():
         shapes = [(8, 8, 4, 32768, 128), (1, 8, 4, 32768, 128), (1, 8, 4, 4096, 128)]
         if not options.quick:
             shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64)]
-        result["times"] = [time_shape(library, shape, codecs, options.rounds) for shape in shapes]
+        result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches)
+                           for shape in shapes]
         result["encoding"] = time_encoding(library, codecs, options.rounds)
     failed = [c for c in result["check"] if not c["ok"]]
     if options.json:

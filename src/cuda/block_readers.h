@@ -216,13 +216,17 @@ struct ExactKeys {
       PlaneWords<kDim, 16> unit;
       W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
-      KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = 0.0f;
-      KVANT_UNROLL
-      for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
-        StepProduct<W>(scores[u], a, &query.word[2 * s]);
-      }
+      UnitScores(unit, query, scores[u]);
+    }
+  }
+  KVANT_HD static void UnitScores(const PlaneWords<kDim, 16>& unit, const ChannelWords<kDim>& query,
+                                  float (&scores)[4]) {
+    KVANT_UNROLL
+    for (int i = 0; i < 4; ++i) scores[i] = 0.0f;
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+      StepProduct<W>(scores, a, &query.word[2 * s]);
     }
   }
 };
@@ -358,13 +362,16 @@ struct ExactValues {
       PlaneWords<kDim, 16> unit;
       W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
-      uint32_t b[2];
-      WeightOperand<W>(weights[u], kWeightGain, kWeightGain, b);
-      KVANT_UNROLL
-      for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
-        StepProduct<W>(out[s], a, b);
-      }
+      AddUnit(unit, weights[u], out);
+    }
+  }
+  KVANT_HD static void AddUnit(const PlaneWords<kDim, 16>& unit, const float (&weights)[4], float (&out)[kSteps][4]) {
+    uint32_t b[2];
+    WeightOperand<W>(weights, kWeightGain, kWeightGain, b);
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+      StepProduct<W>(out[s], a, b);
     }
   }
 };

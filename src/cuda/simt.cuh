@@ -91,6 +91,18 @@ struct CudaWarp {
 #endif
   }
 
+  // ---- blocks of one launch that work on one result
+
+  /// Makes this block's writes visible to the whole device, in one of its threads after a BlockSync; counts up and gives the
+  /// count before.
+  static __device__ uint32_t TakeTicket(uint32_t* count) {
+    __threadfence();
+    return atomicAdd(count, 1u);
+  }
+  /// What other blocks wrote before they took a ticket may be read after this, with LoadFresh.
+  static __device__ void Fence() { __threadfence(); }
+  static __device__ float LoadFresh(const float* from) { return __ldcg(from); }
+
   // ---- asynchronous copies to shared memory, past the first-level cache
 
   static __device__ void CopyAsync16(void* to, const void* from) {

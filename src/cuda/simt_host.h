@@ -243,6 +243,9 @@ struct HostWarp {
       c[i] = sum;
     }
   }
+  static uint32_t TakeTicket(uint32_t* count) { return (*count)++; }
+  static void Fence() {}
+  static float LoadFresh(const float* from) { return *from; }
   static void LaunchNext() {}
   static void WaitForPrevious() {}
   static void CopyAsync16(void* to, const void* from) { HostBlock::current().Copy16(to, from); }

@@ -1,0 +1,216 @@
+// A decode step of few sequences in one launch, as what one warp does. Blocks belong to a tile (a sequence, a KV head, up to
+// 8 of its query heads): each maps the tile's queries for itself, its warps share pages with those of the tile's other
+// blocks, their states are merged in shared memory, and the block that comes last merges those of the blocks.
+#pragma once
+
+#include "cuda/attend_warp.h"
+#include "cuda/prepare_merge_warp.h"
+
+namespace kvant::cuda {
+
+/// Where a warp works, within its tile.
+struct TilePlace {
+  WarpPlace at;
+  int64_t block_index;  ///< of all blocks
+  int block;            ///< of the tile
+  int warp;
+  int warps;  ///< of a block
+
+  KVANT_HD static TilePlace Of(const AttendParams& p, int64_t block_index, int warp, int warps, int lane) {
+    int64_t tile = block_index / p.tile.blocks;
+    TilePlace place = {};
+    place.at.lane = lane;
+    place.at.tile = static_cast<int>(tile % p.tiles());
+    tile /= p.tiles();
+    place.at.kv_head = static_cast<int>(tile % p.kv_heads);
+    place.at.sequence = static_cast<int>(tile / p.kv_heads);
+    place.block_index = block_index;
+    place.block = static_cast<int>(block_index % p.tile.blocks);
+    place.warp = warp;
+    place.warps = warps;
+    return place;
+  }
+  KVANT_HD int heads(const AttendParams& p) const {
+    const int left = p.heads_per_kv - at.tile * kTileHeads;
+    return left < kTileHeads ? left : kTileHeads;
+  }
+};
+
+/// The warps of a tile take its pages in turn. Exact pages are taken by units of 16 tokens, each about as many bytes as a
+/// sealed page, after the sealed ones.
+struct TileWork {
+  PageRange sealed;
+  PageRange exact_units;
+
+  KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place) {
+    const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
+    const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
+    const int step = p.tile.blocks * place.warps;
+    const int first = place.warp * p.tile.blocks + place.block;  // few pages are spread over all blocks
+    const PageRange sealed = {first, step, Count(first, step, pages)};
+    const int first_unit = sealed.page(sealed.count) - pages;
+    return {sealed, {first_unit, step, Count(first_unit, step, units)}};
+  }
+
+ private:
+  KVANT_HD static int Count(int first, int step, int end) { return first < end ? (end - first + step - 1) / step : 0; }
+};
+
+/// What a warp leaves in its slots: states [2][out [8][dim], max and sum [2][8]] of sealed and of exact pages.
+template <class Keys, class Values>
+struct TileStates {
+  static constexpr int kDim = Keys::kDim;
+  static constexpr int kWarpFloats = PageSlots<Keys, Values>::kBytes / 4;
+  static constexpr int kOutFloats = kTileHeads * kDim;
+  static constexpr int kFloats = kOutFloats + 2 * kTileHeads;
+  static_assert(2 * kFloats <= kWarpFloats);
+
+  template <class W, class State>
+  KVANT_HD static void Store(State& state, float gain, int kind, int lane, std::byte* slots) {
+    float* to = reinterpret_cast<float*>(slots) + kind * kFloats;
+    state.Store(gain / kWeightGain, lane, to, to + kOutFloats);
+  }
+  /// Of all warps of a block.
+  KVANT_HD static Partials Of(const std::byte* space, int kind, int head) {
+    const float* first = reinterpret_cast<const float*>(space) + kind * kFloats;
+    return {first + head * kDim, first + kOutFloats + head, kWarpFloats, kWarpFloats};
+  }
+};
+
+/// Exact pages by units: keys and values of a unit are under way together.
+template <class W, int kDim>
+KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const PageRange& units,
+                               const WarpQueries& queries, ItemState<W, ExactValues<W, kDim>>& state) {
+  constexpr bool kTogether = kDim <= 128;  // or they take too many registers
+  const PageRef* table = p.exact.table + static_cast<int64_t>(at.sequence) * p.exact.max_pages;
+  for (int i = 0; i < units.count; ++i) {
+    const PageRef ref = table[units.page(i) / kUnits];
+    const int unit = units.page(i) % kUnits;
+    const int64_t first =
+        (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * ExactKeys<W, kDim>::kOffsets.bytes +
+        unit * (PlaneBytes(kDim, 16) / kUnits);
+    PlaneWords<kDim, 16> keys, values;
+    W::Sync();
+    keys.Load(p.exact.keys + first, 0, at.lane);
+    if (kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    ChannelWords<kDim> query;
+    query.LoadQuery(queries.plain, at.lane);
+    float scores[kUnits][4] = {};
+    ExactKeys<W, kDim>::UnitScores(keys, query, scores[0]);
+    state.Weigh(ref.live >> (unit * kUnitTokens) & 0xFFFF, at.lane, scores);
+    if (!kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    ExactValues<W, kDim>::AddUnit(values, scores[0], state.out);
+  }
+}
+
+/// One query head of what the warps of a block left.
+template <class W, class Keys, class Values>
+KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head, const std::byte* space) {
+  constexpr int kDim = Keys::kDim;
+  const int lane = place.at.lane;
+  const Partials kinds[2] = {TileStates<Keys, Values>::Of(space, 0, head),
+                             TileStates<Keys, Values>::Of(space, 1, head)};
+  const ItemRange warps = {0, place.warps};
+  const float max = GreatestMax<W>(kinds[1], warps, lane, GreatestMax<W>(kinds[0], warps, lane, kNothing));
+  WarpRow<W, kDim> rows[2];
+  float sum = 0.0f;
+  KVANT_UNROLL
+  for (int kind = 0; kind < 2; ++kind) {
+    // Where no warp saw a row, weights mean nothing.
+    if (max > kNothing) AddItems<W, kDim, 1>(kinds[kind], warps, max, 0, lane, &rows[kind], &sum);
+  }
+  if (p.tile.output.hadamard) {
+    rows[0].Butterfly(lane);
+    rows[0].Signs(lane);
+  }
+  KVANT_UNROLL
+  for (int c = 0; c < rows[0].kCount; ++c) rows[0].value[c] += rows[1].value[c];
+  const int64_t at = place.block_index * kTileHeads + head;
+  rows[0].Store(p.partial_out + at * kDim, lane);
+  if (lane == 0) {
+    float* state = p.partial_state + place.block_index * 2 * kTileHeads + head;
+    state[0] = max;
+    state[kTileHeads] = sum;
+  }
+}
+
+/// One warp's channels of one query head, of what the blocks of the tile left.
+template <class W, int kDim>
+KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head, int channel) {
+  const int64_t first = place.block_index - place.block;
+  const float* state = p.partial_state + first * 2 * kTileHeads + head;
+  const float* out = p.partial_out + (first * kTileHeads + head) * kDim + channel;
+  float max = kNothing;
+  for (int i = place.at.lane; i < p.tile.blocks; i += kLanes)
+    max = W::Max(max, W::LoadFresh(state + i * 2 * kTileHeads));
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+  float sum = 0.0f;
+  float value = 0.0f;
+  constexpr int kBatch = 8;  // loads in flight
+  for (int batch = 0; batch < p.tile.blocks; batch += kBatch) {
+    float parts[kBatch], factors[kBatch], sums[kBatch];
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      const int block = batch + b < p.tile.blocks ? batch + b : batch;
+      parts[b] = W::LoadFresh(out + static_cast<int64_t>(block) * kTileHeads * kDim);
+      factors[b] = W::LoadFresh(state + block * 2 * kTileHeads);
+      sums[b] = W::LoadFresh(state + block * 2 * kTileHeads + kTileHeads);
+    }
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      const float factor = batch + b < p.tile.blocks ? W::Exp2(factors[b] - max) : 0.0f;
+      sum += sums[b] * factor;
+      value += parts[b] * factor;
+    }
+  }
+  const int64_t row = (static_cast<int64_t>(place.at.sequence) * p.kv_heads + place.at.kv_head) * p.heads_per_kv +
+                      place.at.tile * kTileHeads + head;
+  StoreOutput<W>(p.tile.output, row * kDim + channel, sum > 0.0f ? value / sum : 0.0f);
+}
+
+/// One warp. `space`: PageSlots bytes for every warp of the block.
+template <class W, class Keys, class Values>
+KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byte* space, const std::byte* key_table,
+                         const std::byte* value_table) {
+  constexpr int kDim = Keys::kDim;
+  using States = TileStates<Keys, Values>;
+  const WarpPlace& at = place.at;
+  std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
+  W::WaitForPrevious();
+  const TileWork work = TileWork::Of(p, place);
+  const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
+  const auto map_queries = [&] {
+    auto* to = reinterpret_cast<uint16_t*>(p.tile.prepare.out) + place.block_index * 2 * kTileHeads * kDim;
+    for (int head = place.warp; head < kTileHeads; head += place.warps) {
+      PrepareHead<W, kDim>(p.tile.prepare, at.sequence, at.kv_head, at.tile, head, at.lane, to);
+    }
+    W::BlockSync();
+  };
+  {
+    ItemState<W, Values> state;
+    AttendSealed<W, Keys, Values>(p, at, work.sealed, queries, slots, key_table, value_table, map_queries, state);
+    States::template Store<W>(state, p.value_gain, 0, at.lane, slots);
+  }
+  {
+    ItemState<W, ExactValues<W, kDim>> state;
+    AttendExactUnits<W, kDim>(p, at, work.exact_units, queries, state);
+    States::template Store<W>(state, 1.0f, 1, at.lane, slots);
+  }
+  W::BlockSync();
+  const int heads = place.heads(p);
+  for (int head = place.warp; head < heads; head += place.warps) MergeBlock<W, Keys, Values>(p, place, head, space);
+  W::BlockSync();
+  auto* ticket = reinterpret_cast<uint32_t*>(space);
+  uint32_t* count = p.tile.tickets + TileIndex(p, at);
+  if (place.warp == 0 && at.lane == 0) *ticket = W::TakeTicket(count);
+  W::BlockSync();
+  if (*ticket != static_cast<uint32_t>(p.tile.blocks) - 1) return;
+  if (place.warp == 0 && at.lane == 0) *count = 0;  // for the next step
+  W::Fence();
+  for (int i = place.warp; i < heads * (kDim / kLanes); i += place.warps) {
+    MergeTile<W, kDim>(p, place, i / (kDim / kLanes), i % (kDim / kLanes) * kLanes + at.lane);
+  }
+}
+
+}  // namespace kvant::cuda
