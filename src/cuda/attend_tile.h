@@ -36,6 +36,15 @@ struct TilePlace {
   }
 };
 
+/// Brings the entries of page tables that a warp begins with, which would otherwise wait for the counts.
+template <class W>
+KVANT_HD void PrefetchTables(const AttendParams& p, const TilePlace& place) {
+  const int first = place.warp * p.tile.blocks + place.block;
+  const int64_t sequence = place.at.sequence;
+  if (first < p.sealed.max_pages) W::Prefetch(p.sealed.table + sequence * p.sealed.max_pages + first);
+  if (place.warp == 0 && p.exact.max_pages > 0) W::Prefetch(p.exact.table + sequence * p.exact.max_pages);
+}
+
 /// The warps of a tile take its pages in turn. Exact pages are taken by units of 16 tokens, each about as many bytes as a
 /// sealed page, after the sealed ones.
 struct TileWork {
@@ -56,24 +65,30 @@ struct TileWork {
   KVANT_HD static int Count(int first, int step, int end) { return first < end ? (end - first + step - 1) / step : 0; }
 };
 
-/// What a warp leaves in its slots: states [2][out [8][dim], max and sum [2][8]] of sealed and of exact pages.
+/// What a warp leaves in its slots: states [2][out [8][kStride], max and sum [2][8]] of sealed and of exact pages. Where it
+/// had no page of a kind, only a maximum that says so.
 template <class Keys, class Values>
 struct TileStates {
   static constexpr int kDim = Keys::kDim;
+  static constexpr int kStride = kDim + 4;  ///< so that lanes meet no bank twice
   static constexpr int kWarpFloats = PageSlots<Keys, Values>::kBytes / 4;
-  static constexpr int kOutFloats = kTileHeads * kDim;
+  static constexpr int kOutFloats = kTileHeads * kStride;
   static constexpr int kFloats = kOutFloats + 2 * kTileHeads;
   static_assert(2 * kFloats <= kWarpFloats);
 
-  template <class W, class State>
-  KVANT_HD static void Store(State& state, float gain, int kind, int lane, std::byte* slots) {
+  template <class State>
+  KVANT_HD static void Store(const PageRange& pages, State& state, float gain, int kind, int lane, std::byte* slots) {
     float* to = reinterpret_cast<float*>(slots) + kind * kFloats;
-    state.Store(gain / kWeightGain, lane, to, to + kOutFloats);
+    if (pages.count > 0) {
+      state.Store(gain / kWeightGain, lane, to, kStride, to + kOutFloats);
+    } else if (lane < 2 * kTileHeads) {
+      to[kOutFloats + lane] = lane < kTileHeads ? kNothing : 0.0f;
+    }
   }
   /// Of all warps of a block.
   KVANT_HD static Partials Of(const std::byte* space, int kind, int head) {
     const float* first = reinterpret_cast<const float*>(space) + kind * kFloats;
-    return {first + head * kDim, first + kOutFloats + head, kWarpFloats, kWarpFloats};
+    return {first + head * kStride, first + kOutFloats + head, kWarpFloats, kWarpFloats};
   }
 };
 
@@ -117,7 +132,7 @@ KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head
   KVANT_UNROLL
   for (int kind = 0; kind < 2; ++kind) {
     // Where no warp saw a row, weights mean nothing.
-    if (max > kNothing) AddItems<W, kDim, 1>(kinds[kind], warps, max, 0, lane, &rows[kind], &sum);
+    if (max > kNothing) AddItems<W, kDim, 1, true>(kinds[kind], warps, max, 0, lane, &rows[kind], &sum);
   }
   if (p.tile.output.hadamard) {
     rows[0].Butterfly(lane);
@@ -134,39 +149,53 @@ KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head
   }
 }
 
-/// One warp's channels of one query head, of what the blocks of the tile left.
+/// One query head of what the blocks of the tile left. Loads of a batch do not wait for one another.
 template <class W, int kDim>
-KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head, int channel) {
+KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head) {
+  using Row = WarpRow<W, kDim>;
+  constexpr int kBatch = 16;
+  const int lane = place.at.lane;
   const int64_t first = place.block_index - place.block;
-  const float* state = p.partial_state + first * 2 * kTileHeads + head;
-  const float* out = p.partial_out + (first * kTileHeads + head) * kDim + channel;
+  const float* states = p.partial_state + first * 2 * kTileHeads + head;
+  const float* out = p.partial_out + (first * kTileHeads + head) * kDim;
+  Row row;
   float max = kNothing;
-  for (int i = place.at.lane; i < p.tile.blocks; i += kLanes)
-    max = W::Max(max, W::LoadFresh(state + i * 2 * kTileHeads));
-  KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
-  float sum = 0.0f;
-  float value = 0.0f;
-  constexpr int kBatch = 8;  // loads in flight
+  float sum = 0.0f;  // this lane's blocks
   for (int batch = 0; batch < p.tile.blocks; batch += kBatch) {
-    float parts[kBatch], factors[kBatch], sums[kBatch];
+    Row parts[kBatch];
     KVANT_UNROLL
     for (int b = 0; b < kBatch; ++b) {
-      const int block = batch + b < p.tile.blocks ? batch + b : batch;
-      parts[b] = W::LoadFresh(out + static_cast<int64_t>(block) * kTileHeads * kDim);
-      factors[b] = W::LoadFresh(state + block * 2 * kTileHeads);
-      sums[b] = W::LoadFresh(state + block * 2 * kTileHeads + kTileHeads);
+      if (batch + b < p.tile.blocks)
+        parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileHeads * kDim, lane);
     }
+    const bool mine = lane < kBatch && batch + lane < p.tile.blocks;
+    const float* state = states + (mine ? batch + lane : 0) * 2 * kTileHeads;
+    const float block_max = mine ? W::LoadFresh(state) : kNothing;
+    const float block_sum = mine ? W::LoadFresh(state + kTileHeads) : 0.0f;
+    float new_max = W::Max(max, block_max);
+    KVANT_UNROLL
+    for (int mask = 1; mask < kLanes; mask *= 2) new_max = W::Max(new_max, W::ShuffleXor(new_max, mask));
+    const float rescale = W::Exp2(max - new_max);
+    const float factor = W::Exp2(block_max - new_max);
+    max = new_max;
+    sum = sum * rescale + block_sum * factor;
+    KVANT_UNROLL
+    for (int c = 0; c < Row::kCount; ++c) row.value[c] *= rescale;
     KVANT_UNROLL
     for (int b = 0; b < kBatch; ++b) {
-      const float factor = batch + b < p.tile.blocks ? W::Exp2(factors[b] - max) : 0.0f;
-      sum += sums[b] * factor;
-      value += parts[b] * factor;
+      const float weight = W::Shuffle(factor, b);
+      KVANT_UNROLL
+      for (int c = 0; c < Row::kCount; ++c) row.value[c] += parts[b].value[c] * weight;
     }
   }
-  const int64_t row = (static_cast<int64_t>(place.at.sequence) * p.kv_heads + place.at.kv_head) * p.heads_per_kv +
-                      place.at.tile * kTileHeads + head;
-  StoreOutput<W>(p.tile.output, row * kDim + channel, sum > 0.0f ? value / sum : 0.0f);
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) sum += W::ShuffleXor(sum, mask);
+  const int64_t to = ((static_cast<int64_t>(place.at.sequence) * p.kv_heads + place.at.kv_head) * p.heads_per_kv +
+                      place.at.tile * kTileHeads + head) *
+                         kDim +
+                     lane * Row::kCount;
+  KVANT_UNROLL
+  for (int c = 0; c < Row::kCount; ++c) StoreOutput<W>(p.tile.output, to + c, sum > 0.0f ? row.value[c] / sum : 0.0f);
 }
 
 /// One warp. `space`: PageSlots bytes for every warp of the block.
@@ -178,6 +207,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const WarpPlace& at = place.at;
   std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
   W::WaitForPrevious();
+  PrefetchTables<W>(p, place);
   const TileWork work = TileWork::Of(p, place);
   const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
   const auto map_queries = [&] {
@@ -190,12 +220,12 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   {
     ItemState<W, Values> state;
     AttendSealed<W, Keys, Values>(p, at, work.sealed, queries, slots, key_table, value_table, map_queries, state);
-    States::template Store<W>(state, p.value_gain, 0, at.lane, slots);
+    States::Store(work.sealed, state, p.value_gain, 0, at.lane, slots);
   }
   {
     ItemState<W, ExactValues<W, kDim>> state;
     AttendExactUnits<W, kDim>(p, at, work.exact_units, queries, state);
-    States::template Store<W>(state, 1.0f, 1, at.lane, slots);
+    States::Store(work.exact_units, state, 1.0f, 1, at.lane, slots);
   }
   W::BlockSync();
   const int heads = place.heads(p);
@@ -208,9 +238,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   if (*ticket != static_cast<uint32_t>(p.tile.blocks) - 1) return;
   if (place.warp == 0 && at.lane == 0) *count = 0;  // for the next step
   W::Fence();
-  for (int i = place.warp; i < heads * (kDim / kLanes); i += place.warps) {
-    MergeTile<W, kDim>(p, place, i / (kDim / kLanes), i % (kDim / kLanes) * kLanes + at.lane);
-  }
+  for (int head = place.warp; head < heads; head += place.warps) MergeTile<W, kDim>(p, place, head);
 }
 
 }  // namespace kvant::cuda

@@ -76,8 +76,8 @@ class ItemState {
     if (W::Any(rescale[0] != 1.0f || rescale[1] != 1.0f)) Rescale(rescale);
   }
 
-  /// Adds the lanes' sums and writes out [8][dim], state [2][8].
-  KVANT_HD void Store(float gain, int lane, float* out_to, float* state_to) {
+  /// Adds the lanes' sums and writes out [8][dim], rows `stride` floats apart, and state [2][8].
+  KVANT_HD void Store(float gain, int lane, float* out_to, int stride, float* state_to) {
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int head = lane % 4 * 2 + h;
@@ -94,7 +94,7 @@ class ItemState {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
-        out_to[(lane % 4 * 2 + i % 2) * Values::kDim + channel] =
+        out_to[(lane % 4 * 2 + i % 2) * stride + channel] =
             out[s][i] * (gain * Values::OutGain(s, i)) + shift[s * Values::kShifts / kSteps][i % 2];
       }
     }
@@ -168,7 +168,7 @@ KVANT_HD inline int64_t TileIndex(const AttendParams& p, const WarpPlace& at) {
 template <class W, class Values>
 KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float gain, ItemState<W, Values>& state) {
   const int64_t index = TileIndex(p, at) * p.items() + at.item;
-  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim,
+  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim, Values::kDim,
               p.partial_state + index * 2 * kTileHeads);
 }
 

@@ -30,10 +30,15 @@ struct WarpRow {
   };
   float value[kCount] = {};
 
-  KVANT_HD void Load(const float* from, int lane) {
-    const Vector v = reinterpret_cast<const Vector*>(from)[lane];
-    KVANT_UNROLL
-    for (int i = 0; i < kCount; ++i) value[i] = v.value[i];
+  KVANT_HD void Load(const float* from, int lane) { Set(reinterpret_cast<const Vector*>(from)[lane]); }
+  /// What other blocks of the launch wrote.
+  KVANT_HD void LoadFresh(const float* from, int lane) {
+    if constexpr (sizeof(Vector) <= 16) {
+      Set(W::LoadFresh(reinterpret_cast<const Vector*>(from) + lane));
+    } else {
+      KVANT_UNROLL
+      for (int i = 0; i < kCount; ++i) value[i] = W::LoadFresh(from + lane * kCount + i);
+    }
   }
   KVANT_HD void Store(float* to, int lane) const {
     Vector v;
@@ -68,6 +73,12 @@ struct WarpRow {
     KVANT_UNROLL
     for (int i = 0; i < kCount; ++i) value[i] *= DeviceHadamardSign(lane * kCount + i) * HadamardNorm<kDim>();
   }
+
+ private:
+  KVANT_HD void Set(const Vector& v) {
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) value[i] = v.value[i];
+  }
 };
 
 /// One warp: the query head `head` of a tile, in both forms, to halves [2][8][dim]; zeros beyond the last head.
@@ -77,7 +88,8 @@ KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int
   using Row = WarpRow<W, kDim>;
   const int of_kv = tile * kTileHeads + head;
   Row row;
-  if (of_kv < p.heads_per_kv) {
+  const bool real = of_kv < p.heads_per_kv;
+  if (real) {
     const int64_t first =
         ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
     KVANT_UNROLL
@@ -94,7 +106,7 @@ KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int
     }
   };
   store(1.0f, plain);
-  if (p.hadamard) {
+  if (p.hadamard && real) {
     row.Signs(lane);
     row.Butterfly(lane);
   }
@@ -116,6 +128,9 @@ struct MergeShared {
   float sum[kMergeWarps];
   alignas(16) float out[2][kMergeWarps][kDim];
 };
+
+/// A maximum at or below this: no row was seen.
+constexpr float kNothing = -1e29f;
 
 /// Partial states of one query head.
 struct Partials {
@@ -141,8 +156,9 @@ KVANT_HD inline float GreatestMax(const Partials& from, const ItemRange& items, 
   return max;
 }
 
-/// Adds every kStep-th item from `start` on. The maximum of all is known, so no item waits for another.
-template <class W, int kDim, int kStep>
+/// Adds every kStep-th item from `start` on. The maximum of all is known, so no item waits for another. kGaps: items that saw
+/// nothing have no out.
+template <class W, int kDim, int kStep, bool kGaps>
 KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int start, int lane,
                               WarpRow<W, kDim>* row, float* sum) {
   constexpr int kBatch = 8;  // loads in flight
@@ -153,6 +169,7 @@ KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, floa
     for (int b = 0; b < kBatch; ++b) {
       if (batch + b * kStep >= items.count) continue;
       const int item = items.first + batch + b * kStep;
+      if (kGaps && from.max(item) <= kNothing) continue;
       parts[b].Load(from.out + item * from.out_stride, lane);
       factors[b] = W::Exp2(from.max(item) - max);
       *sum += from.sum(item) * factors[b];
@@ -192,9 +209,6 @@ KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hada
   return rows[0];
 }
 
-/// A maximum at or below this: no row was seen.
-constexpr float kNothing = -1e29f;
-
 /// `maybe_counts` null: there are no pages of this kind.
 KVANT_HD inline int ItemsInUse(const int32_t* maybe_counts, int sequence, int pages_per_item) {
   return maybe_counts ? (maybe_counts[sequence] + pages_per_item - 1) / pages_per_item : 0;
@@ -228,7 +242,7 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
   for (int kind = 0; kind < 2; ++kind) {
     WarpRow<W, kDim> row;
     // Where no item saw a row, weights mean nothing.
-    if (max > kNothing) AddItems<W, kDim, kMergeWarps>(from, items[kind], max, warp, lane, &row, &sum);
+    if (max > kNothing) AddItems<W, kDim, kMergeWarps, false>(from, items[kind], max, warp, lane, &row, &sum);
     row.Store(shared->out[kind][warp], lane);
   }
   if (lane == 0) shared->sum[warp] = sum;

@@ -62,6 +62,8 @@ struct CudaWarp {
   static __device__ void Sync() { __syncwarp(); }
   static __device__ void BlockSync() { __syncthreads(); }
   static __device__ float ShuffleXor(float x, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, x, mask); }
+  /// What `lane` has.
+  static __device__ float Shuffle(float x, int lane) { return __shfl_sync(0xFFFFFFFFu, x, lane); }
   static __device__ bool Any(bool x) { return __any_sync(0xFFFFFFFFu, x) != 0; }
   /// An 8 x 8 matrix of halves, a row per four lanes.
   static __device__ uint32_t Transpose(uint32_t halves) {
@@ -101,7 +103,21 @@ struct CudaWarp {
   }
   /// What other blocks wrote before they took a ticket may be read after this, with LoadFresh.
   static __device__ void Fence() { __threadfence(); }
-  static __device__ float LoadFresh(const float* from) { return __ldcg(from); }
+  template <class T>
+  static __device__ T LoadFresh(const T* from) {
+    if constexpr (sizeof(T) == 16) {
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else if constexpr (sizeof(T) == 8) {
+      const float2 x = __ldcg(reinterpret_cast<const float2*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else {
+      return __ldcg(from);
+    }
+  }
+
+  /// Starts to bring a line nearer; the address must be valid, the value is not read.
+  static __device__ void Prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
   // ---- asynchronous copies to shared memory, past the first-level cache
 

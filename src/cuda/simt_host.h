@@ -213,6 +213,13 @@ struct HostWarp {
     std::memcpy(&x, all[Lane() ^ mask], 4);
     return x;
   }
+  static float Shuffle(float x, int lane) {
+    uint32_t bits[1];
+    std::memcpy(bits, &x, 4);
+    const Board& all = HostBlock::current().Exchange(bits);
+    std::memcpy(&x, all[lane], 4);
+    return x;
+  }
   static bool Any(bool x) {
     const uint32_t mine[1] = {x ? 1u : 0u};
     const Board& all = HostBlock::current().Exchange(mine);
@@ -245,7 +252,11 @@ struct HostWarp {
   }
   static uint32_t TakeTicket(uint32_t* count) { return (*count)++; }
   static void Fence() {}
-  static float LoadFresh(const float* from) { return *from; }
+  static void Prefetch(const void*) {}
+  template <class T>
+  static T LoadFresh(const T* from) {
+    return *from;
+  }
   static void LaunchNext() {}
   static void WaitForPrevious() {}
   static void CopyAsync16(void* to, const void* from) { HostBlock::current().Copy16(to, from); }
