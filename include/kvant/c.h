@@ -102,7 +102,10 @@ typedef struct kvant_attend_args {
   void* device_out;           /* the same shape */
   void* device_workspace;     /* 256-byte aligned */
   size_t workspace_bytes;
+  void* device_tickets; /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
+                           sequences then take one launch; null: always three */
 } kvant_attend_args;
+#define KVANT_TICKET_BYTES 4096
 
 /* Bytes of workspace for these shapes; pointers are not read. Call it before a CUDA graph is captured. */
 KVANT_API kvant_status kvant_attend_workspace_bytes(const kvant_device_codec* codec, const kvant_attend_args* args,

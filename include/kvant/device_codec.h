@@ -34,6 +34,9 @@ struct DevicePages {
   int32_t max_pages = 0;             ///< 0: there are none of this kind, the pointers may be null
 };
 
+/// DeviceAttendArgs::tickets.
+constexpr size_t kDeviceTicketBytes = 4096;
+
 /// One decode step: one query row of `sequences` sequences in one layer. Which pages there are is read on the device, so
 /// that a captured launch stays valid while sequences grow up to max_pages.
 struct DeviceAttendArgs {
@@ -49,6 +52,9 @@ struct DeviceAttendArgs {
   void* out = nullptr;            ///< the same shape; zeros for a sequence without visible rows
   void* workspace = nullptr;      ///< 256-byte aligned
   size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
+  /// kDeviceTicketBytes of zeros, left as zeros; one for all steps that never run at the same time. With it, few sequences
+  /// take one launch; null: always three.
+  void* tickets = nullptr;
 };
 
 /// Pages to be encoded on the device, all 64 rows of each, of one side.
@@ -88,8 +94,8 @@ class DeviceCodec {
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;
-  /// Launches three kernels on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device and max_pages
-  /// the result is the same to the bit.
+  /// Launches one kernel, or three, on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device, max_pages
+  /// and pages in use the result is the same to the bit.
   Status Attend(const DeviceAttendArgs& args, void* stream) const;
 
  private:

@@ -10,6 +10,8 @@ struct kvant_device_codec {
 
 namespace {
 
+static_assert(KVANT_TICKET_BYTES == kvant::kDeviceTicketBytes);
+
 using kvant::DeviceAttendArgs;
 using kvant::DevicePages;
 using kvant::DeviceSide;
@@ -55,7 +57,8 @@ DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
           .queries = a.device_queries,
           .out = a.device_out,
           .workspace = a.device_workspace,
-          .workspace_bytes = a.workspace_bytes};
+          .workspace_bytes = a.workspace_bytes,
+          .tickets = a.device_tickets};
 }
 
 Status Create(const char* key, const char* value, int32_t dim, kvant_device_codec** out) {

@@ -3,9 +3,11 @@
 // A codec that a device kernel can read describes its blocks with this; the kernel then knows no codec by name:
 //
 //   kExact    row[c] = value                                                     16-bit floats
-//   kUniform  row[c] = code * scale + shift                                      keys: scale and shift per channel,
-//                                                                                values: per token and channel group
+//   kUniform  row[c] = code * scale + shift                                      keys: scale and shift per channel and
+//                                                                                token group, values: per token and
+//                                                                                channel group
 //   kLevels   map(row - shift)[c] = levels[code] * step * scale                  scale per token, shift per channel
+//   kTrellis  the same with levels[window]                                       windows as parts/trellis.h says
 #pragma once
 
 #include <cstddef>
@@ -13,15 +15,18 @@
 
 namespace kvant {
 
-enum class CodeKind : uint8_t { kExact, kUniform, kLevels };
+enum class CodeKind : uint8_t { kExact, kUniform, kLevels, kTrellis };
 enum class ParamAxis : uint8_t { kNone, kChannel, kToken };
 
-/// A stream of fp16 parameters: [dim] on axis kChannel, [rows][64] on axis kToken.
+/// A stream of fp16 parameters: [rows][dim] on axis kChannel, [rows][64] on axis kToken.
 struct DeviceParams {
   ParamAxis axis = ParamAxis::kNone;
   int rows = 1;
   size_t byte_ofs = 0;  ///< in the block
 };
+
+/// As many as a trellis has windows.
+constexpr int kDeviceLevels = 64;
 
 /// Codes are tiles (parts/tile.h), kTokenLane for keys and kChannelLane for values; exact rows lie as `raw` says.
 struct DeviceFormat {
@@ -31,8 +36,9 @@ struct DeviceFormat {
   DeviceParams scales = {};
   DeviceParams shifts = {};
   bool hadamard = false;  ///< rows are mapped by parts/hadamard.h before they are coded
-  float step = 1.0f;      ///< kLevels
-  float levels[16] = {};  ///< kLevels, bits <= 4: whole or half numbers of at most 127, so exact in fp16
+  float step = 1.0f;      ///< kLevels, kTrellis
+  float levels[kDeviceLevels] =
+      {};  ///< by code (kLevels, bits <= 4) or window: multiples of 1/2 up to 127, exact in fp16
   /// For encoding on the device. kLevels: borders between rising magnitudes (Codebook), and the rule of a token's scale.
   bool encodable = false;  ///< groups from least to greatest value; nearest levels, scales unbiased or of least squares
   float thresholds[7] = {};

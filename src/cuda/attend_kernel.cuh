@@ -6,56 +6,78 @@
 
 #include "base/cuda.h"
 #include "cuda/attend_launch.h"
-#include "cuda/attend_warp.h"
+#include "cuda/attend_tile.h"
 #include "cuda/launch_after.cuh"
 #include "cuda/simt.cuh"
 
 namespace kvant::cuda {
 
 /// Threads of a block at most and blocks per multiprocessor at least, which bound the registers. A table of pairs is
-/// shared by a whole block, so a large one wants few large blocks.
+/// shared by a whole block, so a large one wants one block of as many warps as fit, up to what leaves 128 registers.
 template <class Keys, class Values>
 struct KernelBounds {
-  static constexpr bool kLargeTable = Keys::kTableBytes > 16 * 1024;
-  static constexpr int kMaxWarps = !kLargeTable ? 4 : Keys::kDim > 128 ? 8 : 12;
-  static constexpr int kMinBlocks = kLargeTable ? 1 : Keys::kDim > 128 ? 2 : 4;
-  /// Equal widths share one table.
-  static constexpr int kTableBytes =
-      Keys::kTableBits == Values::kTableBits ? Keys::kTableBytes : Keys::kTableBytes + Values::kTableBytes;
+  /// Codes of a kind and width share one table.
+  static constexpr bool kOneTable = std::is_same_v<typename Keys::Table, typename Values::Table>;
+  static constexpr int kTableBytes = Keys::Table::kBytes + (kOneTable ? 0 : Values::Table::kBytes);
+  static constexpr int kWarpBytes = PageSlots<Keys, Values>::kBytes;
+
+  static constexpr int kMostSharedBytes = 227 * 1024;  ///< of a block on sm_90
+  static constexpr int kMostWarps = Keys::kDim > 128 ? 8 : 16;
+  static constexpr int kFittingWarps = (kMostSharedBytes - kTableBytes) / (kWarpBytes > 0 ? kWarpBytes : 1);
+  static constexpr int kWideWarps = kFittingWarps < kMostWarps ? kFittingWarps : kMostWarps;
+
+  static constexpr bool kLargeTable = Keys::Table::kBytes > 16 * 1024;
+  static constexpr int kMaxWarps = kLargeTable ? kWideWarps : 4;
+  static constexpr int kMinBlocks = kLargeTable ? 1 : kMostWarps / 4;
 };
+
+/// Tables at the start of a block's shared memory; a barrier has to follow. Returns that of values.
+template <class Keys, class Values>
+__device__ inline std::byte* FillTables(const AttendParams& p, std::byte* shared) {
+  using Bounds = KernelBounds<Keys, Values>;
+  std::byte* value_table = Bounds::kOneTable ? shared : shared + Keys::Table::kBytes;
+  if constexpr (Bounds::kTableBytes > 0) {
+    const int threads = static_cast<int>(blockDim.x);
+    const int thread = static_cast<int>(threadIdx.x);
+    Keys::Table::template Fill<CudaWarp>(p.key_levels, thread, threads, shared);
+    if constexpr (!Bounds::kOneTable)
+      Values::Table::template Fill<CudaWarp>(p.value_levels, thread, threads, value_table);
+  }
+  return value_table;
+}
 
 template <class Keys, class Values>
 __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, KernelBounds<Keys, Values>::kMinBlocks)
     AttendPages(const __grid_constant__ AttendParams p) {
   using Bounds = KernelBounds<Keys, Values>;
   extern __shared__ __align__(128) std::byte shared[];
-  std::byte* value_table = shared;
   CudaWarp::LaunchNext();
-  if constexpr (Keys::kTableBits > 0) {
-    const int threads = static_cast<int>(blockDim.x);
-    const int thread = static_cast<int>(threadIdx.x);
-    PairTable<Keys::kTableBits>::template Fill<CudaWarp>(p.key_levels, thread, threads,
-                                                         reinterpret_cast<uint32_t*>(shared));
-    if constexpr (Keys::kTableBits != Values::kTableBits) {
-      value_table = shared + Keys::kTableBytes;
-      PairTable<Values::kTableBits>::template Fill<CudaWarp>(p.value_levels, thread, threads,
-                                                             reinterpret_cast<uint32_t*>(value_table));
-    }
-    __syncthreads();
-  }
+  const std::byte* value_table = FillTables<Keys, Values>(p, shared);
+  if constexpr (Bounds::kTableBytes > 0) __syncthreads();
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + warp;
   const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
   if (index >= warps) return;
   AttendWarp<CudaWarp, Keys, Values>(p, WarpPlace::Of(p, index, static_cast<int>(threadIdx.x) % kLanes),
-                                     shared + Bounds::kTableBytes + warp * PageSlots<Keys, Values>::kBytes, shared,
-                                     value_table);
+                                     shared + Bounds::kTableBytes + warp * Bounds::kWarpBytes, shared, value_table);
+}
+
+template <class Keys, class Values>
+__global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kWideWarps, 1)
+    AttendTiles(const __grid_constant__ AttendParams p) {
+  extern __shared__ __align__(128) std::byte shared[];
+  CudaWarp::LaunchNext();
+  const std::byte* value_table = FillTables<Keys, Values>(p, shared);
+  const int thread = static_cast<int>(threadIdx.x);
+  const TilePlace place =
+      TilePlace::Of(p, blockIdx.x, thread / kLanes, static_cast<int>(blockDim.x) / kLanes, thread % kLanes);
+  AttendTile<CudaWarp, Keys, Values>(p, place, shared + KernelBounds<Keys, Values>::kTableBytes, shared, value_table);
 }
 
 template <class Keys, class Values>
 Status ShapeOf(LaunchShape* out) {
   using Bounds = KernelBounds<Keys, Values>;
-  constexpr int kWarpBytes = PageSlots<Keys, Values>::kBytes;
+  constexpr int kWarpBytes = Bounds::kWarpBytes;
   int device = 0;
   int shared_limit = 0;
   int processors = 0;
@@ -68,14 +90,22 @@ Status ShapeOf(LaunchShape* out) {
   }
   KVANT_CUDA_TRY(
       cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
-  *out = {};
+  *out = {.processors = processors};
+  if constexpr (kWarpBytes > 0) {
+    KVANT_CUDA_TRY(
+        cudaFuncSetAttribute(AttendTiles<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
+    out->wide_warps = std::min(Bounds::kWideWarps, (shared_limit - Bounds::kTableBytes) / kWarpBytes);
+  }
   for (int warps = Bounds::kMaxWarps; warps > 0; --warps) {  // as many warps as fit; of equals, the largest blocks
     const size_t bytes = static_cast<size_t>(Bounds::kTableBytes + warps * kWarpBytes);
     if (bytes > static_cast<size_t>(shared_limit)) continue;
     int blocks = 0;
     KVANT_CUDA_TRY(
         cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, AttendPages<Keys, Values>, 32 * warps, bytes));
-    if (blocks * warps * processors > out->resident_warps) *out = {warps, blocks * warps * processors, bytes};
+    if (blocks * warps * processors <= out->resident_warps) continue;
+    out->block_warps = warps;
+    out->resident_warps = blocks * warps * processors;
+    out->shared_bytes = bytes;
   }
   if (out->block_warps > 0) return Status::Ok();
   return Status::Internal("the decode kernel does not fit this GPU");
@@ -90,6 +120,17 @@ Status Launch(const AttendParams& p, const LaunchShape& shape, void* stream) {
                      shape.shared_bytes, stream, p);
 }
 
+template <class Keys, class Values>
+Status LaunchTiles(const AttendParams& p, int warps, void* stream) {
+  using Bounds = KernelBounds<Keys, Values>;
+  if constexpr (Bounds::kWarpBytes > 0) {
+    const int64_t blocks = static_cast<int64_t>(p.tile.blocks) * p.tiles() * p.kv_heads * p.sequences;
+    return LaunchAfter(AttendTiles<Keys, Values>, dim3(static_cast<unsigned>(blocks)), 32 * warps,
+                       static_cast<size_t>(Bounds::kTableBytes + warps * Bounds::kWarpBytes), stream, p);
+  }
+  return Status::Internal("exact pages in one launch");
+}
+
 /// A row of the table.
 template <class Keys, class Values>
 constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
@@ -97,11 +138,12 @@ constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
           key_bits,
           value_bits,
           Keys::kDim,
-          kind == CodeKind::kLevels && key_bits == value_bits,
+          KernelBounds<Keys, Values>::kTableBytes > 0 && KernelBounds<Keys, Values>::kOneTable,
           Keys::kOffsets,
           Values::kOffsets,
           ShapeOf<Keys, Values>,
-          Launch<Keys, Values>};
+          Launch<Keys, Values>,
+          LaunchTiles<Keys, Values>};
 }
 
 }  // namespace kvant::cuda

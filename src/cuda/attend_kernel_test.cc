@@ -10,10 +10,11 @@
 #include "base/aligned_buffer.h"
 #include "codec/parts/hadamard.h"
 #include "codec/registry.h"
-#include "cuda/attend_warp.h"
+#include "cuda/attend_tile.h"
 #include "cuda/block_order.h"
 #include "cuda/prepare_merge_warp.h"
 #include "cuda/simt_host.h"
+#include "cuda/trellis_readers.h"
 
 namespace kvant::cuda {
 namespace {
@@ -115,6 +116,16 @@ class Kernel {
     k.Run();
     return k.RelativeError();
   }
+  /// Of one launch, twice: a step leaves its tickets for the next.
+  static double TileError(const Problem& p, int blocks, int warps) {
+    Kernel k(p);
+    std::vector<uint32_t> tickets(1024);
+    k.RunTiles(blocks, warps, tickets.data());
+    std::fill(k.out_.begin(), k.out_.end(), NAN);
+    k.RunTiles(blocks, warps, tickets.data());
+    EXPECT_EQ(std::count(tickets.begin(), tickets.end(), 0u), 1024);
+    return k.RelativeError();
+  }
 
  private:
   explicit Kernel(const Problem& p)
@@ -147,8 +158,8 @@ class Kernel {
     a.sealed = {k_.bytes(),        v_.bytes(),       sealed_.refs.data(), sealed_.counts.data(),
                 sealed_.max_pages, p_.pages_per_item};
     a.exact = {exact_k_.bytes(), exact_v_.bytes(), exact_.refs.data(), exact_.counts.data(), exact_.max_pages, 1};
-    std::copy_n(k_.format().levels, 16, a.key_levels);
-    std::copy_n(v_.format().levels, 16, a.value_levels);
+    std::ranges::copy(k_.format().levels, a.key_levels);
+    std::ranges::copy(v_.format().levels, a.value_levels);
     a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
     a.sequences = sequences();
     a.kv_heads = p_.kv_heads;
@@ -171,18 +182,20 @@ class Kernel {
     Attend(a);
     Finish(a);
   }
+  PrepareParams Preparing(uint32_t* to) const {
+    return {.queries = queries_.data(),
+            .is_float = true,
+            .hadamard = k_.format().hadamard,
+            .scale = softmax_scale() * 1.44269504f,
+            .sealed_gain = k_.format().kind == CodeKind::kUniform ? 4.0f : k_.format().step,
+            .sequences = sequences(),
+            .kv_heads = p_.kv_heads,
+            .heads_per_kv = p_.heads_per_kv,
+            .out = to};
+  }
+  OutputParams Output() { return {.hadamard = v_.format().hadamard, .is_float = true, .out = out_.data()}; }
   void Prepare(const AttendParams& a, uint32_t* to) {
-    const PrepareParams prepare = {
-        .queries = queries_.data(),
-        .is_float = true,
-        .hadamard = k_.format().hadamard,
-        .scale = softmax_scale() * 1.44269504f,
-        .sealed_gain = k_.format().kind == CodeKind::kUniform ? 4.0f : k_.format().step,
-        .sequences = a.sequences,
-        .kv_heads = a.kv_heads,
-        .heads_per_kv = a.heads_per_kv,
-        .out = to,
-    };
+    const PrepareParams prepare = Preparing(to);
     ForEachTile(a, [&](int s, int h, int tile) {
       HostBlock::Run(32 * kTileHeads,
                      [&](int thread) { PrepareWarp<HostWarp, kDim>(prepare, s, h, tile, thread / 32, thread % 32); });
@@ -191,21 +204,20 @@ class Kernel {
   void Attend(const AttendParams& a) {
     constexpr int kWarps = 2;
     AlignedBuffer<std::byte> slots(kWarps * PageSlots<K, V>::kBytes);
-    AlignedBuffer<uint32_t> tables((K::kTableBytes + V::kTableBytes) / 4 + 64);
-    auto* key_table = tables.data();
-    auto* value_table = key_table + K::kTableBytes / 4;
+    AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
+    std::byte* key_table = tables.data();
+    std::byte* value_table = key_table + K::Table::kBytes;
     const int64_t warps = static_cast<int64_t>(a.items()) * a.tiles() * a.kv_heads * a.sequences;
     for (int64_t first = 0; first < warps; first += kWarps) {
       HostBlock::Run(32 * kWarps, [&](int thread) {
-        if constexpr (K::kTableBits > 0) {
-          PairTable<K::kTableBits>::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
-          PairTable<V::kTableBits>::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
+        if constexpr (K::Table::kBytes > 0) {
+          K::Table::template Fill<HostWarp>(a.key_levels, thread, 32 * kWarps, key_table);
+          V::Table::template Fill<HostWarp>(a.value_levels, thread, 32 * kWarps, value_table);
         }
         HostWarp::BlockSync();
         if (first + thread / 32 >= warps) return;
         AttendWarp<HostWarp, K, V>(a, WarpPlace::Of(a, first + thread / 32, thread % 32),
-                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes,
-                                   reinterpret_cast<std::byte*>(key_table), reinterpret_cast<std::byte*>(value_table));
+                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes, key_table, value_table);
       });
     }
   }
@@ -222,9 +234,7 @@ class Kernel {
         .sequences = a.sequences,
         .kv_heads = a.kv_heads,
         .heads_per_kv = a.heads_per_kv,
-        .hadamard = v_.format().hadamard,
-        .is_float = true,
-        .out = out_.data(),
+        .output = Output(),
     };
     MergeShared<kDim> shared;
     for (int s = 0; s < sequences(); ++s) {
@@ -232,6 +242,34 @@ class Kernel {
         HostBlock::Run(32 * kMergeWarps,
                        [&](int thread) { MergeWarp<HostWarp, kDim>(merge, s, h, thread / 32, thread % 32, &shared); });
       }
+    }
+  }
+  void RunTiles(int blocks_per_tile, int warps, uint32_t* tickets) {
+    AttendParams a = Params();
+    const size_t blocks = static_cast<size_t>(sequences() * p_.kv_heads * a.tiles() * blocks_per_tile);
+    AlignedBuffer<uint32_t> queries(blocks * kTileHeads * kDim);
+    AlignedBuffer<float> out(blocks * kTileHeads * kDim);
+    AlignedBuffer<float> state(blocks * 2 * kTileHeads);
+    std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
+    std::fill(state.span().begin(), state.span().end(), NAN);
+    a.queries = queries.data();
+    a.partial_out = out.data();
+    a.partial_state = state.data();
+    a.tile = {blocks_per_tile, tickets, Preparing(queries.data()), Output()};
+    for (size_t block = 0; block < blocks; ++block) {
+      const size_t floats = static_cast<size_t>(warps * PageSlots<K, V>::kBytes) / sizeof(float);
+      AlignedBuffer<float> space(floats);
+      AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
+      std::byte* value_table = tables.data() + K::Table::kBytes;
+      std::fill(space.span().begin(), space.span().end(), NAN);
+      HostBlock::Run(32 * warps, [&](int thread) {
+        if constexpr (K::Table::kBytes > 0) {
+          K::Table::template Fill<HostWarp>(a.key_levels, thread, 32 * warps, tables.data());
+          V::Table::template Fill<HostWarp>(a.value_levels, thread, 32 * warps, value_table);
+        }
+        AttendTile<HostWarp, K, V>(a, TilePlace::Of(a, static_cast<int64_t>(block), thread / 32, warps, thread % 32),
+                                   reinterpret_cast<std::byte*>(space.data()), tables.data(), value_table);
+      });
     }
   }
   template <typename Visit>
@@ -310,6 +348,14 @@ double LevelError(Problem p) {
   return Kernel<LevelKeys, LevelValues, kDim, kBits>::Error(p);
 }
 
+template <int kDim, int kBits>
+double TrellisError(Problem p) {
+  p.codec = "decoquant";
+  const std::string options = "code=trellis,bits=" + std::to_string(kBits);
+  p.options = options.c_str();
+  return Kernel<TrellisKeys, TrellisValues, kDim, kBits>::Error(p);
+}
+
 TEST(AttendKernel, UniformCodesOfAllWidths) {
   EXPECT_LT((UniformError<128, 8>({})), kMaxError);
   EXPECT_LT((UniformError<128, 4>({})), kMaxError);
@@ -321,6 +367,38 @@ TEST(AttendKernel, LevelCodesOfAllWidths) {
   EXPECT_LT((LevelError<128, 4>({})), kMaxError);
   EXPECT_LT((LevelError<128, 3>({})), kMaxError);
   EXPECT_LT((LevelError<128, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, TrellisSymbolsOfAllWidths) {
+  EXPECT_LT((TrellisError<128, 3>({})), kMaxError);
+  EXPECT_LT((TrellisError<128, 2>({})), kMaxError);
+  EXPECT_LT((TrellisError<64, 3>({})), kMaxError);
+  EXPECT_LT((TrellisError<64, 2>({})), kMaxError);
+}
+
+template <class W, int kDim, int kBits>
+using PlainLevelKeys = LevelKeys<W, kDim, kBits, false>;
+template <class W, int kDim, int kBits>
+using GroupedKeys = UniformKeys<W, kDim, kBits, 32>;
+template <class W, int kDim, int kBits>
+using GroupedValues = UniformValues<W, kDim, kBits, 32>;
+template <class W, int kDim, int kBits>
+using HalvedValues = UniformValues<W, kDim, kBits, 64>;
+
+TEST(AttendKernel, LevelsWithoutPageMeans) {
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 128, 3>::Error({.codec = "turboquant", .options = "bits=3"})),
+            kMaxError);
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 64, 2>::Error({.codec = "turboquant", .options = "bits=2"})),
+            kMaxError);
+  EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 64, 4>::Error({.codec = "decoquant", .options = "mean=off"})),
+            kMaxError);
+}
+
+TEST(AttendKernel, GroupsOfTokensAndChannels) {
+  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, HalvedValues, 128, 4>::Error({.codec = "kivi", .options = "bits=4,group=64"})),
+            kMaxError);
 }
 
 TEST(AttendKernel, KeysAndValuesOfDifferentWidths) {
@@ -357,6 +435,7 @@ TEST(AttendKernel, AnyNumberOfQueryHeads) {
 TEST(AttendKernel, HidesRowsThatAreNotLive) {
   EXPECT_LT((UniformError<64, 4>({.first_live = 0x00000000000001FFu})), kMaxError);
   EXPECT_LT((LevelError<64, 2>({.first_live = 0xFFFFFFFFFFFF0000u})), kMaxError);
+  EXPECT_LT((TrellisError<64, 2>({.first_live = 0x000000000001FF00u})), kMaxError);
   // Sequence 0 has pages without a visible row, at the start of an item and alone in one.
   EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 1, .first_live = 0})), kMaxError);
   EXPECT_LT((UniformError<64, 4>({.sealed = {3}, .exact = {1}, .pages_per_item = 3, .first_live = 0})), kMaxError);
@@ -369,6 +448,30 @@ TEST(AttendKernel, ASharpSoftmaxAndManyPages) {
 
 TEST(AttendKernel, ASequenceWithoutRowsGivesZeros) {
   EXPECT_LT((UniformError<64, 4>({.sealed = {2, 0}, .exact = {1, 0}})), kMaxError);
+}
+
+TEST(AttendTile, OneLaunchGivesTheSame) {
+  const Problem uniform = {.codec = "int", .options = "bits=4", .kv_heads = 2, .sealed = {7, 0, 1}, .exact = {1, 2, 0}};
+  using Uniform = Kernel<UniformKeys, UniformValues, 64, 4>;
+  EXPECT_LT(Uniform::TileError(uniform, 1, 1), kMaxError);
+  EXPECT_LT(Uniform::TileError(uniform, 2, 3), kMaxError);
+  EXPECT_LT(Uniform::TileError(uniform, 11, 1), kMaxError);
+  const Problem levels = {.codec = "decoquant", .options = "bits=2", .sealed = {5, 2}, .exact = {2, 1}};
+  EXPECT_LT((Kernel<LevelKeys, LevelValues, 64, 2>::TileError(levels, 2, 2)), kMaxError);
+  const Problem trellis = {.codec = "decoquant", .options = "bits=3,code=trellis", .sealed = {5, 2}, .exact = {2, 1}};
+  EXPECT_LT((Kernel<TrellisKeys, TrellisValues, 128, 3>::TileError(trellis, 3, 2)), kMaxError);
+}
+
+TEST(AttendTile, AnyHeadsAndHiddenRows) {
+  using Uniform = Kernel<UniformKeys, UniformValues, 64, 4>;
+  for (const int heads : {1, 8, 9}) {
+    EXPECT_LT(Uniform::TileError({.heads_per_kv = heads, .sealed = {3}, .exact = {1}}, 2, 2), kMaxError) << heads;
+  }
+  for (const uint64_t live : {uint64_t{0}, uint64_t{0x1FF}, uint64_t{0xFFFF000000000000}}) {
+    EXPECT_LT(Uniform::TileError({.sealed = {3}, .exact = {2}, .first_live = live}, 2, 2), kMaxError) << live;
+  }
+  EXPECT_LT(Uniform::TileError({.sealed = {2, 0}, .exact = {1, 0}}, 3, 1), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 256, 4>::TileError({.sealed = {2}, .exact = {1}}, 2, 2)), kMaxError);
 }
 
 TEST(AttendKernel, MapsAsTheCodecsDo) {

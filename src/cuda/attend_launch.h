@@ -15,6 +15,8 @@ struct LaunchShape {
   int block_warps = 0;
   int resident_warps = 0;  ///< on the whole device at once
   size_t shared_bytes = 0;
+  int processors = 0;
+  int wide_warps = 0;  ///< of a block in one launch, at most; 0: there is none
 };
 
 /// One instance of the decode kernel.
@@ -30,11 +32,14 @@ struct AttendKernel {
   Status (*shape)(LaunchShape* out);
   /// `stream` is a cudaStream_t. Neither waits nor allocates.
   Status (*launch)(const AttendParams& params, const LaunchShape& shape, void* stream);
+  /// The whole step, AttendParams::tile; `warps` of a block.
+  Status (*launch_tiles)(const AttendParams& params, int warps, void* stream);
 };
 
 std::span<const AttendKernel> ExactKernels();
 std::span<const AttendKernel> UniformKernels();
 std::span<const AttendKernel> LevelKernels();
+std::span<const AttendKernel> TrellisKernels();
 
 /// One instance of the kernel that encodes pages.
 struct EncodeKernel {

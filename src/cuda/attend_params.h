@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/host_device.h"
+#include "codec/device_format.h"
 #include "cuda/attend_limits.h"
 
 namespace kvant::cuda {
@@ -42,11 +43,37 @@ struct BlockOffsets {
   bool operator==(const BlockOffsets&) const = default;
 };
 
+/// Before the items: queries to operands.
+struct PrepareParams {
+  const void* queries;  ///< [sequences, kv_heads * heads_per_kv, dim], fp16 or fp32
+  bool is_float;
+  bool hadamard;
+  float scale;        ///< softmax scale times log2 e
+  float sealed_gain;  ///< further, for sealed pages
+  int32_t sequences, kv_heads, heads_per_kv;
+  uint32_t* out = nullptr;  ///< AttendParams::queries
+};
+
+/// After the items.
+struct OutputParams {
+  bool hadamard;  ///< sealed values are mapped
+  bool is_float;
+  void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
+};
+
+/// A step in one launch (attend_tile.h): the blocks of a tile map its queries and merge what they have.
+struct TileParams {
+  int32_t blocks;     ///< of a tile
+  uint32_t* tickets;  ///< [sequences][kv_heads][tiles]: 0 before and after
+  PrepareParams prepare;
+  OutputParams output;
+};
+
 struct AttendParams {
   PageSet sealed;
   PageSet exact;
-  float key_levels[16];  ///< of CodeKind::kLevels
-  float value_levels[16];
+  float key_levels[kDeviceLevels];  ///< where codes are looked up
+  float value_levels[kDeviceLevels];
   /// The codes of values are multiplied with weights that have absorbed their scales; this makes up for the rest.
   float value_gain;
 
@@ -55,25 +82,17 @@ struct AttendParams {
   int32_t heads_per_kv;
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
-  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are.
+  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are. In one launch
+  /// every block has its own: [sequences][kv_heads][tiles][blocks][2][8][dim].
   const uint32_t* queries;
-  /// Partial states, [sequences][kv_heads][tiles][items]: out [8][dim], then max and sum [2][8].
+  /// Partial states, [sequences][kv_heads][tiles][items, or blocks]: out [8][dim], then max and sum [2][8].
   float* partial_out;
   float* partial_state;
 
+  TileParams tile;  ///< of one launch
+
   KVANT_HD int tiles() const { return (heads_per_kv + kTileHeads - 1) / kTileHeads; }
   KVANT_HD int items() const { return sealed.items() + exact.items(); }
-};
-
-/// Before and after the items.
-struct PrepareParams {
-  const void* queries;  ///< [sequences, kv_heads * heads_per_kv, dim], fp16 or fp32
-  bool is_float;
-  bool hadamard;
-  float scale;        ///< softmax scale times log2 e
-  float sealed_gain;  ///< further, for sealed pages
-  int32_t sequences, kv_heads, heads_per_kv;
-  uint32_t* out;  ///< AttendParams::queries
 };
 
 struct MergeParams {
@@ -84,9 +103,7 @@ struct MergeParams {
   int32_t sealed_pages_per_item, exact_pages_per_item;
   int32_t sealed_items, items;
   int32_t sequences, kv_heads, heads_per_kv;
-  bool hadamard;  ///< sealed values are mapped
-  bool is_float;
-  void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
+  OutputParams output;
 };
 
 /// Pages of rows to be encoded, of one side.

@@ -76,8 +76,8 @@ class ItemState {
     if (W::Any(rescale[0] != 1.0f || rescale[1] != 1.0f)) Rescale(rescale);
   }
 
-  /// Adds the lanes' sums and writes out [8][dim], state [2][8].
-  KVANT_HD void Store(float gain, int lane, float* out_to, float* state_to) {
+  /// Adds the lanes' sums and writes out [8][dim], rows `stride` floats apart, and state [2][8].
+  KVANT_HD void Store(float gain, int lane, float* out_to, int stride, float* state_to) {
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int head = lane % 4 * 2 + h;
@@ -94,7 +94,7 @@ class ItemState {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
-        out_to[(lane % 4 * 2 + i % 2) * Values::kDim + channel] =
+        out_to[(lane % 4 * 2 + i % 2) * stride + channel] =
             out[s][i] * (gain * Values::OutGain(s, i)) + shift[s * Values::kShifts / kSteps][i % 2];
       }
     }
@@ -119,7 +119,7 @@ class ItemState {
     for (int u = 0; u < kUnits; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const int token = u * kUnitTokens + i / 2 * 8 + lane / 4;
+        const int token = TokenAt(Values::kOrder, u, i / 2 * 8 + lane / 4);
         if ((live >> token & 1) == 0) s[u][i] = kHidden;
       }
     }
@@ -148,35 +148,42 @@ struct PageSlots {
   static constexpr int kBytes = Keys::kExact ? 0 : 2 * kPageBytes;
 };
 
-/// Queries of a warp's heads: [2][8][dim] halves, for sealed pages and as they are.
-template <int kDim>
-KVANT_HD inline const std::byte* QueriesAt(const AttendParams& p, const WarpPlace& at, bool plain) {
-  const int64_t tile = (static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile;
-  return reinterpret_cast<const std::byte*>(p.queries) + (2 * tile + (plain ? 1 : 0)) * (2 * kTileHeads * kDim);
-}
+/// Queries of a warp's heads: [8][dim] halves each.
+struct WarpQueries {
+  const std::byte* sealed;
+  const std::byte* plain;
 
-template <int kDim>
-KVANT_HD inline int64_t PartialIndex(const AttendParams& p, const WarpPlace& at) {
-  return ((static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile) * p.items() + at.item;
+  /// Of the `index`-th tile, or block in one launch.
+  template <int kDim>
+  KVANT_HD static WarpQueries Of(const AttendParams& p, int64_t index) {
+    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * (4 * kTileHeads * kDim);
+    return {first, first + 2 * kTileHeads * kDim};
+  }
+};
+
+KVANT_HD inline int64_t TileIndex(const AttendParams& p, const WarpPlace& at) {
+  return (static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile;
 }
 
 template <class W, class Values>
 KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float gain, ItemState<W, Values>& state) {
-  const int64_t index = PartialIndex<Values::kDim>(p, at);
-  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim,
+  const int64_t index = TileIndex(p, at) * p.items() + at.item;
+  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim, Values::kDim,
               p.partial_state + index * 2 * kTileHeads);
 }
 
-/// The pages [first, last) of an item, or none.
+/// The pages first, first + step, ... of a warp.
 struct PageRange {
   int first;
-  int last;
+  int step;
+  int count;
+
+  KVANT_HD int page(int index) const { return first + index * step; }
 };
 KVANT_HD inline PageRange ItemPages(const PageSet& set, int sequence, int item) {
   const int first = item * set.pages_per_item;
-  const int count = set.counts[sequence];
-  const int last = first + set.pages_per_item < count ? first + set.pages_per_item : count;
-  return {first, last};
+  const int left = set.counts[sequence] - first;
+  return {first, 1, left < set.pages_per_item ? left : set.pages_per_item};
 }
 
 /// Starts the copy of a block, 16 bytes per lane and step.
@@ -189,8 +196,8 @@ KVANT_HD inline void CopyBlock(const std::byte* from, int lane, std::byte* to) {
   if (lane * 16 < kBytes - kDone) W::CopyAsync16(to + kDone + lane * 16, from + kDone + lane * 16);
 }
 
-/// The copies of one item's blocks, keys and values apart, two slots of each: a slot is filled again as soon as its block has
-/// been used, one and a half pages before it is waited for.
+/// The copies of a warp's blocks, keys and values apart, two slots of each: a slot is filled again as soon as its block has
+/// been used, one and a half pages before it is waited for. Indices count the warp's pages.
 template <class W, class Keys, class Values>
 struct PageCopies {
   static constexpr int kValues = 2 * Keys::kOffsets.bytes;  ///< where the slots of values begin
@@ -200,21 +207,21 @@ struct PageCopies {
   PageRange pages;
   std::byte* slots;
 
-  KVANT_HD std::byte* key(int page) const { return slots + (page & 1) * Keys::kOffsets.bytes; }
-  KVANT_HD std::byte* value(int page) const { return slots + kValues + (page & 1) * Values::kOffsets.bytes; }
-  /// Index of a page's blocks in the pools; any for a page beyond the last.
-  KVANT_HD int64_t Block(int page) const {
-    return page < pages.last ? static_cast<int64_t>(table[page].slot) * p.kv_heads + at.kv_head : 0;
+  KVANT_HD std::byte* key(int index) const { return slots + (index & 1) * Keys::kOffsets.bytes; }
+  KVANT_HD std::byte* value(int index) const { return slots + kValues + (index & 1) * Values::kOffsets.bytes; }
+  /// Index of a page's blocks in the pools; any beyond the last page.
+  KVANT_HD int64_t Block(int index) const {
+    return index < pages.count ? static_cast<int64_t>(table[pages.page(index)].slot) * p.kv_heads + at.kv_head : 0;
   }
-  KVANT_HD void StartKey(int page, int64_t block) const {
-    if (page < pages.last) {
-      CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(page));
+  KVANT_HD void StartKey(int index, int64_t block) const {
+    if (index < pages.count) {
+      CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(index));
     }
     W::CommitCopies();
   }
-  KVANT_HD void StartValue(int page, int64_t block) const {
-    if (page < pages.last) {
-      CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane, value(page));
+  KVANT_HD void StartValue(int index, int64_t block) const {
+    if (index < pages.count) {
+      CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane, value(index));
     }
     W::CommitCopies();
   }
@@ -225,55 +232,52 @@ struct PageCopies {
   }
 };
 
-/// `slots`: this warp's PageSlots bytes. `key_table`, `value_table`: PairTable, where the readers have one.
-template <class W, class Keys, class Values>
-KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages, std::byte* slots,
-                           const std::byte* key_table, const std::byte* value_table) {
+/// Streams a warp's sealed pages; the queries may be read after ready(). `slots`: this warp's PageSlots bytes. `key_table`,
+/// `value_table`: Table of the readers, where they have one.
+template <class W, class Keys, class Values, class Ready>
+KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages,
+                           const WarpQueries& queries, std::byte* slots, const std::byte* key_table,
+                           const std::byte* value_table, Ready ready, ItemState<W, Values>& state) {
+  static_assert(Keys::kOrder == Values::kOrder);
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
-  const std::byte* sealed_query = QueriesAt<Keys::kDim>(p, at, false);
-  const std::byte* plain_query = QueriesAt<Keys::kDim>(p, at, true);
   const PageCopies<W, Keys, Values> copies = {p, at, table, pages, slots};
   KVANT_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int64_t block = copies.Block(pages.first + i);
-    copies.StartKey(pages.first + i, block);
-    copies.StartValue(pages.first + i, block);
+    const int64_t block = copies.Block(i);
+    copies.StartKey(i, block);
+    copies.StartValue(i, block);
   }
-  W::WaitForPrevious();
-  ItemState<W, Values> state;
-  for (int page = pages.first; page < pages.last; ++page) {
-    const uint64_t live = table[page].live;
-    const int64_t ahead = copies.Block(page + 2);
+  ready();
+  for (int i = 0; i < pages.count; ++i) {
+    const uint64_t live = table[pages.page(i)].live;
+    const int64_t ahead = copies.Block(i + 2);
     copies.Wait();
     float scores[kUnits][4];
-    Keys::Score(copies.key(page), sealed_query, plain_query, key_table, at.lane, scores);
+    Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
-    copies.StartKey(page + 2, ahead);
+    copies.StartKey(i + 2, ahead);
     state.Weigh(live, at.lane, scores);
     copies.Wait();
-    Values::Accumulate(copies.value(page), value_table, at.lane, scores, state.out, state.shift);
+    Values::Accumulate(copies.value(i), value_table, at.lane, scores, state.out, state.shift);
     W::Sync();
-    copies.StartValue(page + 2, ahead);
+    copies.StartValue(i + 2, ahead);
   }
-  StoreItem(p, at, p.value_gain, state);
 }
 
 template <class W, int kDim>
-KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpPlace& at, const PageRange& pages) {
+KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpPlace& at, const PageRange& pages,
+                          const WarpQueries& queries, ItemState<W, ExactValues<W, kDim>>& state) {
   using Keys = ExactKeys<W, kDim>;
   using Values = ExactValues<W, kDim>;
   const PageRef* table = set.table + static_cast<int64_t>(at.sequence) * set.max_pages;
-  ItemState<W, Values> state;
-  W::WaitForPrevious();
-  for (int page = pages.first; page < pages.last; ++page) {
-    const PageRef ref = table[page];
+  for (int i = 0; i < pages.count; ++i) {
+    const PageRef ref = table[pages.page(i)];
     const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
     float scores[kUnits][4];
-    Keys::Score(set.keys + block, nullptr, QueriesAt<kDim>(p, at, true), nullptr, at.lane, scores);
+    Keys::Score(set.keys + block, nullptr, queries.plain, nullptr, at.lane, scores);
     state.Weigh(ref.live, at.lane, scores);
     Values::Accumulate(set.values + block, nullptr, at.lane, scores, state.out, state.shift);
   }
-  StoreItem(p, at, 1.0f, state);
 }
 
 /// One warp: finds its pages and works through them. Does nothing when there are none.
@@ -284,11 +288,18 @@ KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* 
   const bool exact = at.item >= sealed_items;
   const PageSet& set = exact ? p.exact : p.sealed;
   const PageRange pages = ItemPages(set, at.sequence, exact ? at.item - sealed_items : at.item);
-  if (pages.first >= pages.last) return;
+  if (pages.count <= 0) return;
+  const WarpQueries queries = WarpQueries::Of<Keys::kDim>(p, TileIndex(p, at));
   if (exact || Keys::kExact) {
-    AttendExact<W, Keys::kDim>(p, set, at, pages);
+    ItemState<W, ExactValues<W, Keys::kDim>> state;
+    W::WaitForPrevious();
+    AttendExact<W, Keys::kDim>(p, set, at, pages, queries, state);
+    StoreItem(p, at, 1.0f, state);
   } else {
-    AttendSealed<W, Keys, Values>(p, at, pages, slots, key_table, value_table);
+    ItemState<W, Values> state;
+    const auto ready = [] { W::WaitForPrevious(); };
+    AttendSealed<W, Keys, Values>(p, at, pages, queries, slots, key_table, value_table, ready, state);
+    StoreItem(p, at, p.value_gain, state);
   }
 }
 

@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "codec/parts/tile.h"
+#include "codec/parts/trellis.h"
 #include "cuda/attend_limits.h"
+#include "cuda/run_order.h"
 
 namespace kvant::cuda {
 namespace {
@@ -13,15 +15,14 @@ bool IsValue(const Codec& codec) { return codec.shape().side == Side::kValue; }
 
 // Visits a stream of 16-bit words: place in the CPU block, place in the device block, in words of the block.
 template <typename Visit>
-void ForEachParam(const DeviceParams& params, int dim, Visit visit) {
+void ForEachParam(const DeviceParams& params, TokenOrder order, int dim, Visit visit) {
   const size_t first = params.byte_ofs / sizeof(uint16_t);
-  if (params.axis == ParamAxis::kChannel) {
-    for (int c = 0; c < dim; ++c)
-      visit(first + static_cast<size_t>(c), first + static_cast<size_t>(ChannelParam(c)));
-  }
-  for (int i = 0; params.axis == ParamAxis::kToken && i < params.rows * kPageTokens; ++i) {
-    const int row = i / kPageTokens * kPageTokens;
-    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(row + TokenParam(i % kPageTokens)));
+  if (params.axis == ParamAxis::kNone) return;
+  const int length = params.axis == ParamAxis::kChannel ? dim : kPageTokens;
+  for (int i = 0; i < params.rows * length; ++i) {
+    const int at = i % length;
+    const int device = params.axis == ParamAxis::kChannel ? ChannelParam(at) : TokenParam(order, at);
+    visit(first + static_cast<size_t>(i), first + static_cast<size_t>(i - at + device));
   }
 }
 
@@ -41,14 +42,16 @@ void ForEachExact(const Codec& codec, Visit visit) {
 
 template <typename Words>
 void PermuteWords(const Codec& codec, const DeviceFormat& format, Words permute) {
-  ForEachParam(format.scales, codec.shape().dim, permute);
-  ForEachParam(format.shifts, codec.shape().dim, permute);
+  const TokenOrder order = TokenOrderOf(format.kind);
+  ForEachParam(format.scales, order, codec.shape().dim, permute);
+  ForEachParam(format.shifts, order, codec.shape().dim, permute);
   if (format.kind == CodeKind::kExact) ForEachExact(codec, permute);
 }
 
-// Visits each code: its tile and place there, and per plane its word and shift on the device.
+// Visits the codes that lie in planes: token and channel, and per plane which bits of the code it holds, word and shift on
+// the device.
 template <typename Visit>
-void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
+void ForEachPlaneCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
   const int dim = codec.shape().dim;
   for (int t = 0; t < kPageTokens; ++t) {
     for (int c = 0; c < dim; ++c) {
@@ -64,6 +67,31 @@ void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
         done += width;
       }
     }
+  }
+}
+
+// Visits the symbols of a trellis in the same way, bit by bit, because some lie across two bytes.
+template <typename Visit>
+void ForEachSymbol(const Codec& codec, const DeviceFormat& format, Visit visit) {
+  for (int place = 0; place < kPageTokens; ++place) {
+    for (int c = 0; c < codec.shape().dim; ++c) {
+      const RunPlace at = RunOf(IsValue(codec), place, c);
+      for (int done = 0; done < format.bits; ++done) {
+        const int bit = SymbolBit(format.bits, place) + done;
+        const RunByte byte = RunByteOf(format.bits, at.run, bit / 8);
+        visit(TrellisToken(place), c, done, 1, RunWord(format.bits, at.step, at.lane, byte.word),
+              byte.byte * 8 + bit % 8);
+      }
+    }
+  }
+}
+
+template <typename Visit>
+void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
+  if (format.kind == CodeKind::kTrellis) {
+    ForEachSymbol(codec, format, visit);
+  } else {
+    ForEachPlaneCode(codec, format, visit);
   }
 }
 
@@ -95,7 +123,8 @@ void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::by
   std::memset(words, 0, tile_bytes * static_cast<size_t>(codec.shape().dim / kTileChannels));
   ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
     const std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
-    const int code = TileCode(OrderOf(codec), format.bits, tile, t, c % kTileChannels);
+    const auto get = format.kind == CodeKind::kTrellis ? TrellisWindow : TileCode;  // a window ends in the symbol
+    const int code = get(OrderOf(codec), format.bits, tile, t, c % kTileChannels);
     words[word] |= static_cast<uint32_t>(code >> done & ((1 << width) - 1)) << shift;
   });
 }
@@ -113,7 +142,8 @@ void FromDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::
   ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
     std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
     const int part = static_cast<int>(words[word] >> shift) & ((1 << width) - 1);
-    SetTileCode(OrderOf(codec), format.bits, t, c % kTileChannels, part << done, tile);
+    const auto set = format.kind == CodeKind::kTrellis ? SetTrellisSymbol : SetTileCode;
+    set(OrderOf(codec), format.bits, t, c % kTileChannels, part << done, tile);
   });
 }
 

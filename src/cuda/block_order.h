@@ -15,6 +15,9 @@ constexpr int kDeviceDims[] = {64, 128, 256};
 /// What device kernels need to know of a codec's blocks. Errors: NotSupported, naming codec, head size or option.
 Result<DeviceFormat> DeviceFormatOf(const Codec& codec);
 
+constexpr TokenOrder TokenOrderOf(CodeKind kind) {
+  return kind == CodeKind::kTrellis ? TokenOrder::kRuns : TokenOrder::kUnits;
+}
 /// Levels are looked up by pairs of codes; the others become floats by arithmetic.
 constexpr PairOrder OrderOf(CodeKind kind) {
   return kind == CodeKind::kLevels ? PairOrder::kJoined : PairOrder::kSplit;

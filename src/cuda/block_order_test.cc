@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "codec/parts/trellis.h"
 #include "codec/registry.h"
+#include "cuda/run_order.h"
 
 namespace kvant::cuda {
 namespace {
@@ -17,8 +19,20 @@ struct Case {
   const char* options;
 };
 constexpr Case kReadable[] = {
-    {"raw", ""},       {"int", "bits=8"},       {"int", "bits=4"},       {"int", "bits=3"},
-    {"int", "bits=2"}, {"decoquant", "bits=4"}, {"decoquant", "bits=3"}, {"decoquant", "bits=2"},
+    {"raw", ""},
+    {"int", "bits=8"},
+    {"int", "bits=4"},
+    {"int", "bits=3"},
+    {"int", "bits=2"},
+    {"decoquant", "bits=4"},
+    {"decoquant", "bits=3"},
+    {"decoquant", "bits=2"},
+    {"turboquant", "bits=3"},
+    {"turboquant", "mean=on"},
+    {"kivi", "bits=2"},
+    {"kivi", "bits=4,group=64"},
+    {"decoquant", "bits=3,code=trellis"},
+    {"decoquant", "bits=2,code=trellis"},
 };
 
 Codec Make(const Case& c, Side side, int dim) {
@@ -46,16 +60,43 @@ TEST(FragmentOrder, EveryBitOfAPlaneHasOneCode) {
   }
 }
 
+TEST(RunOrder, EveryBitHasOneSymbol) {
+  for (const int dim : kDeviceDims) {
+    for (const int bits : {2, 3}) {
+      for (const bool is_value : {false, true}) {
+        std::vector<int> seen(static_cast<size_t>(64 * dim * bits));
+        for (int i = 0; i < kPageTokens * dim * bits; ++i) {
+          const int place = i / bits / dim;
+          const RunPlace at = RunOf(is_value, place, i / bits % dim);
+          const int bit = SymbolBit(bits, place) + i % bits;
+          const RunByte byte = RunByteOf(bits, at.run, bit / 8);
+          ++seen[static_cast<size_t>(RunWord(bits, at.step, at.lane, byte.word) * 32 + byte.byte * 8 + bit % 8)];
+        }
+        EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), static_cast<long>(seen.size())) << dim << ' ' << bits;
+      }
+    }
+  }
+}
+
+TEST(RunOrder, FollowsTheTrellis) {
+  for (int place = 0; place < kPageTokens; ++place) {
+    const int unit = place % 8 / 2;
+    EXPECT_EQ(TokenAt(TokenOrder::kRuns, unit, place / 8 + place % 2 * 8), TrellisToken(place));
+    EXPECT_EQ(TokenParam(TokenOrder::kRuns, TrellisToken(place)), place);
+  }
+}
+
 TEST(FragmentOrder, ParametersArePermuted) {
   for (const int dim : kDeviceDims) {
     std::vector<int> seen(static_cast<size_t>(dim));
     for (int c = 0; c < dim; ++c) ++seen[static_cast<size_t>(ChannelParam(c))];
     EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), dim);
   }
-  EXPECT_EQ(TokenParam(0), 0);
-  EXPECT_EQ(TokenParam(8), 1);
-  EXPECT_EQ(TokenParam(16), 2);
-  EXPECT_EQ(TokenParam(1), 8);
+  for (const TokenOrder order : {TokenOrder::kUnits, TokenOrder::kRuns}) {
+    for (int g = 0; g < 8; ++g) {
+      for (int i = 0; i < 8; ++i) EXPECT_EQ(TokenParam(order, TokenAt(order, i / 2, g + i % 2 * 8)), 8 * g + i);
+    }
+  }
 }
 
 // m16n8k16: lane 5 = (g 1, t 1) holds rows 1 and 9, columns 2, 3, 10, 11.
@@ -97,11 +138,14 @@ TEST(BlockOrder, RoundTripsToTheBytesOfTheReference) {
 }
 
 TEST(BlockOrder, RefusesWhatNoKernelReads) {
-  constexpr Case kRefused[] = {{"kivi", ""},
+  constexpr Case kRefused[] = {{"turboquant", "bits=2.5"},
+                               {"turboquant", "rotate=dense"},
+                               {"turboquant", "bits=3,residual=orthogonal"},
                                {"int", "bits=4,axis=token,group=32"},
                                {"decoquant", "bits=6"},
                                {"decoquant", "bits=2.5"},
                                {"decoquant", "bits=4,code=trellis"},
+                               {"decoquant", "gauge=klt"},
                                {"raw", "type=bf16"}};
   for (const Case& c : kRefused) {
     const Result<DeviceFormat> format = DeviceFormatOf(Make(c, Side::kKey, 128));

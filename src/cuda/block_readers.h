@@ -9,174 +9,10 @@
 
 #include "base/host_device.h"
 #include "cuda/attend_params.h"
+#include "cuda/code_units.h"
 #include "cuda/fragment_order.h"
 
 namespace kvant::cuda {
-
-struct alignas(16) Words4 {
-  uint32_t word[4];
-};
-
-/// The words of one unit of a plane.
-template <int kDim, int kWidth>
-struct PlaneWords {
-  static constexpr int kCount = UnitWords(kDim, kWidth);
-  static constexpr int kVector = VectorWords(kDim, kWidth);
-  struct alignas(4 * kVector) Vector {
-    uint32_t word[kVector];
-  };
-  uint32_t word[kCount];
-
-  KVANT_HD void Load(const std::byte* plane, int unit, int lane) {
-    const std::byte* mine = plane + 4 * kVector * lane;  // the rest of the address is known when this is compiled
-    KVANT_UNROLL
-    for (int i = 0; i < kCount / kVector; ++i) {
-      const Vector v = *reinterpret_cast<const Vector*>(mine + 4 * PlaneWord(kDim, kWidth, unit, 0, i * kVector));
-      KVANT_UNROLL
-      for (int j = 0; j < kVector; ++j) word[i * kVector + j] = v.word[j];
-    }
-  }
-};
-
-// ---- codes to halves by arithmetic
-
-/// A field of codes as the low mantissa bits of halves: base + code / 4. Where the field lies in the mantissa decides the
-/// base; fields beyond the mantissa are shifted down first, several at a time.
-struct Magic {
-  int shift;  ///< of the word
-  int bit;    ///< position in the mantissa after the shift
-
-  KVANT_HD static constexpr Magic Of(int width, int field) {
-    const int bit = width * field;
-    const int room = width >= 4 ? 8 : 10;  // after this shift the remaining fields fit the mantissa
-    return bit + width <= 10 ? Magic{0, bit} : Magic{room, bit - room};
-  }
-  /// 2^(8 - bit) in both halves.
-  KVANT_HD constexpr uint32_t base() const { return static_cast<uint32_t>(15 + 8 - bit) * 0x04000400u; }
-  KVANT_HD constexpr uint32_t mask(int width) const { return (((1u << width) - 1) << bit) * 0x00010001u; }
-};
-
-/// Uniform codes of one unit; Pair gives base + code / 4 in both halves.
-template <class W, int kDim, int kBits>
-class UniformUnit {
- public:
-  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
-  KVANT_HD static constexpr uint32_t Base(int step, int reg) {
-    return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).base();
-  }
-  KVANT_HD uint32_t Pair(int step, int reg) const { return Pair(step, reg, Base(step, reg)); }
-  /// The same codes as halves too small for an exponent: code * 2^(bit - 24), with nothing added.
-  KVANT_HD uint32_t SmallPair(int step, int reg) const { return Pair(step, reg, 0); }
-  KVANT_HD static constexpr int Bit(int step, int reg) {
-    return Magic::Of(kBits, FieldOf(kDim, kBits, step, reg).index).bit;
-  }
-
- private:
-  static_assert(kBits == 2 || kBits == 4 || kBits == 8);
-  KVANT_HD uint32_t Pair(int step, int reg, uint32_t base) const {
-    const Field field = FieldOf(kDim, kBits, step, reg);
-    const Magic magic = Magic::Of(kBits, field.index);
-    return W::MaskOr(plane_.word[field.word] >> magic.shift, magic.mask(kBits), base);
-  }
-  PlaneWords<kDim, kBits> plane_;
-};
-
-template <class W, int kDim>
-class UniformUnit<W, kDim, 3> {
- public:
-  KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
-    low_.Load(codes, unit, lane);
-    high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
-  }
-  /// Four fields share a shift; each has its place in the mantissa.
-  KVANT_HD static constexpr uint32_t Base(int step, int) { return Magic{0, 2 * (step % 4)}.base(); }
-  KVANT_HD uint32_t Pair(int step, int reg) const { return Pair(step, reg, Base(step, reg)); }
-  KVANT_HD uint32_t SmallPair(int step, int reg) const { return Pair(step, reg, 0); }
-  KVANT_HD static constexpr int Bit(int step, int) { return 2 * (step % 4); }
-
- private:
-  KVANT_HD uint32_t Pair(int step, int reg, uint32_t base) const {
-    const Field low = FieldOf(kDim, 2, step, reg);
-    const Field high = FieldOf(kDim, 1, step, reg);
-    const int bit = Bit(step, reg);
-    const uint32_t word = high_.word[high.word];
-    const int group = high.index / 4;
-    const uint32_t top = group == 0 ? word << 2 : group == 1 ? word << 1 : group == 2 ? word >> 6 : word >> 7;
-    const uint32_t codes = W::MaskOr(low_.word[low.word] >> (low.index / 4 * 8), 0x00030003u << bit, base);
-    return W::MaskOr(top, 0x00040004u << bit, codes);
-  }
-
-  PlaneWords<kDim, 2> low_;
-  PlaneWords<kDim, 1> high_;
-};
-
-// ---- codes to halves by table
-
-/// Table of pairs in shared memory, [4^bits][32 lanes]: every lane has a column of its own (W::Column), so no bank is met
-/// twice.
-template <int kBits>
-struct PairTable {
-  static constexpr int kEntries = 1 << (2 * kBits);
-  static constexpr int kBytes = kEntries * kLanes * 4;
-
-  /// Codes of an entry. With 3 bits the low two bits of both codes come first, as the planes give them.
-  KVANT_HD static constexpr int LowCode(int entry) {
-    return kBits == 3 ? (entry & 3) | (entry >> 4 & 1) << 2 : entry & ((1 << kBits) - 1);
-  }
-  KVANT_HD static constexpr int HighCode(int entry) {
-    return kBits == 3 ? (entry >> 2 & 3) | (entry >> 5 & 1) << 2 : entry >> kBits;
-  }
-  template <class W>
-  KVANT_HD static void Fill(const float* levels, int thread, int threads, uint32_t* table) {
-    for (int i = thread; i < kEntries * kLanes; i += threads) {
-      const int entry = i / kLanes;
-      table[i] = W::Pack(levels[LowCode(entry)], levels[HighCode(entry)]);
-    }
-  }
-};
-
-/// Codes of one unit that are looked up; Pair gives two levels.
-template <class W, int kDim, int kBits>
-class LevelUnit {
- public:
-  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { plane_.Load(codes, unit, lane); }
-  /// Whole bytes are shifted down, which several pairs share; a product does the rest of the shift and the sum.
-  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
-    const Field field = FieldOf(kDim, kBits, step, reg);
-    const uint32_t word = plane_.word[field.word];
-    if constexpr (kBits == 4) return W::Lookup(column, W::Byte(word, field.index), 128);
-    const int first = 2 * kBits * field.index;
-    const uint32_t index = W::MaskOr(word >> (first / 8 * 8), ((1u << 2 * kBits) - 1) << first % 8, 0);
-    return W::Lookup(column, index, 128u >> first % 8);
-  }
-
- private:
-  static_assert(kBits == 2 || kBits == 4);
-  PlaneWords<kDim, kBits> plane_;
-};
-
-template <class W, int kDim>
-class LevelUnit<W, kDim, 3> {
- public:
-  KVANT_HD void Load(const std::byte* codes, int unit, int lane) {
-    low_.Load(codes, unit, lane);
-    high_.Load(codes + PlaneBytes(kDim, 2), unit, lane);
-  }
-  KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
-    const Field low = FieldOf(kDim, 2, step, reg);
-    const Field high = FieldOf(kDim, 1, step, reg);
-    const int place = 4 * (step % 2);  // of the index; a product does the rest of the shift
-    const int first = high.index / 4 * 8 + high.index / 2 % 2 * 2;
-    const uint32_t word = high_.word[high.word];
-    const uint32_t top = first < 4 ? word << (first < 4 ? 4 - first : 0) : word >> (first < 4 ? 0 : first - 4);
-    const uint32_t two = W::MaskOr(low_.word[low.word] >> (low.index / 2 * 8), 0xFu << place, 0);
-    return W::Lookup(column, W::MaskOr(top, 0x30u << place, two), 128u >> place);
-  }
-
- private:
-  PlaneWords<kDim, 2> low_;
-  PlaneWords<kDim, 1> high_;
-};
 
 // ---- parameters
 
@@ -216,6 +52,16 @@ struct TokenFloats {
 
 // ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
 
+/// Of two pairs of halves the low ones, and the high ones.
+template <class W>
+KVANT_HD inline uint32_t LowHalves(uint32_t a, uint32_t b) {
+  return W::Bytes(a, b, 0, 1, 4, 5);
+}
+template <class W>
+KVANT_HD inline uint32_t HighHalves(uint32_t a, uint32_t b) {
+  return W::Bytes(a, b, 2, 3, 6, 7);
+}
+
 /// S += A of one step x B.
 template <class W>
 KVANT_HD inline void StepProduct(float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
@@ -239,78 +85,96 @@ KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const Channe
   }
 }
 
-template <class W, int kDim_, int kBits>
+/// Adds what page means add to the scores of all tokens.
+template <class W, int kDim>
+KVANT_HD inline void MeanScores(const std::byte* means, const std::byte* query_plain, int lane, float (&bias)[4]) {
+  ChannelWords<kDim> query, shifts;
+  query.LoadQuery(query_plain, lane);
+  shifts.LoadParams(means, lane);
+  ShiftProduct<W, kDim>(shifts, query, bias);
+  W::Sync();  // keeps later loads from moving up: registers
+}
+
+/// kGroup: tokens of a channel that share scale and shift.
+template <class W, int kDim_, int kBits, int kGroup = kPageTokens>
 struct UniformKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBytes = 0;
-  static constexpr int kTableBits = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr int kCodes = kDim * kBits * 8;
-  static constexpr BlockOffsets kOffsets = {kCodes + 4 * kDim, 0, kCodes, kCodes + 2 * kDim};
+  static constexpr int kGroups = kPageTokens / kGroup;
+  static constexpr int kParamBytes = 2 * kDim * kGroups;
+  static constexpr BlockOffsets kOffsets = {kCodes + 2 * kParamBytes, 0, kCodes, kCodes + kParamBytes};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is 4 q, query_plain q. The scale of a channel goes to the query; what the bases of the codes add is taken
   /// off by the same products with the bases as operand.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte*, int lane, float (&scores)[kUnits][4]) {
-    ChannelWords<kDim> query, params;
-    TwoChains first;
-    query.LoadQuery(query_plain, lane);
-    params.LoadParams(block + kOffsets.shifts, lane);
-    ShiftProduct<W, kDim>(params, query, first.part[0]);
-    W::Sync();  // keeps the loads below from moving up: registers
-    query.LoadQuery(query_sealed, lane);
-    params.LoadParams(block + kOffsets.scales, lane);
     KVANT_UNROLL
-    for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
-    KVANT_UNROLL
-    for (int s = 0; s < kSteps; ++s) {
-      constexpr uint32_t kSign = 0x80008000u;
-      const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
-                             Unit::Base(s, 3) | kSign};
-      StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
-    }
-    KVANT_UNROLL
-    for (int u = 0; u < kUnits; ++u) {
-      Unit unit;
-      W::Sync();
-      unit.Load(block + kOffsets.codes, u, lane);
-      TwoChains sum = first;
+    for (int g = 0; g < kGroups; ++g) {
+      ChannelWords<kDim> query, params;
+      TwoChains first;
+      query.LoadQuery(query_plain, lane);
+      params.LoadParams(block + kOffsets.shifts + 2 * kDim * g, lane);
+      ShiftProduct<W, kDim>(params, query, first.part[0]);
+      W::Sync();  // keeps the loads below from moving up: registers
+      query.LoadQuery(query_sealed, lane);
+      params.LoadParams(block + kOffsets.scales + 2 * kDim * g, lane);
+      KVANT_UNROLL
+      for (int i = 0; i < 2 * kSteps; ++i) query.word[i] = W::Multiply(query.word[i], params.word[i]);
       KVANT_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
-        StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
+        constexpr uint32_t kSign = 0x80008000u;
+        const uint32_t a[4] = {Unit::Base(s, 0) | kSign, Unit::Base(s, 1) | kSign, Unit::Base(s, 2) | kSign,
+                               Unit::Base(s, 3) | kSign};
+        StepProduct<W>(first.part[s % 2], a, &query.word[2 * s]);
       }
       KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = sum.Sum(i);
+      for (int u = g * kUnits / kGroups; u < (g + 1) * kUnits / kGroups; ++u) {
+        UnitScores(block + kOffsets.codes, u, lane, query, first, scores[u]);
+      }
     }
   }
 
  private:
   using Unit = UniformUnit<W, kDim, kBits>;
+
+  KVANT_HD static void UnitScores(const std::byte* codes, int u, int lane, const ChannelWords<kDim>& query,
+                                  const TwoChains& first, float (&scores)[4]) {
+    Unit unit;
+    W::Sync();
+    unit.Load(codes, u, lane);
+    TwoChains sum = first;
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.Pair(s, 0), unit.Pair(s, 1), unit.Pair(s, 2), unit.Pair(s, 3)};
+      StepProduct<W>(sum.part[s % 2], a, &query.word[2 * s]);
+    }
+    KVANT_UNROLL
+    for (int i = 0; i < 4; ++i) scores[i] = sum.Sum(i);
+  }
 };
 
-template <class W, int kDim_, int kBits>
+/// kCentred: with page means.
+template <class W, int kDim_, int kBits, bool kCentred = true>
 struct LevelKeys {
   static constexpr bool kExact = false;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = kBits;
-  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
-  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 2 * kDim + 128, 2 * kDim + 128, 2 * kDim, 0};
+  using Table = PairTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
+  static constexpr int kMeanBytes = kCentred ? 2 * kDim : 0;
+  static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + kMeanBytes + 128, kMeanBytes + 128, kMeanBytes,
+                                            kCentred ? 0 : -1};
   static constexpr int kSteps = kDim / kStepChannels;
 
   /// query_sealed is the mapped query times the step of the levels.
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
+    float bias[4] = {};
+    if constexpr (kCentred) MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
     ChannelWords<kDim> query;
-    float bias[4] = {0, 0, 0, 0};
-    {
-      ChannelWords<kDim> means;
-      query.LoadQuery(query_plain, lane);
-      means.LoadParams(block + kOffsets.shifts, lane);
-      ShiftProduct<W, kDim>(means, query, bias);
-      W::Sync();  // keeps the loads below from moving up: registers
-    }
     query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
@@ -338,8 +202,8 @@ template <class W, int kDim_>
 struct ExactKeys {
   static constexpr bool kExact = true;
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBytes = 0;
-  static constexpr int kTableBits = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
 
@@ -352,13 +216,17 @@ struct ExactKeys {
       PlaneWords<kDim, 16> unit;
       W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
-      KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) scores[u][i] = 0.0f;
-      KVANT_UNROLL
-      for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
-        StepProduct<W>(scores[u], a, &query.word[2 * s]);
-      }
+      UnitScores(unit, query, scores[u]);
+    }
+  }
+  KVANT_HD static void UnitScores(const PlaneWords<kDim, 16>& unit, const ChannelWords<kDim>& query,
+                                  float (&scores)[4]) {
+    KVANT_UNROLL
+    for (int i = 0; i < 4; ++i) scores[i] = 0.0f;
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+      StepProduct<W>(scores, a, &query.word[2 * s]);
     }
   }
 };
@@ -373,14 +241,15 @@ KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scal
   b[1] = W::Transpose(W::Pack(w[2] * scale1, w[3] * scale1));
 }
 
-template <class W, int kDim_, int kBits>
+/// kGroup: channels of a token that share scale and shift.
+template <class W, int kDim_, int kBits, int kGroup = 128>
 struct UniformValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = 0;
-  static constexpr int kTableBytes = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   using Unit = UniformUnit<W, kDim, kBits>;
   static constexpr int kSteps = kDim / kStepChannels;
-  static constexpr int kGroups = kDim > 128 ? kDim / 128 : 1;
+  static constexpr int kGroups = kDim > kGroup ? kDim / kGroup : 1;
   static constexpr int kCodes = kDim * kBits * 8;
   static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
   static constexpr int kShifts = kGroups;  ///< sums per head
@@ -392,17 +261,19 @@ struct UniformValues {
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
                                   float (&out)[kSteps][4], float (&shift)[kShifts][2]) {
     constexpr int kGroupSteps = kSteps / kGroups;
-    TokenFloats<W> scales[kGroups];
+    Words4 scales[kGroups];  // halves: as floats of several groups they would take too many registers
     KVANT_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       TokenFloats<W> mins;
       mins.Load(block + kOffsets.shifts + 128 * g, lane);
-      scales[g].Load(block + kOffsets.scales + 128 * g, lane);
+      scales[g] = *reinterpret_cast<const Words4*>(block + kOffsets.scales + 128 * g + lane / 4 * 16);
       KVANT_UNROLL
       for (int u = 0; u < kUnits; ++u) {
+        float scale[2];
+        W::Unpack(scales[g].word[u], &scale[0], &scale[1]);
         KVANT_UNROLL
         for (int i = 0; i < 4; ++i) {
-          const float middle = mins.value[u][i / 2] + scales[g].value[u][i / 2] * kMiddle;
+          const float middle = mins.value[u][i / 2] + scale[i / 2] * kMiddle;
           shift[g][i % 2] += weights[u][i] * middle;
         }
       }
@@ -415,8 +286,10 @@ struct UniformValues {
       unit.Load(block + kOffsets.codes, u, lane);
       KVANT_UNROLL
       for (int g = 0; g < kGroups; ++g) {
+        float scale[2];
+        W::Unpack(scales[g].word[u], &scale[0], &scale[1]);
         uint32_t b[2];
-        WeightOperand<W>(weights[u], scales[g].value[u][0] * kWeightGain, scales[g].value[u][1] * kWeightGain, b);
+        WeightOperand<W>(weights[u], scale[0] * kWeightGain, scale[1] * kWeightGain, b);
         constexpr uint32_t kOnes[4] = {0x3C003C00u, 0x3C003C00u, 0x3C003C00u, 0x3C003C00u};
         StepProduct<W>(sums[g], kOnes, b);
         KVANT_UNROLL
@@ -443,8 +316,8 @@ struct UniformValues {
 template <class W, int kDim_, int kBits>
 struct LevelValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = kBits;
-  static constexpr int kTableBytes = PairTable<kBits>::kBytes;
+  using Table = PairTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
@@ -475,8 +348,8 @@ struct LevelValues {
 template <class W, int kDim_>
 struct ExactValues {
   static constexpr int kDim = kDim_;
-  static constexpr int kTableBits = 0;
-  static constexpr int kTableBytes = 0;
+  using Table = NoTable;
+  static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kShifts = 1;
@@ -489,13 +362,16 @@ struct ExactValues {
       PlaneWords<kDim, 16> unit;
       W::Sync();  // or all units are loaded at once, which takes too many registers
       unit.Load(block, u, lane);
-      uint32_t b[2];
-      WeightOperand<W>(weights[u], kWeightGain, kWeightGain, b);
-      KVANT_UNROLL
-      for (int s = 0; s < kSteps; ++s) {
-        const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
-        StepProduct<W>(out[s], a, b);
-      }
+      AddUnit(unit, weights[u], out);
+    }
+  }
+  KVANT_HD static void AddUnit(const PlaneWords<kDim, 16>& unit, const float (&weights)[4], float (&out)[kSteps][4]) {
+    uint32_t b[2];
+    WeightOperand<W>(weights, kWeightGain, kWeightGain, b);
+    KVANT_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      const uint32_t a[4] = {unit.word[4 * s], unit.word[4 * s + 1], unit.word[4 * s + 2], unit.word[4 * s + 3]};
+      StepProduct<W>(out[s], a, b);
     }
   }
 };

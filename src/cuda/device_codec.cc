@@ -48,32 +48,36 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
 Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
-  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels()};
+  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels(),
+                                                  cuda::TrellisKernels()};  // by CodeKind
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
   if (key.kind != value.kind) {
     return Status::NotSupported(
-        "keys and values of different kinds of codes on a device; accepted: both uniform, both levels or both exact");
+        "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
   }
+  bool widths = false;
   for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
     if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
-    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) {
-      return Status::NotSupported("blocks of this layout on a device; accepted: keys with, values without page means");
-    }
-    if (kernel.same_levels && !std::equal(key.levels, key.levels + 16, value.levels)) {
+    widths = true;
+    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
+    if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
       return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
     }
     return kernel;
+  }
+  if (widths) {
+    return Status::NotSupported(
+        "groups or page means of keys and values that no device kernel reads together; docs/cuda.md lists those there "
+        "are");
   }
   return Status::NotSupported(
       StrFormat("no device kernel for %d-bit keys with %d-bit values at head size %d", key.bits, value.bits, dim));
 }
 
-// What products of codes have to be multiplied with: uniform codes are quarters, levels are steps.
-float CodeGain(const DeviceFormat& format) {
-  return format.kind == CodeKind::kUniform ? 4.0f : format.kind == CodeKind::kLevels ? format.step : 1.0f;
-}
+// What products of codes have to be multiplied with: uniform codes are quarters, levels are steps (1 for exact rows).
+float CodeGain(const DeviceFormat& format) { return format.kind == CodeKind::kUniform ? 4.0f : format.step; }
 
 // Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
 constexpr int kMostExactItems = 8;
@@ -122,8 +126,8 @@ struct DeviceCodec::Impl {
     return Status::Ok();
   }
 
-  // Parameters but for pointers into the workspace. Items are as many as fit the device at once.
-  AttendParams Params(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
+  // What both ways of launching need; pointers into the workspace are still missing.
+  AttendParams Params(const DeviceAttendArgs& a) const {
     const auto set = [](const DevicePages& p) {
       return cuda::PageSet{static_cast<const std::byte*>(p.key_pool),
                            static_cast<const std::byte*>(p.value_pool),
@@ -135,35 +139,71 @@ struct DeviceCodec::Impl {
     AttendParams p = {};
     p.sealed = set(a.sealed);
     p.exact = set(a.exact);
-    std::copy_n(side(DeviceSide::kKey).format.levels, 16, p.key_levels);
-    std::copy_n(side(DeviceSide::kValue).format.levels, 16, p.value_levels);
+    std::ranges::copy(side(DeviceSide::kKey).format.levels, p.key_levels);
+    std::ranges::copy(side(DeviceSide::kValue).format.levels, p.value_levels);
     p.value_gain = CodeGain(side(DeviceSide::kValue).format);
     p.sequences = a.sequences;
     p.kv_heads = a.kv_heads;
     p.heads_per_kv = a.heads_per_kv;
-    p.exact.pages_per_item = std::max(1, (a.exact.max_pages + kMostExactItems - 1) / kMostExactItems);
-    const int tiles = a.sequences * a.kv_heads * p.tiles();
-    const int items = std::clamp(s.resident_warps / tiles - p.exact.items(), 1, std::max(1, a.sealed.max_pages));
-    p.sealed.pages_per_item = std::max(1, (a.sealed.max_pages + items - 1) / items);
+    const DeviceFormat& key = side(DeviceSide::kKey).format;
+    p.tile.prepare = {.queries = a.queries,
+                      .is_float = a.query_type == DeviceType::kF32,
+                      .hadamard = key.hadamard,
+                      .scale = a.scale * std::numbers::log2e_v<float>,
+                      .sealed_gain = CodeGain(key),
+                      .sequences = a.sequences,
+                      .kv_heads = a.kv_heads,
+                      .heads_per_kv = a.heads_per_kv};
+    p.tile.output = {
+        .hadamard = side(DeviceSide::kValue).format.hadamard, .is_float = a.out_type == DeviceType::kF32, .out = a.out};
     return p;
+  }
+
+  // A step: its parameters, and warps of a block when it is one launch, else 0.
+  struct Step {
+    AttendParams params;
+    int tile_warps;
+  };
+  Step Plan(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
+    Step step = {Params(a), 0};
+    AttendParams& p = step.params;
+    const int64_t tiles = static_cast<int64_t>(a.sequences) * a.kv_heads * p.tiles();
+    const int64_t tasks = a.sealed.max_pages + int64_t{cuda::kUnits} * a.exact.max_pages;
+    if (a.tickets && s.wide_warps > 0 && tiles <= s.processors && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
+      const int64_t most = s.processors / tiles;
+      step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
+      p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
+      p.tile.tickets = static_cast<uint32_t*>(a.tickets);
+      // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
+      const bool balanced = most * tiles * 10 >= int64_t{s.processors} * 9;
+      if (balanced || tasks <= 4 * most * step.tile_warps) return step;
+    }
+    // Items are as many as fit the device at once.
+    step.tile_warps = 0;
+    p.exact.pages_per_item = std::max(1, (a.exact.max_pages + kMostExactItems - 1) / kMostExactItems);
+    const int items =
+        std::clamp(static_cast<int>(s.resident_warps / tiles) - p.exact.items(), 1, std::max(1, a.sealed.max_pages));
+    p.sealed.pages_per_item = std::max(1, (a.sealed.max_pages + items - 1) / items);
+    return step;
   }
 
   struct Workspace {
     size_t queries = 0, out = 0, state = 0, bytes = 0;
   };
-  Workspace Layout(const AttendParams& p) const {
+  Workspace Layout(const Step& step) const {
+    const AttendParams& p = step.params;
     const size_t tiles = static_cast<size_t>(p.sequences) * static_cast<size_t>(p.kv_heads * p.tiles());
     const size_t row = static_cast<size_t>(cuda::kTileHeads * dim);
-    const size_t items = tiles * static_cast<size_t>(p.items());
+    const size_t parts = tiles * static_cast<size_t>(step.tile_warps > 0 ? p.tile.blocks : p.items());
     Workspace w;
     const auto take = [&w](size_t bytes) {
       const size_t ofs = w.bytes;
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take(tiles * row * 2 * sizeof(F16));
-    w.out = take(items * row * sizeof(float));
-    w.state = take(items * 2 * cuda::kTileHeads * sizeof(float));
+    w.queries = take((step.tile_warps > 0 ? parts : tiles) * row * 2 * sizeof(F16));
+    w.out = take(parts * row * sizeof(float));
+    w.state = take(parts * 2 * cuda::kTileHeads * sizeof(float));
     return w;
   }
 };
@@ -248,7 +288,7 @@ Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
   KVANT_TRY(CheckShape(args));
   cuda::LaunchShape shape;
   KVANT_TRY(impl_->Shape(&shape));
-  return impl_->Layout(impl_->Params(args, shape)).bytes;
+  return impl_->Layout(impl_->Plan(args, shape)).bytes;
 }
 
 Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
@@ -260,28 +300,20 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   }
   cuda::LaunchShape shape;
   KVANT_TRY(impl_->Shape(&shape));
-  AttendParams p = impl_->Params(args, shape);
-  const Impl::Workspace layout = impl_->Layout(p);
+  Impl::Step step = impl_->Plan(args, shape);
+  const Impl::Workspace layout = impl_->Layout(step);
   if (args.workspace_bytes < layout.bytes) {
     return Status::InvalidArgument(
         StrFormat("workspace_bytes = %zu; accepted: from %zu", args.workspace_bytes, layout.bytes));
   }
+  AttendParams& p = step.params;
   auto* workspace = static_cast<std::byte*>(args.workspace);
-  auto* queries = reinterpret_cast<uint32_t*>(workspace + layout.queries);
-  p.queries = queries;
+  p.tile.prepare.out = reinterpret_cast<uint32_t*>(workspace + layout.queries);
+  p.queries = p.tile.prepare.out;
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
-  const DeviceFormat& key = impl_->side(DeviceSide::kKey).format;
-  KVANT_TRY(cuda::LaunchPrepare({.queries = args.queries,
-                                 .is_float = args.query_type == DeviceType::kF32,
-                                 .hadamard = key.hadamard,
-                                 .scale = args.scale * std::numbers::log2e_v<float>,
-                                 .sealed_gain = CodeGain(key),
-                                 .sequences = p.sequences,
-                                 .kv_heads = p.kv_heads,
-                                 .heads_per_kv = p.heads_per_kv,
-                                 .out = queries},
-                                impl_->dim, stream));
+  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, step.tile_warps, stream);
+  KVANT_TRY(cuda::LaunchPrepare(p.tile.prepare, impl_->dim, stream));
   KVANT_TRY(impl_->kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,
                             .partial_state = p.partial_state,
@@ -294,9 +326,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
                             .sequences = p.sequences,
                             .kv_heads = p.kv_heads,
                             .heads_per_kv = p.heads_per_kv,
-                            .hadamard = impl_->side(DeviceSide::kValue).format.hadamard,
-                            .is_float = args.out_type == DeviceType::kF32,
-                            .out = args.out},
+                            .output = p.tile.output},
                            impl_->dim, stream);
 }
 

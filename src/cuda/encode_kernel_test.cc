@@ -27,7 +27,8 @@ Codec Make(const std::string& name, const std::string& options, Side side, int d
 
 BlockOffsets OffsetsOf(const Codec& codec, const DeviceFormat& f) {
   return {static_cast<int32_t>(codec.block_bytes()), static_cast<int32_t>(f.codes_byte_ofs),
-          static_cast<int32_t>(f.scales.byte_ofs), static_cast<int32_t>(f.shifts.byte_ofs)};
+          static_cast<int32_t>(f.scales.byte_ofs),
+          f.shifts.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(f.shifts.byte_ofs)};
 }
 
 // Share of bytes that differ from the CPU's.
@@ -101,6 +102,7 @@ TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
     EXPECT_LE((Mismatch<CodeKind::kLevels, 128, 4>("decoquant", "bits=4", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 128, 3>("decoquant", "bits=3", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 2>("decoquant", "bits=2,scale=ls", side)), 2 * allowed);
+    EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 4>("turboquant", "", side)), 2 * allowed);
   }
 }
 

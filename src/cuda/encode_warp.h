@@ -143,11 +143,12 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
   constexpr int kHalf = 1 << (kBits - 1);
   constexpr float kSmallestGain = 1e-30f;
   Row means;
-  if (!p.is_value) PageMeans<W, kDim>(p, page, head, lane, space, &means);
+  const bool centred = p.offsets.shifts >= 0;
+  if (centred) PageMeans<W, kDim>(p, page, head, lane, space, &means);
   for (int t = 0; t < kPageTokens; ++t) {
     Row row = LoadRow<W, kDim>(p, page, head, t, lane);
     KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) row.value[i] -= p.is_value ? 0.0f : means.value[i];
+    for (int i = 0; i < Row::kCount; ++i) row.value[i] -= means.value[i];
     row.Signs(lane);
     row.Butterfly(lane);
     float energy = 0.0f;
@@ -223,7 +224,8 @@ KVANT_HD inline void StoreChannelParams(const uint16_t* params, int lane, std::b
 }
 KVANT_HD inline void StoreTokenParams(const uint16_t* params, int rows, int lane, std::byte* to) {
   for (int i = lane; i < rows * kPageTokens; i += kLanes) {
-    reinterpret_cast<uint16_t*>(to)[i / kPageTokens * kPageTokens + TokenParam(i % kPageTokens)] = params[i];
+    reinterpret_cast<uint16_t*>(to)[i / kPageTokens * kPageTokens + TokenParam(TokenOrder::kUnits, i % kPageTokens)] =
+        params[i];
   }
 }
 
@@ -250,9 +252,10 @@ KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, En
     StoreTokenParams(space->scales, kKind == CodeKind::kUniform && kDim > 128 ? kDim / 128 : 1, lane,
                      block + p.offsets.scales);
   }
+  if (p.offsets.shifts < 0) return;
   if (!p.is_value) {
     StoreChannelParams<kDim>(space->shifts, lane, block + p.offsets.shifts);
-  } else if (kKind == CodeKind::kUniform) {
+  } else {
     StoreTokenParams(space->shifts, kDim > 128 ? kDim / 128 : 1, lane, block + p.offsets.shifts);
   }
 }

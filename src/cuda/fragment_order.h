@@ -29,7 +29,15 @@ constexpr int kUnits = kPageTokens / kUnitTokens;
 
 enum class PairOrder { kSplit, kJoined };
 
-/// Place of a value among the operands of a page.
+/// Which token stands in a row of a unit, which always is 16 successive tokens. kUnits: in order. kRuns: rows g and g + 8 are
+/// neighbours, and places 8 g .. 8 g + 7 of the sequence that a trellis codes (codec/parts/trellis.h) are in turn the rows g
+/// and g + 8 of the units: what depends on the places before it lies in one lane (run_order.h).
+enum class TokenOrder { kUnits, kRuns };
+KVANT_HD constexpr int TokenAt(TokenOrder order, int unit, int row) {
+  return unit * kUnitTokens + (order == TokenOrder::kUnits ? row : row % 8 * 2 + row / 8);
+}
+
+/// Place of a value among the operands of a page, with tokens in order kUnits.
 struct Fragment {
   int unit;
   int step;
@@ -90,10 +98,12 @@ KVANT_HD constexpr int ChannelHalf(int rows, int row, int channel) {
 /// Index of a channel's parameter in [dim]: lane t = lane % 4 finds those of its channels.
 KVANT_HD constexpr int ChannelParam(int channel) { return ChannelHalf(4, channel % 8 / 2, channel); }
 
-/// Index of a token's parameter in [64]: lane g = lane / 4 finds its tokens g and g + 8 of the units, in order.
-KVANT_HD constexpr int TokenParam(int token) {
+/// Index of a token's parameter in [64]: lane g = lane / 4 finds the tokens of its rows g and g + 8 of the units, in order.
+KVANT_HD constexpr int TokenParam(TokenOrder order, int token) {
   const int t = token % kUnitTokens;
-  return (t % 8 * kUnits + token / kUnitTokens) * 2 + t / 8;
+  const int g = order == TokenOrder::kUnits ? t % 8 : t / 2;
+  const int half = order == TokenOrder::kUnits ? t / 8 : t % 2;
+  return (g * kUnits + token / kUnitTokens) * 2 + half;
 }
 
 /// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads.

@@ -13,6 +13,7 @@ Status Missing() {
 std::span<const AttendKernel> ExactKernels() { return {}; }
 std::span<const AttendKernel> UniformKernels() { return {}; }
 std::span<const AttendKernel> LevelKernels() { return {}; }
+std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
 
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }

@@ -30,10 +30,15 @@ struct WarpRow {
   };
   float value[kCount] = {};
 
-  KVANT_HD void Load(const float* from, int lane) {
-    const Vector v = reinterpret_cast<const Vector*>(from)[lane];
-    KVANT_UNROLL
-    for (int i = 0; i < kCount; ++i) value[i] = v.value[i];
+  KVANT_HD void Load(const float* from, int lane) { Set(reinterpret_cast<const Vector*>(from)[lane]); }
+  /// What other blocks of the launch wrote.
+  KVANT_HD void LoadFresh(const float* from, int lane) {
+    if constexpr (sizeof(Vector) <= 16) {
+      Set(W::LoadFresh(reinterpret_cast<const Vector*>(from) + lane));
+    } else {
+      KVANT_UNROLL
+      for (int i = 0; i < kCount; ++i) value[i] = W::LoadFresh(from + lane * kCount + i);
+    }
   }
   KVANT_HD void Store(float* to, int lane) const {
     Vector v;
@@ -68,17 +73,23 @@ struct WarpRow {
     KVANT_UNROLL
     for (int i = 0; i < kCount; ++i) value[i] *= DeviceHadamardSign(lane * kCount + i) * HadamardNorm<kDim>();
   }
+
+ private:
+  KVANT_HD void Set(const Vector& v) {
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) value[i] = v.value[i];
+  }
 };
 
-/// One warp: the query head `head` of a tile, in both forms; zeros beyond the last head.
+/// One warp: the query head `head` of a tile, in both forms, to halves [2][8][dim]; zeros beyond the last head.
 template <class W, int kDim>
-KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
+KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane,
+                          uint16_t* sealed) {
   using Row = WarpRow<W, kDim>;
-  const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
   const int of_kv = tile * kTileHeads + head;
   Row row;
-  W::LaunchNext();
-  if (of_kv < p.heads_per_kv) {
+  const bool real = of_kv < p.heads_per_kv;
+  if (real) {
     const int64_t first =
         ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
     KVANT_UNROLL
@@ -87,9 +98,7 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
                                            : W::HalfToFloat(static_cast<const uint16_t*>(p.queries)[first + i]));
     }
   }
-  const int64_t at = ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * tiles + tile) * 2 * kTileHeads * kDim;
-  auto* sealed = reinterpret_cast<uint16_t*>(p.out) + at;
-  auto* plain = sealed + kTileHeads * kDim;
+  uint16_t* plain = sealed + kTileHeads * kDim;
   const auto store = [&](float gain, uint16_t* to) {
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
@@ -97,11 +106,19 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
     }
   };
   store(1.0f, plain);
-  if (p.hadamard) {
+  if (p.hadamard && real) {
     row.Signs(lane);
     row.Butterfly(lane);
   }
   store(p.sealed_gain, sealed);
+}
+
+template <class W, int kDim>
+KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
+  const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
+  const int64_t at = ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * tiles + tile) * 2 * kTileHeads * kDim;
+  W::LaunchNext();
+  PrepareHead<W, kDim>(p, sequence, kv_head, tile, head, lane, reinterpret_cast<uint16_t*>(p.out) + at);
 }
 
 /// Warps that share the items of one query head, and what they exchange: sums of sealed and of exact pages.
@@ -112,14 +129,18 @@ struct MergeShared {
   alignas(16) float out[2][kMergeWarps][kDim];
 };
 
+/// A maximum at or below this: no row was seen.
+constexpr float kNothing = -1e29f;
+
 /// Partial states of one query head.
 struct Partials {
   const float* out;    ///< of item 0
   const float* state;  ///< likewise; the sum is kTileHeads further on
   int64_t out_stride;
+  int64_t state_stride;
 
-  KVANT_HD float max(int item) const { return state[item * 2 * kTileHeads]; }
-  KVANT_HD float sum(int item) const { return state[item * 2 * kTileHeads + kTileHeads]; }
+  KVANT_HD float max(int item) const { return state[item * state_stride]; }
+  KVANT_HD float sum(int item) const { return state[item * state_stride + kTileHeads]; }
 };
 
 struct ItemRange {
@@ -135,18 +156,20 @@ KVANT_HD inline float GreatestMax(const Partials& from, const ItemRange& items, 
   return max;
 }
 
-/// Adds every kMergeWarps-th item. The maximum of all is known, so no item waits for another.
-template <class W, int kDim>
-KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int warp, int lane,
+/// Adds every kStep-th item from `start` on. The maximum of all is known, so no item waits for another. kGaps: items that saw
+/// nothing have no out.
+template <class W, int kDim, int kStep, bool kGaps>
+KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int start, int lane,
                               WarpRow<W, kDim>* row, float* sum) {
   constexpr int kBatch = 8;  // loads in flight
-  for (int batch = warp; batch < items.count; batch += kBatch * kMergeWarps) {
+  for (int batch = start; batch < items.count; batch += kBatch * kStep) {
     WarpRow<W, kDim> parts[kBatch];
     float factors[kBatch] = {};
     KVANT_UNROLL
     for (int b = 0; b < kBatch; ++b) {
-      if (batch + b * kMergeWarps >= items.count) continue;
-      const int item = items.first + batch + b * kMergeWarps;
+      if (batch + b * kStep >= items.count) continue;
+      const int item = items.first + batch + b * kStep;
+      if (kGaps && from.max(item) <= kNothing) continue;
       parts[b].Load(from.out + item * from.out_stride, lane);
       factors[b] = W::Exp2(from.max(item) - max);
       *sum += from.sum(item) * factors[b];
@@ -186,12 +209,18 @@ KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hada
   return rows[0];
 }
 
-/// A maximum at or below this: no row was seen.
-constexpr float kNothing = -1e29f;
-
 /// `maybe_counts` null: there are no pages of this kind.
 KVANT_HD inline int ItemsInUse(const int32_t* maybe_counts, int sequence, int pages_per_item) {
   return maybe_counts ? (maybe_counts[sequence] + pages_per_item - 1) / pages_per_item : 0;
+}
+
+template <class W>
+KVANT_HD inline void StoreOutput(const OutputParams& p, int64_t at, float value) {
+  if (p.is_float) {
+    static_cast<float*>(p.out)[at] = value;
+  } else {
+    static_cast<uint16_t*>(p.out)[at] = W::FloatToHalf(value);
+  }
 }
 
 /// One of kMergeWarps warps of one query head.
@@ -203,7 +232,7 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
       ((static_cast<int64_t>(sequence) * p.kv_heads + head / p.heads_per_kv) * tiles + of_kv / kTileHeads) * p.items;
   const int column = of_kv % kTileHeads;
   const Partials from = {p.partial_out + (first_item * kTileHeads + column) * kDim,
-                         p.partial_state + first_item * 2 * kTileHeads + column, kTileHeads * kDim};
+                         p.partial_state + first_item * 2 * kTileHeads + column, kTileHeads * kDim, 2 * kTileHeads};
   const ItemRange items[2] = {{0, ItemsInUse(p.sealed_counts, sequence, p.sealed_pages_per_item)},
                               {p.sealed_items, ItemsInUse(p.exact_counts, sequence, p.exact_pages_per_item)}};
   W::WaitForPrevious();
@@ -213,22 +242,18 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
   for (int kind = 0; kind < 2; ++kind) {
     WarpRow<W, kDim> row;
     // Where no item saw a row, weights mean nothing.
-    if (max > kNothing) AddItems<W, kDim>(from, items[kind], max, warp, lane, &row, &sum);
+    if (max > kNothing) AddItems<W, kDim, kMergeWarps, false>(from, items[kind], max, warp, lane, &row, &sum);
     row.Store(shared->out[kind][warp], lane);
   }
   if (lane == 0) shared->sum[warp] = sum;
   W::BlockSync();
   if (warp != 0) return;
-  const WarpRow<W, kDim> row = MergeResult<W, kDim>(*shared, p.hadamard, lane);
+  const WarpRow<W, kDim> row = MergeResult<W, kDim>(*shared, p.output.hadamard, lane);
   const int64_t to =
       (static_cast<int64_t>(sequence) * p.kv_heads * p.heads_per_kv + head) * kDim + lane * WarpRow<W, kDim>::kCount;
   KVANT_UNROLL
   for (int i = 0; i < WarpRow<W, kDim>::kCount; ++i) {
-    if (p.is_float) {
-      static_cast<float*>(p.out)[to + i] = row.value[i];
-    } else {
-      static_cast<uint16_t*>(p.out)[to + i] = W::FloatToHalf(row.value[i]);
-    }
+    StoreOutput<W>(p.output, to + i, row.value[i]);
   }
 }
 

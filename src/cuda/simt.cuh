@@ -31,6 +31,10 @@ struct CudaWarp {
   static __device__ uint32_t Byte(uint32_t x, int index) {
     return __byte_perm(x, 0, 0x4440 + static_cast<uint32_t>(index));
   }
+  /// Bytes of two words, 0..3 of `low` and 4..7 of `high`, the first one lowest.
+  static __device__ uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
+    return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
+  }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }
@@ -58,6 +62,8 @@ struct CudaWarp {
   static __device__ void Sync() { __syncwarp(); }
   static __device__ void BlockSync() { __syncthreads(); }
   static __device__ float ShuffleXor(float x, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, x, mask); }
+  /// What `lane` has.
+  static __device__ float Shuffle(float x, int lane) { return __shfl_sync(0xFFFFFFFFu, x, lane); }
   static __device__ bool Any(bool x) { return __any_sync(0xFFFFFFFFu, x) != 0; }
   /// An 8 x 8 matrix of halves, a row per four lanes.
   static __device__ uint32_t Transpose(uint32_t halves) {
@@ -86,6 +92,32 @@ struct CudaWarp {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
   }
+
+  // ---- blocks of one launch that work on one result
+
+  /// Makes this block's writes visible to the whole device, in one of its threads after a BlockSync; counts up and gives the
+  /// count before.
+  static __device__ uint32_t TakeTicket(uint32_t* count) {
+    __threadfence();
+    return atomicAdd(count, 1u);
+  }
+  /// What other blocks wrote before they took a ticket may be read after this, with LoadFresh.
+  static __device__ void Fence() { __threadfence(); }
+  template <class T>
+  static __device__ T LoadFresh(const T* from) {
+    if constexpr (sizeof(T) == 16) {
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else if constexpr (sizeof(T) == 8) {
+      const float2 x = __ldcg(reinterpret_cast<const float2*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else {
+      return __ldcg(from);
+    }
+  }
+
+  /// Starts to bring a line nearer; the address must be valid, the value is not read.
+  static __device__ void Prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
   // ---- asynchronous copies to shared memory, past the first-level cache
 

@@ -186,6 +186,10 @@ struct HostWarp {
   }
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
   static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
+  static uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
+    const auto byte = [&](int i) { return Byte(i < 4 ? low : high, i % 4); };
+    return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
+  }
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
@@ -207,6 +211,13 @@ struct HostWarp {
     std::memcpy(bits, &x, 4);
     const Board& all = HostBlock::current().Exchange(bits);
     std::memcpy(&x, all[Lane() ^ mask], 4);
+    return x;
+  }
+  static float Shuffle(float x, int lane) {
+    uint32_t bits[1];
+    std::memcpy(bits, &x, 4);
+    const Board& all = HostBlock::current().Exchange(bits);
+    std::memcpy(&x, all[lane], 4);
     return x;
   }
   static bool Any(bool x) {
@@ -238,6 +249,13 @@ struct HostWarp {
       }
       c[i] = sum;
     }
+  }
+  static uint32_t TakeTicket(uint32_t* count) { return (*count)++; }
+  static void Fence() {}
+  static void Prefetch(const void*) {}
+  template <class T>
+  static T LoadFresh(const T* from) {
+    return *from;
   }
   static void LaunchNext() {}
   static void WaitForPrevious() {}

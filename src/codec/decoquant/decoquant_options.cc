@@ -130,25 +130,15 @@ Result<DeviceFormat> FormatForDevice(const CodecState& state) {
   const State& s = AsState(state);
   const int bits = s.default_bits[0];
   const bool equal = std::all_of(s.default_bits, s.default_bits + s.num_tiles, [&](int b) { return b == bits; });
-  if (s.fitted() || s.trellis || !equal || bits < 2 || bits > 4) {
+  if (s.fitted() || !equal || bits < 2 || bits > (s.trellis ? 3 : 4)) {
     return Status::NotSupported(
-        "decoquant on a device; accepted: gauge=hadamard with code=lm, uniform or absmax at 2, 3 or 4 bits");
+        "decoquant on a device; accepted: gauge=hadamard at 2, 3 or 4 bits (code=trellis: 2 or 3)");
   }
-  DeviceFormat format = {.kind = CodeKind::kLevels,
-                         .bits = bits,
-                         .codes_byte_ofs = s.codes_ofs,
-                         .scales = {ParamAxis::kToken, 1, s.scales_ofs},
-                         .hadamard = true,
-                         .step = s.books->by_bits[bits].step};
+  DeviceFormat format = LatentDeviceFormat({s.order(), s.books, s.default_bits, s.num_tiles, s.trellis}, s.rule);
+  format.codes_byte_ofs = s.codes_ofs;
+  format.scales = {ParamAxis::kToken, 1, s.scales_ofs};
   if (s.centred) format.shifts = {ParamAxis::kChannel, 1, s.means_ofs};
-  const Codebook& book = s.books->by_bits[bits];
-  for (int code = 0; code < 1 << bits; ++code) {
-    const int level = s.books->use_levels ? s.books->levels.by_bits[bits][code] : code;
-    format.levels[code] = static_cast<float>(level) - book.center;
-  }
-  format.encodable = s.rule == ScaleRule::kUnbiased || s.rule == ScaleRule::kLeastSquares;
-  format.unbiased = s.rule == ScaleRule::kUnbiased;
-  std::copy_n(book.thresholds, 7, format.thresholds);
+  format.hadamard = true;
   return format;
 }
 

@@ -57,6 +57,7 @@ const CodecInfo kInfo = {
     .expectations = kExpectations,
     .typical = kTypical,
     .make = Make,
+    .device_format = UniformDeviceFormat,
     .reference = kUniformReferenceVerbs,
     .simd = [] { return &UniformFastVerbs(); },
 };

@@ -1,5 +1,6 @@
 #include "codec/parts/latent_codes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 
@@ -25,6 +26,23 @@ void SetRowCodes(const LatentCodes& codes, int token, const uint8_t* row_codes, 
       set(codes.order, bits, token, c, row_codes[tile * kTileChannels + c], packed);
     }
   }
+}
+
+DeviceFormat LatentDeviceFormat(const LatentCodes& codes, ScaleRule rule) {
+  const int bits = codes.bits[0];
+  const Codebook& book = codes.books->by_bits[bits];
+  DeviceFormat format = {
+      .kind = codes.trellis ? CodeKind::kTrellis : CodeKind::kLevels, .bits = bits, .step = book.step};
+  for (int i = 0; i < (codes.trellis ? kTrellisWindows : 1 << bits); ++i) {
+    const int level = codes.trellis             ? TrellisLevels(bits)[i]
+                      : codes.books->use_levels ? codes.books->levels.by_bits[bits][i]
+                                                : i;
+    format.levels[i] = static_cast<float>(level) - book.center;
+  }
+  format.encodable = !codes.trellis && (rule == ScaleRule::kUnbiased || rule == ScaleRule::kLeastSquares);
+  format.unbiased = rule == ScaleRule::kUnbiased;
+  std::copy(std::begin(book.thresholds), std::end(book.thresholds), format.thresholds);
+  return format;
 }
 
 namespace {

@@ -9,7 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "codec/device_format.h"
 #include "codec/parts/codebook.h"
+#include "codec/parts/gain_quantizer.h"
 #include "codec/parts/strip.h"
 #include "codec/parts/tile_kernels.h"
 #include "codec/parts/trellis.h"
@@ -48,6 +50,10 @@ void ForEachLatent(const LatentCodes& codes, const std::byte* packed, Visit visi
 
 /// Adds one token's codes [channels] to tiles whose bytes are zero.
 void SetRowCodes(const LatentCodes& codes, int token, const uint8_t* row_codes, std::byte* packed);
+
+/// Kind, levels and thresholds of a run for devices; the caller adds where its streams lie and how rows are mapped. REQUIRES:
+/// tiles of one width, at most 4 bits.
+DeviceFormat LatentDeviceFormat(const LatentCodes& codes, ScaleRule rule);
 
 // ---- fast verbs; heads <= 16, channels <= kMaxStripDim
 

@@ -58,6 +58,24 @@ std::vector<float> Random(size_t count, bool positive) {
   return out;
 }
 
+// A device that only knows the format reads the same values.
+TEST(LatentDeviceFormat, LevelsAreThoseOfTheDefinition) {
+  for (const CodebookSet* books : {&LloydMaxCodebooks(), &UniformCodebooks(), &TrellisCodebooks()}) {
+    const bool trellis = books == &TrellisCodebooks();
+    for (const uint8_t bits : {uint8_t{2}, uint8_t{3}, uint8_t{4}}) {
+      const CodedRun run(TileOrder::kTokenLane, *books, {bits}, trellis);
+      const DeviceFormat format = LatentDeviceFormat(run.codes, ScaleRule::kUnbiased);
+      EXPECT_EQ(format.bits, bits);
+      EXPECT_EQ(format.encodable, !trellis);
+      ForEachLatent(run.codes, run.packed.data(), [&](int t, int c, float value) {
+        const int index = trellis ? TrellisWindow(run.codes.order, bits, run.packed.data(), t, c)
+                                  : TileCode(run.codes.order, bits, run.packed.data(), t, c);
+        EXPECT_EQ(format.levels[index] * format.step, value);
+      });
+    }
+  }
+}
+
 class LatentCodesTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override { ASSERT_TRUE(SetSimdTarget(GetParam())); }

@@ -94,21 +94,19 @@ const CodecVerbs& UniformFastVerbs() {
 Result<DeviceFormat> UniformDeviceFormat(const CodecState& state) {
   const UniformGroups& g = Groups(state);
   const bool key = state.shape.side == Side::kKey;
-  const bool whole = key ? g.axis == GroupAxis::kChannel && g.group == kTokensPerPage
-                         : g.axis == GroupAxis::kToken && (g.group == 128 || g.group == g.dim);
-  if (!whole || !g.has_mins()) {
-    return Status::NotSupported(
-        StrFormat("uniform groups of %d on a device; accepted: %s", g.group,
-                  key ? "axis=channel,group=64 for keys" : "axis=token,group=128 or the head for values"));
+  if (g.axis != (key ? GroupAxis::kChannel : GroupAxis::kToken) || !g.has_mins()) {
+    return Status::NotSupported(StrFormat("uniform codes on a device; accepted: %s, with least values stored",
+                                          key ? "axis=channel for keys" : "axis=token for values"));
   }
   const ParamAxis axis = key ? ParamAxis::kChannel : ParamAxis::kToken;
-  const int rows = key ? 1 : g.dim / g.group;
+  const int rows = (key ? kTokensPerPage : g.dim) / g.group;
+  const bool widest = key ? rows == 1 : g.group == 128 || rows == 1;
   return DeviceFormat{.kind = CodeKind::kUniform,
                       .bits = g.bits,
                       .codes_byte_ofs = g.codes_byte_ofs,
                       .scales = {axis, rows, g.scales_byte_ofs},
                       .shifts = {axis, rows, g.mins_byte_ofs},
-                      .encodable = g.range.rule == RangeRule::kExtremes};
+                      .encodable = widest && g.range.rule == RangeRule::kExtremes};
 }
 
 // ---- state

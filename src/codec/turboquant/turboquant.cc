@@ -364,6 +364,7 @@ const CodecInfo kInfo = {
     .make = Make,
     .fit_basis = FitBasis,
     .check_basis = CheckBasis,
+    .device_format = FormatForDevice,
     .reference = {Encode, Decode, PrepareQuery, Score, Accumulate, Finish},
     .simd = SimdVerbs,
 };

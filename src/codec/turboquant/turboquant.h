@@ -117,6 +117,8 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
 Status FitBasis(const CodecState& state, const FitData& data, std::byte* basis);
 Status CheckBasis(const CodecState& state, const std::byte* basis);
 
+Result<DeviceFormat> FormatForDevice(const CodecState& state);
+
 const CodecVerbs* SimdVerbs();
 
 extern const CodecInfo kInfo;

@@ -164,4 +164,19 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   return MakeState(shape, options, nullptr);
 }
 
+Result<DeviceFormat> FormatForDevice(const CodecState& state) {
+  const State& s = AsState(state);
+  const ChannelClass& all = s.classes[0];
+  if (s.rotation != Rotation::kHadamard || s.calibrated || s.sketched() || s.num_classes != 1 || all.bits[0] < 2) {
+    return Status::NotSupported(
+        "turboquant on a device; accepted: rotate=hadamard with code=lm at 2, 3 or 4 bits, no residual");
+  }
+  DeviceFormat format = LatentDeviceFormat(SegmentView(s, nullptr).codes(all), s.rule);
+  format.codes_byte_ofs = all.codes_ofs;
+  format.scales = {ParamAxis::kToken, 1, all.scales_ofs};
+  if (s.centred) format.shifts = {ParamAxis::kChannel, 1, s.means_ofs};
+  format.hadamard = true;
+  return format;
+}
+
 }  // namespace kvant::turboquant

@@ -1,0 +1,244 @@
+// A decode step of few sequences in one launch, as what one warp does. Blocks belong to a tile (a sequence, a KV head, up to
+// 8 of its query heads): each maps the tile's queries for itself, its warps share pages with those of the tile's other
+// blocks, their states are merged in shared memory, and the block that comes last merges those of the blocks.
+#pragma once
+
+#include "cuda/attend_warp.h"
+#include "cuda/prepare_merge_warp.h"
+
+namespace kvant::cuda {
+
+/// Where a warp works, within its tile.
+struct TilePlace {
+  WarpPlace at;
+  int64_t block_index;  ///< of all blocks
+  int block;            ///< of the tile
+  int warp;
+  int warps;  ///< of a block
+
+  KVANT_HD static TilePlace Of(const AttendParams& p, int64_t block_index, int warp, int warps, int lane) {
+    int64_t tile = block_index / p.tile.blocks;
+    TilePlace place = {};
+    place.at.lane = lane;
+    place.at.tile = static_cast<int>(tile % p.tiles());
+    tile /= p.tiles();
+    place.at.kv_head = static_cast<int>(tile % p.kv_heads);
+    place.at.sequence = static_cast<int>(tile / p.kv_heads);
+    place.block_index = block_index;
+    place.block = static_cast<int>(block_index % p.tile.blocks);
+    place.warp = warp;
+    place.warps = warps;
+    return place;
+  }
+  KVANT_HD int heads(const AttendParams& p) const {
+    const int left = p.heads_per_kv - at.tile * kTileHeads;
+    return left < kTileHeads ? left : kTileHeads;
+  }
+};
+
+/// Brings the entries of page tables that a warp begins with, which would otherwise wait for the counts.
+template <class W>
+KVANT_HD void PrefetchTables(const AttendParams& p, const TilePlace& place) {
+  const int first = place.warp * p.tile.blocks + place.block;
+  const int64_t sequence = place.at.sequence;
+  if (first < p.sealed.max_pages) W::Prefetch(p.sealed.table + sequence * p.sealed.max_pages + first);
+  if (place.warp == 0 && p.exact.max_pages > 0) W::Prefetch(p.exact.table + sequence * p.exact.max_pages);
+}
+
+/// The warps of a tile take its pages in turn. Exact pages are taken by units of 16 tokens, each about as many bytes as a
+/// sealed page, after the sealed ones.
+struct TileWork {
+  PageRange sealed;
+  PageRange exact_units;
+
+  KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place) {
+    const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
+    const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
+    const int step = p.tile.blocks * place.warps;
+    const int first = place.warp * p.tile.blocks + place.block;  // few pages are spread over all blocks
+    const PageRange sealed = {first, step, Count(first, step, pages)};
+    const int first_unit = sealed.page(sealed.count) - pages;
+    return {sealed, {first_unit, step, Count(first_unit, step, units)}};
+  }
+
+ private:
+  KVANT_HD static int Count(int first, int step, int end) { return first < end ? (end - first + step - 1) / step : 0; }
+};
+
+/// What a warp leaves in its slots: states [2][out [8][kStride], max and sum [2][8]] of sealed and of exact pages. Where it
+/// had no page of a kind, only a maximum that says so.
+template <class Keys, class Values>
+struct TileStates {
+  static constexpr int kDim = Keys::kDim;
+  static constexpr int kStride = kDim + 4;  ///< so that lanes meet no bank twice
+  static constexpr int kWarpFloats = PageSlots<Keys, Values>::kBytes / 4;
+  static constexpr int kOutFloats = kTileHeads * kStride;
+  static constexpr int kFloats = kOutFloats + 2 * kTileHeads;
+  static_assert(2 * kFloats <= kWarpFloats);
+
+  template <class State>
+  KVANT_HD static void Store(const PageRange& pages, State& state, float gain, int kind, int lane, std::byte* slots) {
+    float* to = reinterpret_cast<float*>(slots) + kind * kFloats;
+    if (pages.count > 0) {
+      state.Store(gain / kWeightGain, lane, to, kStride, to + kOutFloats);
+    } else if (lane < 2 * kTileHeads) {
+      to[kOutFloats + lane] = lane < kTileHeads ? kNothing : 0.0f;
+    }
+  }
+  /// Of all warps of a block.
+  KVANT_HD static Partials Of(const std::byte* space, int kind, int head) {
+    const float* first = reinterpret_cast<const float*>(space) + kind * kFloats;
+    return {first + head * kStride, first + kOutFloats + head, kWarpFloats, kWarpFloats};
+  }
+};
+
+/// Exact pages by units: keys and values of a unit are under way together.
+template <class W, int kDim>
+KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const PageRange& units,
+                               const WarpQueries& queries, ItemState<W, ExactValues<W, kDim>>& state) {
+  constexpr bool kTogether = kDim <= 128;  // or they take too many registers
+  const PageRef* table = p.exact.table + static_cast<int64_t>(at.sequence) * p.exact.max_pages;
+  for (int i = 0; i < units.count; ++i) {
+    const PageRef ref = table[units.page(i) / kUnits];
+    const int unit = units.page(i) % kUnits;
+    const int64_t first =
+        (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * ExactKeys<W, kDim>::kOffsets.bytes +
+        unit * (PlaneBytes(kDim, 16) / kUnits);
+    PlaneWords<kDim, 16> keys, values;
+    W::Sync();
+    keys.Load(p.exact.keys + first, 0, at.lane);
+    if (kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    ChannelWords<kDim> query;
+    query.LoadQuery(queries.plain, at.lane);
+    float scores[kUnits][4] = {};
+    ExactKeys<W, kDim>::UnitScores(keys, query, scores[0]);
+    state.Weigh(ref.live >> (unit * kUnitTokens) & 0xFFFF, at.lane, scores);
+    if (!kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    ExactValues<W, kDim>::AddUnit(values, scores[0], state.out);
+  }
+}
+
+/// One query head of what the warps of a block left.
+template <class W, class Keys, class Values>
+KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head, const std::byte* space) {
+  constexpr int kDim = Keys::kDim;
+  const int lane = place.at.lane;
+  const Partials kinds[2] = {TileStates<Keys, Values>::Of(space, 0, head),
+                             TileStates<Keys, Values>::Of(space, 1, head)};
+  const ItemRange warps = {0, place.warps};
+  const float max = GreatestMax<W>(kinds[1], warps, lane, GreatestMax<W>(kinds[0], warps, lane, kNothing));
+  WarpRow<W, kDim> rows[2];
+  float sum = 0.0f;
+  KVANT_UNROLL
+  for (int kind = 0; kind < 2; ++kind) {
+    // Where no warp saw a row, weights mean nothing.
+    if (max > kNothing) AddItems<W, kDim, 1, true>(kinds[kind], warps, max, 0, lane, &rows[kind], &sum);
+  }
+  if (p.tile.output.hadamard) {
+    rows[0].Butterfly(lane);
+    rows[0].Signs(lane);
+  }
+  KVANT_UNROLL
+  for (int c = 0; c < rows[0].kCount; ++c) rows[0].value[c] += rows[1].value[c];
+  const int64_t at = place.block_index * kTileHeads + head;
+  rows[0].Store(p.partial_out + at * kDim, lane);
+  if (lane == 0) {
+    float* state = p.partial_state + place.block_index * 2 * kTileHeads + head;
+    state[0] = max;
+    state[kTileHeads] = sum;
+  }
+}
+
+/// One query head of what the blocks of the tile left. Loads of a batch do not wait for one another.
+template <class W, int kDim>
+KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head) {
+  using Row = WarpRow<W, kDim>;
+  constexpr int kBatch = 16;
+  const int lane = place.at.lane;
+  const int64_t first = place.block_index - place.block;
+  const float* states = p.partial_state + first * 2 * kTileHeads + head;
+  const float* out = p.partial_out + (first * kTileHeads + head) * kDim;
+  Row row;
+  float max = kNothing;
+  float sum = 0.0f;  // this lane's blocks
+  for (int batch = 0; batch < p.tile.blocks; batch += kBatch) {
+    Row parts[kBatch];
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      if (batch + b < p.tile.blocks)
+        parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileHeads * kDim, lane);
+    }
+    const bool mine = lane < kBatch && batch + lane < p.tile.blocks;
+    const float* state = states + (mine ? batch + lane : 0) * 2 * kTileHeads;
+    const float block_max = mine ? W::LoadFresh(state) : kNothing;
+    const float block_sum = mine ? W::LoadFresh(state + kTileHeads) : 0.0f;
+    float new_max = W::Max(max, block_max);
+    KVANT_UNROLL
+    for (int mask = 1; mask < kLanes; mask *= 2) new_max = W::Max(new_max, W::ShuffleXor(new_max, mask));
+    const float rescale = W::Exp2(max - new_max);
+    const float factor = W::Exp2(block_max - new_max);
+    max = new_max;
+    sum = sum * rescale + block_sum * factor;
+    KVANT_UNROLL
+    for (int c = 0; c < Row::kCount; ++c) row.value[c] *= rescale;
+    KVANT_UNROLL
+    for (int b = 0; b < kBatch; ++b) {
+      const float weight = W::Shuffle(factor, b);
+      KVANT_UNROLL
+      for (int c = 0; c < Row::kCount; ++c) row.value[c] += parts[b].value[c] * weight;
+    }
+  }
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) sum += W::ShuffleXor(sum, mask);
+  const int64_t to = ((static_cast<int64_t>(place.at.sequence) * p.kv_heads + place.at.kv_head) * p.heads_per_kv +
+                      place.at.tile * kTileHeads + head) *
+                         kDim +
+                     lane * Row::kCount;
+  KVANT_UNROLL
+  for (int c = 0; c < Row::kCount; ++c) StoreOutput<W>(p.tile.output, to + c, sum > 0.0f ? row.value[c] / sum : 0.0f);
+}
+
+/// One warp. `space`: PageSlots bytes for every warp of the block.
+template <class W, class Keys, class Values>
+KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byte* space, const std::byte* key_table,
+                         const std::byte* value_table) {
+  constexpr int kDim = Keys::kDim;
+  using States = TileStates<Keys, Values>;
+  const WarpPlace& at = place.at;
+  std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
+  W::WaitForPrevious();
+  PrefetchTables<W>(p, place);
+  const TileWork work = TileWork::Of(p, place);
+  const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
+  const auto map_queries = [&] {
+    auto* to = reinterpret_cast<uint16_t*>(p.tile.prepare.out) + place.block_index * 2 * kTileHeads * kDim;
+    for (int head = place.warp; head < kTileHeads; head += place.warps) {
+      PrepareHead<W, kDim>(p.tile.prepare, at.sequence, at.kv_head, at.tile, head, at.lane, to);
+    }
+    W::BlockSync();
+  };
+  {
+    ItemState<W, Values> state;
+    AttendSealed<W, Keys, Values>(p, at, work.sealed, queries, slots, key_table, value_table, map_queries, state);
+    States::Store(work.sealed, state, p.value_gain, 0, at.lane, slots);
+  }
+  {
+    ItemState<W, ExactValues<W, kDim>> state;
+    AttendExactUnits<W, kDim>(p, at, work.exact_units, queries, state);
+    States::Store(work.exact_units, state, 1.0f, 1, at.lane, slots);
+  }
+  W::BlockSync();
+  const int heads = place.heads(p);
+  for (int head = place.warp; head < heads; head += place.warps) MergeBlock<W, Keys, Values>(p, place, head, space);
+  W::BlockSync();
+  auto* ticket = reinterpret_cast<uint32_t*>(space);
+  uint32_t* count = p.tile.tickets + TileIndex(p, at);
+  if (place.warp == 0 && at.lane == 0) *ticket = W::TakeTicket(count);
+  W::BlockSync();
+  if (*ticket != static_cast<uint32_t>(p.tile.blocks) - 1) return;
+  if (place.warp == 0 && at.lane == 0) *count = 0;  // for the next step
+  W::Fence();
+  for (int head = place.warp; head < heads; head += place.warps) MergeTile<W, kDim>(p, place, head);
+}
+
+}  // namespace kvant::cuda
