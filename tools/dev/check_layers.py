@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "codec": ({"base", "page", "kernels"}, set()),
     "cache": ({"base", "page"}, CODEC_FRONT),
     "attention": ({"base", "page", "kernels", "cache"}, CODEC_FRONT),
-    "cuda": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/tile.h", "src/codec/parts/hadamard.h"}),
+    "cuda": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/tile.h", "src/codec/parts/hadamard.h", "src/codec/parts/trellis.h"}),
     "calibrate": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/covariance.h"}),
     "llama": ({"base", "page", "cache", "attention", "calibrate"}, CODEC_FRONT),
     "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER),
