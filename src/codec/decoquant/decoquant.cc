@@ -199,7 +199,7 @@ constexpr OptionInfo kOptions[] = {
     {"scale", "unbiased", "unbiased, ls", "a token's scale: no shrinkage, or the least error; not for absmax codes",
      false},
     {"fit", "1024", "64..1048576", "tokens before the first basis is fitted", false},
-    {"refit", "4096", "0..1048576", "tokens of a segment; 0: one basis for all", false},
+    {"refit", "8192", "0..1048576", "tokens of a segment; 0: one basis for all", false},
 };
 
 // Measured on N(0,1) rows with the built-in map, +-4 %. Means cost keys 1/4 bit.

@@ -93,7 +93,7 @@ TEST(DecoquantTest, BytesOfBlockAndBasis) {
   EXPECT_EQ(published->state->basis_bytes, AlignUp(16 + 32 + 30 + 15 * 8));
   EXPECT_TRUE(published->state->basis_per_layer);
   EXPECT_EQ(published->state->basis_min_tokens, 1024);
-  EXPECT_EQ(published->state->basis_refit_tokens, 4096);
+  EXPECT_EQ(published->state->basis_refit_tokens, 8192);
 }
 
 TEST(DecoquantTest, FractionsOfABitGoToTheFirstTiles) {
