@@ -20,9 +20,6 @@ struct ScoreArgs {
   const TileMatrix* m;
   const int8_t* q;  // [columns][num_tiles * 16], first column of this pass
   int32_t* sums;    // [columns][64]
-  int first_tile;
-  int last_tile;
-  bool more;  // adds to what `sums` holds
 };
 
 constexpr int kMaxVectors = 4;  // of tokens in one pass
@@ -39,20 +36,14 @@ HWY_INLINE void ScoreQuad(const uint8_t* HWY_RESTRICT tile, const int8_t* HWY_RE
   }
 }
 
+// Adds the tiles first..last-1, which have one width.
 template <class Reader, int kToken, int kVectors, int kColumns>
-HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
+HWY_INLINE void ScoreTiles(const ScoreArgs& args, int first, int last, const std::byte* packed,
+                           V32 (&acc)[kColumns][kVectors]) {
   const auto table = Reader::LoadTable(args.m->levels);
   const size_t stride = static_cast<size_t>(args.m->num_tiles) * kTileChannels;
-  V32 acc[kColumns][kVectors];
-#pragma GCC unroll 16
-  for (int col = 0; col < kColumns; ++col) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      acc[col][v] = args.more ? hn::LoadU(d32, args.sums + col * 64 + kToken + v * kLanes32) : hn::Zero(d32);
-    }
-  }
   const uint8_t* tile = reinterpret_cast<const uint8_t*>(packed);
-  for (int i = args.first_tile; i < args.last_tile; ++i, tile += TileBytes(Reader::kBits)) {
+  for (int i = first; i < last; ++i, tile += TileBytes(Reader::kBits)) {
     const int8_t* q = args.q + i * kTileChannels;
     if (args.m->maybe_ahead) args.m->maybe_ahead->Prefetch();
     ScoreQuad<Reader, kToken, kVectors, kColumns, 0>(tile, q, stride, table, acc);
@@ -60,71 +51,78 @@ HWY_NOINLINE void ScorePass(const ScoreArgs& args, const std::byte* packed) {
     ScoreQuad<Reader, kToken, kVectors, kColumns, 2>(tile, q, stride, table, acc);
     ScoreQuad<Reader, kToken, kVectors, kColumns, 3>(tile, q, stride, table, acc);
   }
+}
+
+// All tiles, whose widths may change on the way: the sums stay in registers.
+template <template <int> class NarrowReader, int kToken, int kVectors, int kColumns>
+HWY_NOINLINE void ScorePass(const ScoreArgs& args) {
+  V32 acc[kColumns][kVectors];
+  for (auto& column : acc) {
+    for (V32& sum : column) sum = hn::Zero(d32);
+  }
+  ForEachStretch(*args.m, [&](int bits, int first, int last, const std::byte* packed) HWY_ATTR {
+    switch (bits) {
+      case 1:
+        return ScoreTiles<NarrowReader<1>, kToken>(args, first, last, packed, acc);
+      case 2:
+        return ScoreTiles<NarrowReader<2>, kToken>(args, first, last, packed, acc);
+      case 3:
+        return ScoreTiles<NarrowReader<3>, kToken>(args, first, last, packed, acc);
+      case 4:
+        return ScoreTiles<NarrowReader<4>, kToken>(args, first, last, packed, acc);
+      case 6:
+        return ScoreTiles<CodeReader<6>, kToken>(args, first, last, packed, acc);
+      default:
+        return ScoreTiles<CodeReader<8>, kToken>(args, first, last, packed, acc);
+    }
+  });
   for (int col = 0; col < kColumns; ++col) {
     for (int v = 0; v < kVectors; ++v) hn::StoreU(acc[col][v], d32, args.sums + col * 64 + kToken + v * kLanes32);
   }
 }
 
 // Tokens kToken..kEnd-1 in passes whose accumulators fit the registers.
-template <class Reader, int kColumns, int kToken, int kEnd>
-HWY_INLINE void ScoreTokens(const ScoreArgs& args, const std::byte* packed) {
+template <template <int> class NarrowReader, int kColumns, int kToken, int kEnd>
+HWY_INLINE void ScoreTokens(const ScoreArgs& args) {
   if constexpr (kToken < kEnd) {
     constexpr int kLeft = (kEnd - kToken) / kLanes32;
     constexpr int kFit = kMaxAccumulators / kColumns;
     constexpr int kVectors = std::min({kLeft, kFit, kMaxVectors});
-    ScorePass<Reader, kToken, kVectors, kColumns>(args, packed);
-    ScoreTokens<Reader, kColumns, kToken + kVectors * kLanes32, kEnd>(args, packed);
+    ScorePass<NarrowReader, kToken, kVectors, kColumns>(args);
+    ScoreTokens<NarrowReader, kColumns, kToken + kVectors * kLanes32, kEnd>(args);
   }
 }
 
-template <class Reader, int kColumns>
-HWY_INLINE void ScoreRange(const ScoreArgs& args, const std::byte* packed, int first_token, int last_token) {
-  if (first_token == 0 && last_token == 64) return ScoreTokens<Reader, kColumns, 0, 64>(args, packed);
-  if (first_token < 32) ScoreTokens<Reader, kColumns, 0, 32>(args, packed);
-  if (last_token > 32) ScoreTokens<Reader, kColumns, 32, 64>(args, packed);
+template <template <int> class NarrowReader, int kColumns>
+HWY_INLINE void ScoreRange(const ScoreArgs& args, int first_token, int last_token) {
+  if (first_token == 0 && last_token == 64) return ScoreTokens<NarrowReader, kColumns, 0, 64>(args);
+  if (first_token < 32) ScoreTokens<NarrowReader, kColumns, 0, 32>(args);
+  if (last_token > 32) ScoreTokens<NarrowReader, kColumns, 32, 64>(args);
 }
 
-template <class Reader>
-void ScoreColumns(ScoreArgs args, const std::byte* packed, int columns, int first_token, int last_token) {
+template <template <int> class NarrowReader>
+void ScoreColumns(ScoreArgs args, int columns, int first_token, int last_token) {
   const auto advance = [&](int count) {
     args.q += static_cast<size_t>(count) * static_cast<size_t>(args.m->num_tiles) * kTileChannels;
     args.sums += count * 64;
     columns -= count;
   };
   if constexpr (kMaxAccumulators >= 16) {  // two planes of four heads unpack the codes once
-    for (; columns >= 8; advance(8)) ScoreRange<Reader, 8>(args, packed, first_token, last_token);
+    for (; columns >= 8; advance(8)) ScoreRange<NarrowReader, 8>(args, first_token, last_token);
   }
-  for (; columns >= 4; advance(4)) ScoreRange<Reader, 4>(args, packed, first_token, last_token);
+  for (; columns >= 4; advance(4)) ScoreRange<NarrowReader, 4>(args, first_token, last_token);
   if (columns >= 2) {
-    ScoreRange<Reader, 2>(args, packed, first_token, last_token);
+    ScoreRange<NarrowReader, 2>(args, first_token, last_token);
     advance(2);
   }
-  if (columns == 1) ScoreRange<Reader, 1>(args, packed, first_token, last_token);
-}
-
-using ScoreFunction = void (*)(ScoreArgs, const std::byte*, int, int, int);
-template <template <int> class Reader>
-constexpr ScoreFunction kNarrowScore[5] = {nullptr, ScoreColumns<Reader<1>>, ScoreColumns<Reader<2>>,
-                                           ScoreColumns<Reader<3>>, ScoreColumns<Reader<4>>};
-
-ScoreFunction ScoreOf(int bits, bool trellis) {
-  if (bits == 6) return ScoreColumns<CodeReader<6>>;
-  if (bits == 8) return ScoreColumns<CodeReader<8>>;
-  if constexpr (kReadsTrellis) {
-    if (trellis) return kNarrowScore<TrellisReader>[bits];
-  }
-  return kNarrowScore<CodeReader>[bits];
+  if (columns == 1) ScoreRange<NarrowReader, 1>(args, first_token, last_token);
 }
 
 void Score(const TileMatrix& m, const int8_t* q, int columns, int first_token, int last_token, int32_t* sums) {
-  bool more = false;
-  ForEachStretch(m, [&](int bits, int first, int last, const std::byte* packed) {
-    ScoreOf(bits, m.trellis)({&m, q, sums, first, last, more}, packed, columns, first_token, last_token);
-    more = true;
-  });
-  for (int col = 0; !more && col < columns; ++col) {
-    for (int t = first_token; t < last_token; t += kLanes32) hn::StoreU(hn::Zero(d32), d32, sums + col * 64 + t);
+  if constexpr (kReadsTrellis) {
+    if (m.trellis) return ScoreColumns<TrellisReader>({&m, q, sums}, columns, first_token, last_token);
   }
+  ScoreColumns<CodeReader>({&m, q, sums}, columns, first_token, last_token);
 }
 #endif  // HWY_SCALAR
 
