@@ -13,7 +13,7 @@ namespace kvant {
 constexpr int QueryPlanes(int bits) { return bits <= 2 ? 1 : 2; }
 
 /// Where all weights of a page are below this, one plane of them is enough; weights are about shares of all that a head
-/// has seen (kernels/softmax.h). In terms of the values, a page then adds 1e-4 at most. Where thousands of tokens weigh alike
+/// has seen (kernels/softmax.h). A page then adds 6e-4 of a value at most, all pages 3e-3. Where thousands of tokens weigh alike
 /// and their values cancel, it comes to 5e-3 of what is left: nothing beside the third that 2-bit codes cost, too much
 /// for wider ones.
 constexpr float OnePlaneWeight(int bits) { return bits <= 2 ? 1.0f / 32 : 1.0f / 16384; }
