@@ -172,18 +172,35 @@ KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float
               p.partial_state + index * 2 * kTileHeads);
 }
 
+/// Where a warp's first two pages lie: loaded together with the counts, not after them, so whether there are such pages is
+/// not known yet.
+struct FirstSlots {
+  int32_t slot[2] = {};
+
+  KVANT_HD FirstSlots() {}
+  KVANT_HD FirstSlots(const PageSet& set, int sequence, int first, int step) {
+    const PageRef* table = set.table + static_cast<int64_t>(sequence) * set.max_pages;
+    KVANT_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (first + i * step < set.max_pages) slot[i] = table[first + i * step].slot;
+    }
+  }
+};
+
 /// The pages first, first + step, ... of a warp.
 struct PageRange {
   int first;
   int step;
   int count;
+  FirstSlots slots;
 
   KVANT_HD int page(int index) const { return first + index * step; }
 };
 KVANT_HD inline PageRange ItemPages(const PageSet& set, int sequence, int item) {
   const int first = item * set.pages_per_item;
+  const FirstSlots slots(set, sequence, first, 1);
   const int left = set.counts[sequence] - first;
-  return {first, 1, left < set.pages_per_item ? left : set.pages_per_item};
+  return {first, 1, left < set.pages_per_item ? left : set.pages_per_item, slots};
 }
 
 /// Starts the copy of a block, 16 bytes per lane and step.
@@ -243,7 +260,7 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   const PageCopies<W, Keys, Values> copies = {p, at, table, pages, slots};
   KVANT_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int64_t block = copies.Block(i);
+    const int64_t block = static_cast<int64_t>(pages.slots.slot[i]) * p.kv_heads + at.kv_head;
     copies.StartKey(i, block);
     copies.StartValue(i, block);
   }

@@ -113,6 +113,15 @@ KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int
   store(p.sealed_gain, sealed);
 }
 
+/// Brings what PrepareHead will load nearer.
+template <class W, int kDim>
+KVANT_HD void PrefetchQuery(const PrepareParams& p, int sequence, int kv_head, int tile, int head) {
+  const int of_kv = tile * kTileHeads + head;
+  if (of_kv >= p.heads_per_kv) return;
+  const int64_t row = (static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv;
+  W::Prefetch(static_cast<const std::byte*>(p.queries) + row * kDim * (p.is_float ? 4 : 2));
+}
+
 template <class W, int kDim>
 KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
   const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
