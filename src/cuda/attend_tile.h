@@ -45,10 +45,10 @@ struct TileWork {
   KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place) {
     const int step = p.tile.blocks * place.warps;
     const int first = place.warp * p.tile.blocks + place.block;  // few pages are spread over all blocks
-    const FirstSlots slots(p.sealed, place.at.sequence, first, step);
+    const FirstPages start(p.sealed, place.at.sequence, first, step);
     const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
     const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
-    const PageRange sealed = {first, step, Count(first, step, pages), slots};
+    const PageRange sealed = {first, step, Count(first, step, pages), start};
     const int first_unit = sealed.page(sealed.count) - pages;
     return {sealed, {first_unit, step, Count(first_unit, step, units), {}}};
   }
@@ -199,13 +199,17 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const WarpPlace& at = place.at;
   std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
   W::WaitForPrevious();
-  PrefetchQuery<W, kDim>(p.tile.prepare, at.sequence, at.kv_head, at.tile, place.warp);
+  const PrepareParams& prepare = p.tile.prepare;
+  // Before the copies, behind which it would wait for long.
+  const WarpRow<W, kDim> query = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, place.warp, at.lane);
   const TileWork work = TileWork::Of(p, place);
   const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
   const auto map_queries = [&] {
-    auto* to = reinterpret_cast<uint16_t*>(p.tile.prepare.out) + place.block_index * 2 * kTileHeads * kDim;
-    for (int head = place.warp; head < kTileHeads; head += place.warps) {
-      PrepareHead<W, kDim>(p.tile.prepare, at.sequence, at.kv_head, at.tile, head, at.lane, to);
+    auto* to = reinterpret_cast<uint16_t*>(prepare.out) + place.block_index * 2 * kTileHeads * kDim;
+    if (place.warp < kTileHeads) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
+    for (int head = place.warp + place.warps; head < kTileHeads; head += place.warps) {
+      const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, head, at.lane);
+      StoreQuery<W, kDim>(prepare, row, head, at.lane, to);
     }
     W::BlockSync();
   };
