@@ -410,7 +410,8 @@ def main():
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
         shapes = [(8, 8, 4, 32768, 128), (1, 8, 4, 32768, 128), (1, 8, 4, 4096, 128)]
         if not options.quick:
-            shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64)]
+            shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
+                       (64, 8, 4, 4096, 128)]  # fmt: skip
         result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches)
                            for shape in shapes]
         result["encoding"] = time_encoding(library, codecs, options.rounds)

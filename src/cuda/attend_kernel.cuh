@@ -26,6 +26,9 @@ struct KernelBounds {
   static constexpr int kFittingWarps = (kMostSharedBytes - kTableBytes) / (kWarpBytes > 0 ? kWarpBytes : 1);
   static constexpr int kWideWarps = kFittingWarps < kMostWarps ? kFittingWarps : kMostWarps;
 
+  /// Blocks of so few warps may take more registers, which they need: they have less beside them to wait for.
+  static constexpr int kLeanWarps = kWideWarps < 8 ? kWideWarps : 8;
+
   static constexpr bool kLargeTable = Keys::Table::kBytes > 16 * 1024;
   static constexpr int kMaxWarps = kLargeTable ? kWideWarps : 4;
   static constexpr int kMinBlocks = kLargeTable ? 1 : kMostWarps / 4;
@@ -62,15 +65,16 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
                                      shared + Bounds::kTableBytes + warp * Bounds::kWarpBytes, shared, value_table);
 }
 
-template <class Keys, class Values>
-__global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kWideWarps, 1)
-    AttendTiles(const __grid_constant__ AttendParams p) {
+/// Grid: blocks of a tile, tiles of all KV heads, sequences.
+template <class Keys, class Values, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps, 1) AttendTiles(const __grid_constant__ AttendParams p) {
   extern __shared__ __align__(128) std::byte shared[];
   CudaWarp::LaunchNext();
   const std::byte* value_table = FillTables<Keys, Values>(p, shared);
   const int thread = static_cast<int>(threadIdx.x);
   const TilePlace place =
-      TilePlace::Of(p, blockIdx.x, thread / kLanes, static_cast<int>(blockDim.x) / kLanes, thread % kLanes);
+      TilePlace::Of(p, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z),
+                    thread / kLanes, static_cast<int>(blockDim.x) / kLanes, thread % kLanes);
   AttendTile<CudaWarp, Keys, Values>(p, place, shared + KernelBounds<Keys, Values>::kTableBytes, shared, value_table);
 }
 
@@ -92,8 +96,10 @@ Status ShapeOf(LaunchShape* out) {
       cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
   *out = {.processors = processors};
   if constexpr (kWarpBytes > 0) {
-    KVANT_CUDA_TRY(
-        cudaFuncSetAttribute(AttendTiles<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
+    KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendTiles<Keys, Values, Bounds::kWideWarps>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
+    KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendTiles<Keys, Values, Bounds::kLeanWarps>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
     out->wide_warps = std::min(Bounds::kWideWarps, (shared_limit - Bounds::kTableBytes) / kWarpBytes);
   }
   for (int warps = Bounds::kMaxWarps; warps > 0; --warps) {  // as many warps as fit; of equals, the largest blocks
@@ -124,9 +130,12 @@ template <class Keys, class Values>
 Status LaunchTiles(const AttendParams& p, int warps, void* stream) {
   using Bounds = KernelBounds<Keys, Values>;
   if constexpr (Bounds::kWarpBytes > 0) {
-    const int64_t blocks = static_cast<int64_t>(p.tile.blocks) * p.tiles() * p.kv_heads * p.sequences;
-    return LaunchAfter(AttendTiles<Keys, Values>, dim3(static_cast<unsigned>(blocks)), 32 * warps,
-                       static_cast<size_t>(Bounds::kTableBytes + warps * Bounds::kWarpBytes), stream, p);
+    const dim3 grid(static_cast<unsigned>(p.tile.blocks), static_cast<unsigned>(p.kv_heads * p.tiles()),
+                    static_cast<unsigned>(p.sequences));
+    const auto kernel = warps <= Bounds::kLeanWarps ? AttendTiles<Keys, Values, Bounds::kLeanWarps>
+                                                    : AttendTiles<Keys, Values, Bounds::kWideWarps>;
+    return LaunchAfter(kernel, grid, 32 * warps, static_cast<size_t>(Bounds::kTableBytes + warps * Bounds::kWarpBytes),
+                       stream, p);
   }
   return Status::Internal("exact pages in one launch");
 }

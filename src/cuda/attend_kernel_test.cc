@@ -256,6 +256,7 @@ class Kernel {
     a.partial_out = out.data();
     a.partial_state = state.data();
     a.tile = {blocks_per_tile, tickets, Preparing(queries.data()), Output()};
+    const int head_tiles = a.kv_heads * a.tiles();
     for (size_t block = 0; block < blocks; ++block) {
       const size_t floats = static_cast<size_t>(warps * PageSlots<K, V>::kBytes) / sizeof(float);
       AlignedBuffer<float> space(floats);
@@ -267,8 +268,12 @@ class Kernel {
           K::Table::template Fill<HostWarp>(a.key_levels, thread, 32 * warps, tables.data());
           V::Table::template Fill<HostWarp>(a.value_levels, thread, 32 * warps, value_table);
         }
-        AttendTile<HostWarp, K, V>(a, TilePlace::Of(a, static_cast<int64_t>(block), thread / 32, warps, thread % 32),
-                                   reinterpret_cast<std::byte*>(space.data()), tables.data(), value_table);
+        AttendTile<HostWarp, K, V>(
+            a,
+            TilePlace::Of(a, static_cast<int>(block) % blocks_per_tile,
+                          static_cast<int>(block) / blocks_per_tile % head_tiles,
+                          static_cast<int>(block) / blocks_per_tile / head_tiles, thread / 32, warps, thread % 32),
+            reinterpret_cast<std::byte*>(space.data()), tables.data(), value_table);
       });
     }
   }

@@ -16,16 +16,16 @@ struct TilePlace {
   int warp;
   int warps;  ///< of a block
 
-  KVANT_HD static TilePlace Of(const AttendParams& p, int64_t block_index, int warp, int warps, int lane) {
-    int64_t tile = block_index / p.tile.blocks;
+  /// Block `block` of a tile; `head_tile` counts KV heads and their tiles.
+  KVANT_HD static TilePlace Of(const AttendParams& p, int block, int head_tile, int sequence, int warp, int warps,
+                               int lane) {
     TilePlace place = {};
     place.at.lane = lane;
-    place.at.tile = static_cast<int>(tile % p.tiles());
-    tile /= p.tiles();
-    place.at.kv_head = static_cast<int>(tile % p.kv_heads);
-    place.at.sequence = static_cast<int>(tile / p.kv_heads);
-    place.block_index = block_index;
-    place.block = static_cast<int>(block_index % p.tile.blocks);
+    place.at.tile = head_tile % p.tiles();
+    place.at.kv_head = head_tile / p.tiles();
+    place.at.sequence = sequence;
+    place.block_index = TileIndex(p, place.at) * p.tile.blocks + block;
+    place.block = block;
     place.warp = warp;
     place.warps = warps;
     return place;
@@ -36,15 +36,6 @@ struct TilePlace {
   }
 };
 
-/// Brings the entries of page tables that a warp begins with, which would otherwise wait for the counts.
-template <class W>
-KVANT_HD void PrefetchTables(const AttendParams& p, const TilePlace& place) {
-  const int first = place.warp * p.tile.blocks + place.block;
-  const int64_t sequence = place.at.sequence;
-  if (first < p.sealed.max_pages) W::Prefetch(p.sealed.table + sequence * p.sealed.max_pages + first);
-  if (place.warp == 0 && p.exact.max_pages > 0) W::Prefetch(p.exact.table + sequence * p.exact.max_pages);
-}
-
 /// The warps of a tile take its pages in turn. Exact pages are taken by units of 16 tokens, each about as many bytes as a
 /// sealed page, after the sealed ones.
 struct TileWork {
@@ -52,13 +43,14 @@ struct TileWork {
   PageRange exact_units;
 
   KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place) {
-    const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
-    const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
     const int step = p.tile.blocks * place.warps;
     const int first = place.warp * p.tile.blocks + place.block;  // few pages are spread over all blocks
-    const PageRange sealed = {first, step, Count(first, step, pages)};
+    const FirstPages start(p.sealed, place.at.sequence, first, step);
+    const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
+    const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
+    const PageRange sealed = {first, step, Count(first, step, pages), start};
     const int first_unit = sealed.page(sealed.count) - pages;
-    return {sealed, {first_unit, step, Count(first_unit, step, units)}};
+    return {sealed, {first_unit, step, Count(first_unit, step, units), {}}};
   }
 
  private:
@@ -207,13 +199,17 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const WarpPlace& at = place.at;
   std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
   W::WaitForPrevious();
-  PrefetchTables<W>(p, place);
+  const PrepareParams& prepare = p.tile.prepare;
+  // Before the copies, behind which it would wait for long.
+  const WarpRow<W, kDim> query = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, place.warp, at.lane);
   const TileWork work = TileWork::Of(p, place);
   const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
   const auto map_queries = [&] {
-    auto* to = reinterpret_cast<uint16_t*>(p.tile.prepare.out) + place.block_index * 2 * kTileHeads * kDim;
-    for (int head = place.warp; head < kTileHeads; head += place.warps) {
-      PrepareHead<W, kDim>(p.tile.prepare, at.sequence, at.kv_head, at.tile, head, at.lane, to);
+    auto* to = reinterpret_cast<uint16_t*>(prepare.out) + place.block_index * 2 * kTileHeads * kDim;
+    if (place.warp < kTileHeads) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
+    for (int head = place.warp + place.warps; head < kTileHeads; head += place.warps) {
+      const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, head, at.lane);
+      StoreQuery<W, kDim>(prepare, row, head, at.lane, to);
     }
     W::BlockSync();
   };

@@ -172,18 +172,37 @@ KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float
               p.partial_state + index * 2 * kTileHeads);
 }
 
+/// Entries of a warp's first pages: loaded together with the counts, not after them, so whether there are such pages is not
+/// known yet.
+struct FirstPages {
+  int32_t slot[3] = {};
+  uint64_t live = 0;  ///< of the first
+
+  KVANT_HD FirstPages() {}
+  KVANT_HD FirstPages(const PageSet& set, int sequence, int first, int step) {
+    const PageRef* table = set.table + static_cast<int64_t>(sequence) * set.max_pages;
+    KVANT_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      if (first + i * step < set.max_pages) slot[i] = table[first + i * step].slot;
+    }
+    if (first < set.max_pages) live = table[first].live;
+  }
+};
+
 /// The pages first, first + step, ... of a warp.
 struct PageRange {
   int first;
   int step;
   int count;
+  FirstPages start;
 
   KVANT_HD int page(int index) const { return first + index * step; }
 };
 KVANT_HD inline PageRange ItemPages(const PageSet& set, int sequence, int item) {
   const int first = item * set.pages_per_item;
+  const FirstPages start(set, sequence, first, 1);
   const int left = set.counts[sequence] - first;
-  return {first, 1, left < set.pages_per_item ? left : set.pages_per_item};
+  return {first, 1, left < set.pages_per_item ? left : set.pages_per_item, start};
 }
 
 /// Starts the copy of a block, 16 bytes per lane and step.
@@ -203,16 +222,13 @@ struct PageCopies {
   static constexpr int kValues = 2 * Keys::kOffsets.bytes;  ///< where the slots of values begin
   const AttendParams& p;
   const WarpPlace& at;
-  const PageRef* table;
   PageRange pages;
   std::byte* slots;
 
   KVANT_HD std::byte* key(int index) const { return slots + (index & 1) * Keys::kOffsets.bytes; }
   KVANT_HD std::byte* value(int index) const { return slots + kValues + (index & 1) * Values::kOffsets.bytes; }
-  /// Index of a page's blocks in the pools; any beyond the last page.
-  KVANT_HD int64_t Block(int index) const {
-    return index < pages.count ? static_cast<int64_t>(table[pages.page(index)].slot) * p.kv_heads + at.kv_head : 0;
-  }
+  /// Index of a page's blocks in the pools.
+  KVANT_HD int64_t Block(int32_t slot) const { return static_cast<int64_t>(slot) * p.kv_heads + at.kv_head; }
   KVANT_HD void StartKey(int index, int64_t block) const {
     if (index < pages.count) {
       CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(index));
@@ -240,27 +256,32 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
                            const std::byte* value_table, Ready ready, ItemState<W, Values>& state) {
   static_assert(Keys::kOrder == Values::kOrder);
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
-  const PageCopies<W, Keys, Values> copies = {p, at, table, pages, slots};
+  const PageCopies<W, Keys, Values> copies = {p, at, pages, slots};
   KVANT_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int64_t block = copies.Block(i);
+    const int64_t block = copies.Block(pages.start.slot[i]);
     copies.StartKey(i, block);
     copies.StartValue(i, block);
   }
   ready();
+  // Entries of the table are loaded a page before they are needed.
+  uint64_t next_live = pages.start.live;
+  int32_t next_slot = pages.start.slot[2];
   for (int i = 0; i < pages.count; ++i) {
-    const uint64_t live = table[pages.page(i)].live;
-    const int64_t ahead = copies.Block(i + 2);
+    const uint64_t live = next_live;
+    const int32_t slot = next_slot;
+    if (i + 1 < pages.count) next_live = table[pages.page(i + 1)].live;
+    if (i + 3 < pages.count) next_slot = table[pages.page(i + 3)].slot;
     copies.Wait();
     float scores[kUnits][4];
     Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
-    copies.StartKey(i + 2, ahead);
+    copies.StartKey(i + 2, copies.Block(slot));
     state.Weigh(live, at.lane, scores);
     copies.Wait();
     Values::Accumulate(copies.value(i), value_table, at.lane, scores, state.out, state.shift);
     W::Sync();
-    copies.StartValue(i + 2, ahead);
+    copies.StartValue(i + 2, copies.Block(slot));
   }
 }
 

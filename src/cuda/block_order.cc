@@ -78,9 +78,26 @@ void ForEachSymbol(const Codec& codec, const DeviceFormat& format, Visit visit) 
       const RunPlace at = RunOf(IsValue(codec), place, c);
       for (int done = 0; done < format.bits; ++done) {
         const int bit = SymbolBit(format.bits, place) + done;
-        const RunByte byte = RunByteOf(format.bits, at.run, bit / 8);
+        const WordByte byte = RunByteOf(format.bits, at.run, bit / 8);
         visit(TrellisToken(place), c, done, 1, RunWord(format.bits, at.step, at.lane, byte.word),
               byte.byte * 8 + bit % 8);
+      }
+    }
+  }
+}
+
+// Likewise joined codes of three bits.
+template <typename Visit>
+void ForEachTriple(const Codec& codec, Visit visit) {
+  const int dim = codec.shape().dim;
+  for (int t = 0; t < kPageTokens; ++t) {
+    for (int c = 0; c < dim; ++c) {
+      const Fragment f = FragmentOf(IsValue(codec), t, c);
+      for (int done = 0; done < 3; ++done) {
+        const int bit = 6 * f.reg + 3 * f.half + done;
+        const WordByte byte = TripleByteOf(f.step % kTriplesPerGroup, bit / 8);
+        const int word = PlaneWord(dim, 3, f.unit, f.lane, f.step / kTriplesPerGroup * 3 + byte.word);
+        visit(t, c, done, 1, word, byte.byte * 8 + bit % 8);
       }
     }
   }
@@ -90,6 +107,8 @@ template <typename Visit>
 void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
   if (format.kind == CodeKind::kTrellis) {
     ForEachSymbol(codec, format, visit);
+  } else if (OrderOf(format.kind) == PairOrder::kJoined && format.bits == 3) {
+    ForEachTriple(codec, visit);
   } else {
     ForEachPlaneCode(codec, format, visit);
   }

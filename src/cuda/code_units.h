@@ -141,17 +141,10 @@ struct PairTable {
   static constexpr int kEntries = 1 << (2 * kBits);
   static constexpr int kBytes = kEntries * kLanes * 4;
 
-  /// Codes of an entry. With 3 bits the low two bits of both codes come first, as the planes give them.
-  KVANT_HD static constexpr int LowCode(int entry) {
-    return kBits == 3 ? (entry & 3) | (entry >> 4 & 1) << 2 : entry & ((1 << kBits) - 1);
-  }
-  KVANT_HD static constexpr int HighCode(int entry) {
-    return kBits == 3 ? (entry >> 2 & 3) | (entry >> 5 & 1) << 2 : entry >> kBits;
-  }
   template <class W>
   KVANT_HD static void Fill(const float* levels, int thread, int threads, std::byte* table) {
     FillTable(kEntries, thread, threads, table,
-              [levels](int entry) { return W::Pack(levels[LowCode(entry)], levels[HighCode(entry)]); });
+              [levels](int entry) { return W::Pack(levels[entry & ((1 << kBits) - 1)], levels[entry >> kBits]); });
   }
 };
 
@@ -178,20 +171,18 @@ class LevelUnit {
 template <class W, int kDim>
 class LevelUnit<W, kDim, 3> {
  public:
-  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { planes_.Load(codes, unit, lane); }
+  KVANT_HD void Load(const std::byte* codes, int unit, int lane) { groups_.Load(codes, unit, lane); }
   KVANT_HD uint32_t Pair(typename W::Column column, int step, int reg) const {
-    const Field low = FieldOf(kDim, 2, step, reg);
-    const Field high = FieldOf(kDim, 1, step, reg);
-    const int place = 4 * (step % 2);  // of the index; a product does the rest of the shift
-    const int first = high.index / 4 * 8 + high.index / 2 % 2 * 2;
-    const uint32_t word = planes_.high.word[high.word];
-    const uint32_t top = first < 4 ? word << (first < 4 ? 4 - first : 0) : word >> (first < 4 ? 0 : first - 4);
-    const uint32_t two = W::MaskOr(planes_.low.word[low.word] >> (low.index / 2 * 8), 0xFu << place, 0);
-    return W::Lookup(column, W::MaskOr(top, 0x30u << place, two), 128u >> place);
+    const uint32_t* words = groups_.word + step / kTriplesPerGroup * 3;
+    const int triple = step % kTriplesPerGroup;
+    const uint32_t bits = triple < 3 ? words[triple < 3 ? triple : 0]
+                                     : W::Bytes(W::Bytes(words[0], words[1], 3, 7, 3, 7), words[2], 0, 1, 7, 7);
+    const int first = 6 * reg;
+    return W::Lookup(column, W::MaskOr(bits >> (first / 8 * 8), 63u << first % 8, 0), 128u >> first % 8);
   }
 
  private:
-  ThreeBitPlanes<kDim> planes_;
+  PlaneWords<kDim, 3> groups_;
 };
 
 }  // namespace kvant::cuda

@@ -169,13 +169,14 @@ struct DeviceCodec::Impl {
     AttendParams& p = step.params;
     const int64_t tiles = static_cast<int64_t>(a.sequences) * a.kv_heads * p.tiles();
     const int64_t tasks = a.sealed.max_pages + int64_t{cuda::kUnits} * a.exact.max_pages;
-    if (a.tickets && s.wide_warps > 0 && tiles <= s.processors && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
-      const int64_t most = s.processors / tiles;
+    if (a.tickets && s.wide_warps > 0 && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
+      const int64_t most = std::max<int64_t>(1, s.processors / tiles);
       step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
       // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
-      const bool balanced = most * tiles * 10 >= int64_t{s.processors} * 9;
+      const int64_t waves = (most * tiles + s.processors - 1) / s.processors;
+      const bool balanced = most * tiles * 10 >= waves * s.processors * 9;
       if (balanced || tasks <= 4 * most * step.tile_warps) return step;
     }
     // Items are as many as fit the device at once.

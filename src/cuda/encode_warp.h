@@ -182,6 +182,16 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
 
 // ---- second stage
 
+/// Index of the code that a lane has in a half of a register.
+template <int kDim>
+KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int lane) {
+  const int row = lane / 4 + reg % 2 * 8;
+  const int column = lane % 4 * 2 + reg / 2 * 8 + half;
+  const int token = unit * kUnitTokens + (is_value ? column : row);
+  const int channel = step * kStepChannels + (is_value ? row : column);
+  return token * kDim + channel;
+}
+
 /// Words of one plane of codes: bits kDone.. of each.
 template <class W, int kDim, int kWidth, int kDone, PairOrder kOrder>
 KVANT_HD void PackPlane(const EncodeSpace<kDim>& space, bool is_value, int lane, std::byte* plane) {
@@ -193,12 +203,8 @@ KVANT_HD void PackPlane(const EncodeSpace<kDim>& space, bool is_value, int lane,
     KVANT_UNROLL
     for (int i = 0; i < kDim / kStepChannels * 8; ++i) {
       const int step = i / 8, reg = i / 2 % 4, half = i % 2;
-      const int row = lane / 4 + reg % 2 * 8;
-      const int column = lane % 4 * 2 + reg / 2 * 8 + half;
-      const int token = unit * kUnitTokens + (is_value ? column : row);
-      const int channel = step * kStepChannels + (is_value ? row : column);
       const Field field = FieldOf(kDim, kWidth, step, reg);
-      const uint32_t code = space.codes[token * kDim + channel];
+      const uint32_t code = space.codes[CodeAt<kDim>(is_value, unit, step, reg, half, lane)];
       word[field.word] |= (code >> kDone & ((1u << kWidth) - 1)) << FieldShift(kOrder, kWidth, field.index, half);
     }
     KVANT_UNROLL
@@ -208,9 +214,40 @@ KVANT_HD void PackPlane(const EncodeSpace<kDim>& space, bool is_value, int lane,
   }
 }
 
+/// Joined codes of three bits.
+template <class W, int kDim>
+KVANT_HD void PackTriples(const EncodeSpace<kDim>& space, bool is_value, int lane, std::byte* codes) {
+  constexpr int kWords = UnitWords(kDim, 3);
+  for (int unit = 0; unit < kUnits; ++unit) {
+    uint32_t word[kWords];
+    KVANT_UNROLL
+    for (int i = 0; i < kWords; ++i) word[i] = 0;
+    KVANT_UNROLL
+    for (int step = 0; step < kDim / kStepChannels; ++step) {
+      uint32_t triple = 0;
+      KVANT_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        const int at = CodeAt<kDim>(is_value, unit, step, i / 2, i % 2, lane);
+        triple |= static_cast<uint32_t>(space.codes[at]) << (3 * i);
+      }
+      KVANT_UNROLL
+      for (int i = 0; i < 3; ++i) {
+        const WordByte to = TripleByteOf(step % kTriplesPerGroup, i);
+        word[step / kTriplesPerGroup * 3 + to.word] |= (triple >> (8 * i) & 0xFF) << (8 * to.byte);
+      }
+    }
+    KVANT_UNROLL
+    for (int i = 0; i < kWords; ++i) {
+      reinterpret_cast<uint32_t*>(codes)[PlaneWord(kDim, 3, unit, lane, i)] = word[i];
+    }
+  }
+}
+
 template <class W, int kDim, int kBits, PairOrder kOrder>
 KVANT_HD void PackCodes(const EncodeSpace<kDim>& space, bool is_value, int lane, std::byte* codes) {
-  if constexpr (kBits == 3) {
+  if constexpr (kBits == 3 && kOrder == PairOrder::kJoined) {
+    PackTriples<W, kDim>(space, is_value, lane, codes);
+  } else if constexpr (kBits == 3) {
     PackPlane<W, kDim, 2, 0, kOrder>(space, is_value, lane, codes);
     PackPlane<W, kDim, 1, 2, kOrder>(space, is_value, lane, codes + PlaneBytes(kDim, 2));
   } else {

@@ -53,10 +53,12 @@ KVANT_HD constexpr Fragment FragmentOf(bool is_value, int token, int channel) {
           column % 2};
 }
 
-/// Words of a plane per unit and lane. REQUIRES: dim is 64, 128 or 256, width 1, 2, 4, 8 or 16.
+/// Words of a plane per unit and lane. REQUIRES: dim is 64, 128 or 256, width 1, 2, 3 (joined), 4, 8 or 16.
 KVANT_HD constexpr int UnitWords(int dim, int width) { return dim * width / 64; }
 /// Words that a lane reads at once.
-KVANT_HD constexpr int VectorWords(int dim, int width) { return UnitWords(dim, width) < 4 ? UnitWords(dim, width) : 4; }
+KVANT_HD constexpr int VectorWords(int dim, int width) {
+  return width == 3 ? dim / 64 : UnitWords(dim, width) < 4 ? UnitWords(dim, width) : 4;
+}
 KVANT_HD constexpr int PlaneBytes(int dim, int width) { return kUnits * kLanes * 4 * UnitWords(dim, width); }
 
 struct Field {
@@ -72,20 +74,31 @@ KVANT_HD constexpr Field FieldOf(int dim, int width, int step, int reg) {
   return {reg / regs, reg % regs * steps + step};
 }
 
-/// Index of a lane's word in a plane.
+/// Joined codes of three bits are not in planes: the four registers of a step are 24 bits, the pair of register r from bit 6 r
+/// up; four steps, or *triples*, are three words. Bytes of a triple: three have the low ones of a word each, the fourth the
+/// highest of all.
+constexpr int kTriplesPerGroup = 4;
+struct WordByte {
+  int word;  ///< of the group
+  int byte;
+};
+KVANT_HD constexpr WordByte TripleByteOf(int triple, int index) {
+  return triple < 3 ? WordByte{triple, index} : WordByte{index, 3};
+}
+
+/// Index of a lane's word in a plane, or in joined codes of three bits.
 KVANT_HD constexpr int PlaneWord(int dim, int width, int unit, int lane, int word) {
   const int vector = VectorWords(dim, width);
   return ((unit * (UnitWords(dim, width) / vector) + word / vector) * kLanes + lane) * vector + word % vector;
 }
 
 /// First bit of a half's code in its word. The single bits that complete codes of three are spread so that one shift
-/// brings several of them above the two bits they belong to: in kSplit order four, two apart; in kJoined two pairs, four
-/// apart.
+/// brings several of them above the two bits they belong to: four, two apart.
 KVANT_HD constexpr int FieldShift(PairOrder order, int width, int index, int half) {
   if (order == PairOrder::kSplit) {
     return 16 * half + (width == 1 ? index / 8 * 8 + index / 4 % 2 + index % 4 * 2 : width * index);
   }
-  return width == 1 ? index / 4 * 8 + index / 2 % 2 * 2 + index % 2 * 4 + half : (2 * index + half) * width;
+  return (2 * index + half) * width;
 }
 
 /// Index of a channel's half among those of `rows` rows, each for one lane: words [step / 2][row][step % 2][2], so that the

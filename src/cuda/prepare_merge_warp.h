@@ -81,23 +81,27 @@ struct WarpRow {
   }
 };
 
-/// One warp: the query head `head` of a tile, in both forms, to halves [2][8][dim]; zeros beyond the last head.
+/// Query head `head` of a tile, times the softmax scale; zeros beyond the last head.
 template <class W, int kDim>
-KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane,
-                          uint16_t* sealed) {
+KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
   using Row = WarpRow<W, kDim>;
   const int of_kv = tile * kTileHeads + head;
   Row row;
-  const bool real = of_kv < p.heads_per_kv;
-  if (real) {
-    const int64_t first =
-        ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      row.value[i] = p.scale * (p.is_float ? static_cast<const float*>(p.queries)[first + i]
-                                           : W::HalfToFloat(static_cast<const uint16_t*>(p.queries)[first + i]));
-    }
+  if (of_kv >= p.heads_per_kv) return row;
+  const int64_t first =
+      ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
+  KVANT_UNROLL
+  for (int i = 0; i < Row::kCount; ++i) {
+    row.value[i] = p.scale * (p.is_float ? static_cast<const float*>(p.queries)[first + i]
+                                         : W::HalfToFloat(static_cast<const uint16_t*>(p.queries)[first + i]));
   }
+  return row;
+}
+
+/// A loaded query in both forms, to halves [2][8][dim].
+template <class W, int kDim>
+KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int head, int lane, uint16_t* sealed) {
+  using Row = WarpRow<W, kDim>;
   uint16_t* plain = sealed + kTileHeads * kDim;
   const auto store = [&](float gain, uint16_t* to) {
     KVANT_UNROLL
@@ -106,7 +110,7 @@ KVANT_HD void PrepareHead(const PrepareParams& p, int sequence, int kv_head, int
     }
   };
   store(1.0f, plain);
-  if (p.hadamard && real) {
+  if (p.hadamard) {
     row.Signs(lane);
     row.Butterfly(lane);
   }
@@ -118,7 +122,8 @@ KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int
   const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
   const int64_t at = ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * tiles + tile) * 2 * kTileHeads * kDim;
   W::LaunchNext();
-  PrepareHead<W, kDim>(p, sequence, kv_head, tile, head, lane, reinterpret_cast<uint16_t*>(p.out) + at);
+  StoreQuery<W, kDim>(p, LoadQuery<W, kDim>(p, sequence, kv_head, tile, head, lane), head, lane,
+                      reinterpret_cast<uint16_t*>(p.out) + at);
 }
 
 /// Warps that share the items of one query head, and what they exchange: sums of sealed and of exact pages.

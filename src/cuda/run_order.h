@@ -30,14 +30,9 @@ KVANT_HD constexpr RunPlace RunOf(bool is_value, int place, int channel) {
                   : RunPlace{channel / kStepChannels, place / 8 * 4 + c % 8 / 2, c / 8 * 2 + c % 2};
 }
 
-/// A byte among the words of a step. Runs of three bytes take the low ones of a word each, the fourth the highest of all.
-struct RunByte {
-  int word;
-  int byte;
-};
-KVANT_HD constexpr RunByte RunByteOf(int bits, int run, int index) {
-  if (bits == 2) return {run / 2, run % 2 * 2 + index};
-  return run < 3 ? RunByte{run, index} : RunByte{index, 3};
+/// A byte of a run among the words of a step.
+KVANT_HD constexpr WordByte RunByteOf(int bits, int run, int index) {
+  return bits == 2 ? WordByte{run / 2, run % 2 * 2 + index} : TripleByteOf(run, index);
 }
 
 /// First bit of a place's symbol in its run.

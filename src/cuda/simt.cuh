@@ -116,9 +116,6 @@ struct CudaWarp {
     }
   }
 
-  /// Starts to bring a line nearer; the address must be valid, the value is not read.
-  static __device__ void Prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
-
   // ---- asynchronous copies to shared memory, past the first-level cache
 
   static __device__ void CopyAsync16(void* to, const void* from) {

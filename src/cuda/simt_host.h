@@ -252,7 +252,6 @@ struct HostWarp {
   }
   static uint32_t TakeTicket(uint32_t* count) { return (*count)++; }
   static void Fence() {}
-  static void Prefetch(const void*) {}
   template <class T>
   static T LoadFresh(const T* from) {
     return *from;

@@ -45,8 +45,8 @@ class RunStream {
  public:
   /// `words`, `before`: of the step, where the runs lie.
   KVANT_HD RunStream(const uint32_t* words, int run, const uint32_t* before, int run_before) {
-    const RunByte old = RunByteOf(kBits, run_before, 0);
-    const RunByte first = RunByteOf(kBits, run, 0);
+    const WordByte old = RunByteOf(kBits, run_before, 0);
+    const WordByte first = RunByteOf(kBits, run, 0);
     if (RunByteOf(kBits, run, 1).word == first.word) {
       const int third = kBits == 2 ? 4 + old.byte : first.byte + 2;
       bits_ = W::Bytes(words[first.word], before[old.word], first.byte, first.byte + 1, third, 4 + old.byte);
