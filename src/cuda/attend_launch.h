@@ -38,7 +38,9 @@ struct AttendKernel {
 
 std::span<const AttendKernel> ExactKernels();
 std::span<const AttendKernel> UniformKernels();
+std::span<const AttendKernel> GroupKernels();
 std::span<const AttendKernel> LevelKernels();
+std::span<const AttendKernel> PlainLevelKernels();
 std::span<const AttendKernel> TrellisKernels();
 
 /// One instance of the kernel that encodes pages.

@@ -48,8 +48,9 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
 Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
-  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(), cuda::UniformKernels(), cuda::LevelKernels(),
-                                                  cuda::TrellisKernels()};  // by CodeKind
+  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(),      cuda::UniformKernels(),
+                                                  cuda::GroupKernels(),      cuda::LevelKernels(),
+                                                  cuda::PlainLevelKernels(), cuda::TrellisKernels()};
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
@@ -58,14 +59,17 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
         "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
   }
   bool widths = false;
-  for (const AttendKernel& kernel : tables[static_cast<size_t>(key.kind)]) {
-    if (kernel.key_bits != key.bits || kernel.value_bits != value.bits || kernel.dim != dim) continue;
-    widths = true;
-    if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
-    if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
-      return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
+  for (const std::span<const AttendKernel> table : tables) {
+    for (const AttendKernel& kernel : table) {
+      if (kernel.kind != key.kind || kernel.dim != dim) continue;
+      if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
+      widths = true;
+      if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
+      if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
+        return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
+      }
+      return kernel;
     }
-    return kernel;
   }
   if (widths) {
     return Status::NotSupported(

@@ -12,7 +12,9 @@ Status Missing() {
 
 std::span<const AttendKernel> ExactKernels() { return {}; }
 std::span<const AttendKernel> UniformKernels() { return {}; }
+std::span<const AttendKernel> GroupKernels() { return {}; }
 std::span<const AttendKernel> LevelKernels() { return {}; }
+std::span<const AttendKernel> PlainLevelKernels() { return {}; }
 std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
 
