@@ -15,6 +15,7 @@ import json
 import math
 import re
 import statistics
+import subprocess
 import sys
 
 import torch
@@ -389,6 +390,11 @@ def time_encoding(library, codecs, rounds):
     return rows
 
 
+def driver_version() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True, help="libkvant_c.so of a build with CUDA")
@@ -403,8 +409,8 @@ def main():
     codecs = [c for c in CODECS + ([] if options.quick else OTHER_DIMS)
               if re.search(options.only, f"k={c[0]} v={c[1]} d={c[2]}")]  # fmt: skip
     device = torch.cuda.get_device_properties(0)
-    result = {"gpu": device.name, "processors": device.multi_processor_count, "torch": torch.__version__,
-              "cuda": torch.version.cuda, "check": check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
+    result = {"gpu": device.name, "processors": device.multi_processor_count, "driver": driver_version(),
+              "torch": torch.__version__, "cuda": torch.version.cuda, "check": check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
     if not options.check_only:
         result["copy_gb_per_s"] = copy_gb_per_s()
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
