@@ -50,6 +50,8 @@ struct LevelTable {
 template <TileOrder kOrder, int kBits>
 class Runs {
  public:
+  HWY_INLINE Runs() {}  // written out: an implicit one is not compiled for the target
+
   /// kSecond: of two parts that share bytes; `piece`: which vector of the part.
   template <int kSecond>
   HWY_INLINE void Load(const uint8_t* HWY_RESTRICT tile, int pair, int piece) {
