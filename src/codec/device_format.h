@@ -37,8 +37,8 @@ struct DeviceFormat {
   DeviceParams shifts = {};
   bool hadamard = false;  ///< rows are mapped by parts/hadamard.h before they are coded
   float step = 1.0f;      ///< kLevels, kTrellis
-  float levels[kDeviceLevels] =
-      {};  ///< by code (kLevels, bits <= 4) or window: multiples of 1/2 up to 127, exact in fp16
+  /// By code (kLevels, bits <= 4) or window: multiples of 1/2 up to 127, exact in fp16.
+  float levels[kDeviceLevels] = {};
   /// For encoding on the device. kLevels: borders between rising magnitudes (Codebook), and the rule of a token's scale.
   bool encodable = false;  ///< groups from least to greatest value; nearest levels, scales unbiased or of least squares
   float thresholds[7] = {};

@@ -338,27 +338,24 @@ class Kernel {
   std::vector<float> queries_, out_;
 };
 
+template <class Subject>
+double ErrorOf(Problem p, const char* codec, const std::string& options) {
+  p.codec = codec;
+  p.options = options.c_str();
+  return Subject::Error(p);
+}
 template <int kDim, int kBits>
 double UniformError(Problem p) {
-  p.codec = "int";
-  const std::string options = "bits=" + std::to_string(kBits);
-  p.options = options.c_str();
-  return Kernel<UniformKeys, UniformValues, kDim, kBits>::Error(p);
+  return ErrorOf<Kernel<UniformKeys, UniformValues, kDim, kBits>>(p, "int", "bits=" + std::to_string(kBits));
 }
 template <int kDim, int kBits>
 double LevelError(Problem p) {
-  p.codec = "decoquant";
-  const std::string options = "bits=" + std::to_string(kBits);
-  p.options = options.c_str();
-  return Kernel<LevelKeys, LevelValues, kDim, kBits>::Error(p);
+  return ErrorOf<Kernel<LevelKeys, LevelValues, kDim, kBits>>(p, "decoquant", "bits=" + std::to_string(kBits));
 }
-
 template <int kDim, int kBits>
 double TrellisError(Problem p) {
-  p.codec = "decoquant";
-  const std::string options = "code=trellis,bits=" + std::to_string(kBits);
-  p.options = options.c_str();
-  return Kernel<TrellisKeys, TrellisValues, kDim, kBits>::Error(p);
+  return ErrorOf<Kernel<TrellisKeys, TrellisValues, kDim, kBits>>(p, "decoquant",
+                                                                  "code=trellis,bits=" + std::to_string(kBits));
 }
 
 TEST(AttendKernel, UniformCodesOfAllWidths) {

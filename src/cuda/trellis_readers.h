@@ -1,4 +1,4 @@
-// Readers of blocks whose codes are symbols of a trellis. Two successive tokens of a channel are one look-up: their windows
+// Readers of blocks whose codes are symbols of a trellis. Two successive places of a channel are one look-up: their windows
 // overlap in all but a symbol, so that 6 + bits bits of a run say both.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace kvant::cuda {
 
-/// Levels by the windows of two successive tokens.
+/// Levels by the windows of two successive places.
 template <int kBits>
 struct TrellisTable {
   static constexpr int kIndexBits = 6 + kBits;
@@ -56,7 +56,7 @@ class RunStream {
       bits_ = W::Bytes(low, high, 0, 1, 4, 5);
     }
   }
-  /// Levels of tokens 2 `pair` and 2 `pair` + 1 of the run. A product does the rest of the shift and the sum.
+  /// Levels of places 2 `pair` and 2 `pair` + 1 of the run. A product does the rest of the shift and the sum.
   KVANT_HD uint32_t Levels(typename W::Column column, int pair) const {
     const int first = SymbolBit(kBits, 2 * pair + 1);
     const uint32_t mask = TrellisTable<kBits>::kEntries - 1;
