@@ -141,13 +141,13 @@ TEST(AttentionTest, MatchesReferenceForEverySchemeAndTarget) {
     ASSERT_TRUE(SetSimdTarget(target));
     for (const char* scheme :
          {"raw", "raw:bf16", "int:8", "int:4", "int:3", "int:4,axis=token,group=32", "kivi:4", "decoquant:4",
-          "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl", "kvquant:4,fit=256", "kvquant:2,fit=256 sink=0"}) {
+          "decoquant:3", "decoquant:4,gauge=klt,fit=256", "qjl", "k=int:4 v=decoquant:2",
+          "k=qjl:outliers=0 v=kivi:2 recent=0", "kvquant:4,fit=256", "kvquant:2,fit=256 sink=0"}) {
       ExpectMatches({.scheme = scheme});
     }
     for (const char* scheme :
-         {"int:2", "k=raw v=int:2 sink=17", "k=int:4 v=decoquant:2", "k=qjl:outliers=0 v=kivi:2 recent=0", "kivi:2",
-          "decoquant:2", "decoquant:2,gauge=bal,fit=256", "asymkv", "vidkv", "calibquant", "calibquant:stats=segment",
-          "calibquant:stats=segment,refit=128"}) {
+         {"int:2", "k=raw v=int:2 sink=17", "kivi:2", "decoquant:2", "decoquant:2,gauge=bal,fit=256", "asymkv", "vidkv",
+          "calibquant", "calibquant:stats=segment", "calibquant:stats=segment,refit=128"}) {
       ExpectMatches({.scheme = scheme}, kMaxCoarseError);
     }
   }
