@@ -7,11 +7,6 @@
 namespace kvant {
 namespace {
 
-// Largest integers: one plane 127; two planes hi * 128 + lo with |hi| <= 127 and |lo| <= 64 for queries; 14 bits for
-// weights, which are not negative.
-constexpr int kQueryMax[3] = {0, 127, 127 * 128};
-constexpr int kWeightMax = 127 * 128 + 127;
-
 void QuantizeQuery(const float* queries, size_t stride, int heads, int channels, int planes, const float* channel_scale,
                    int8_t* out, float* unit, int32_t* offset_sum) {
   for (int h = 0; h < heads; ++h) {

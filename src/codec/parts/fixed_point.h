@@ -21,6 +21,11 @@ constexpr float OnePlaneWeight(int bits) { return bits <= 2 ? 1.0f / 32 : 1.0f /
 /// Queries and weights whose largest value is below this count as zeros: the inverse of a smaller step may be infinite.
 constexpr float kLeastOperand = 1e-30f;
 
+/// Largest integers by planes. Queries: one plane 127; two planes hi * 128 + lo with |hi| <= 127 and |lo| <= 64. Weights, which
+/// are not negative: 7 bits, or 14.
+constexpr int kQueryMax[3] = {0, 127, 127 * 128};
+constexpr int kWeightMax = 127 * 128 + 127;
+
 struct FixedPointKernels {
   /// queries [heads, stride] * channel_scale [channels] (null: 1) -> out [heads * planes][channels]; the column of
   /// head h and plane p is h * planes + p, the high plane first. unit[h] = real value of one step; offset_sum[h] = sum over channels of

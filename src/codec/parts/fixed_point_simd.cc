@@ -30,9 +30,6 @@ constexpr DI di;
 constexpr DU du;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(df));
 
-constexpr float kQueryMax[3] = {0.0f, 127.0f, 127.0f * 128.0f};
-constexpr float kWeightMax = 127.0f * 128.0f + 127.0f;
-
 HWY_INLINE VF Scaled(const float* HWY_RESTRICT values, const float* HWY_RESTRICT maybe_scale, int i) {
   const VF v = hn::LoadU(df, values + i);
   return maybe_scale ? hn::Mul(v, hn::LoadU(df, maybe_scale + i)) : v;
@@ -179,7 +176,7 @@ HWY_INLINE void QuantizeWeightColumns(const float* HWY_RESTRICT weights, int hea
                                       const float* HWY_RESTRICT token_scale, int8_t* HWY_RESTRICT out,
                                       float* HWY_RESTRICT unit, float* HWY_RESTRICT sum) {
   constexpr float kStep = kPlanes == 1 ? 128.0f : 1.0f;
-  constexpr float kMost = kPlanes == 1 ? 127.0f : kWeightMax;
+  constexpr float kMost = kPlanes == 1 ? 127.0f : static_cast<float>(kWeightMax);
   alignas(64) float scaled[64];
   for (int h = 0; h < heads; ++h) {
     const float max = ScaleAndFindMax(weights + h * 64, 64, token_scale, scaled);
