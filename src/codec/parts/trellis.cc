@@ -8,7 +8,6 @@ namespace kvant {
 namespace {
 
 constexpr int kTokens = 64;
-constexpr float kSmallestGain = 1e-30f;
 
 // Trained by alternating the encoder below and centroid updates on N(0,1), from Gaussian quantiles in random
 // order (16 orders, the best kept), then rounded to 1/127 of the largest.
@@ -228,7 +227,7 @@ void TrellisPack(TileOrder order, const uint8_t* bits, int num_tiles, const uint
 
 void TrellisTicks(const GainQuantizer& q, const float* row, int16_t* ticks, float* gain) {
   *gain = RowGain(q, row);
-  const float inverse = *gain > kSmallestGain ? 1.0f / *gain : 0.0f;
+  const float inverse = *gain > kLeastRowGain ? 1.0f / *gain : 0.0f;
   for (int c = 0; c < q.num_tiles * kTileChannels; ++c) {
     const int bits = q.bits[c / kTileChannels];
     ticks[c] = bits == 0 ? int16_t{0} : Tick(row[c] * inverse, q.books->by_bits[bits]);

@@ -85,7 +85,7 @@ void Ticks(const GainQuantizer& q, const float* strip, int16_t* ticks, float* ga
   const size_t stride = static_cast<size_t>(q.num_tiles) * kTileChannels;
   for (int lane = 0; lane < kStripRows; lane += kLanes) {
     const VF gain = Gain(q, strip + lane);
-    const VF inverse = hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, 1e-30f)), hn::Div(hn::Set(df, 1.0f), gain));
+    const VF inverse = hn::IfThenElseZero(hn::Gt(gain, hn::Set(df, kLeastRowGain)), hn::Div(hn::Set(df, 1.0f), gain));
     TickRows(q, strip + lane, inverse, ticks + static_cast<size_t>(lane) * stride);
     hn::StoreU(gain, df, gains + lane);
   }
