@@ -17,6 +17,9 @@ HWY_BEFORE_NAMESPACE();
 namespace kvant {
 namespace HWY_NAMESPACE {
 
+/// Registers: AVX-512 and NEON have 32, the others 16. Accumulators of one pass leave room for codes and operands.
+constexpr int kMaxAccumulators = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 16 : 8;
+
 /// sum[i] + levels[4i] * operand[4i] + ... + levels[4i+3] * operand[4i+3]; exact.
 template <class V32, class VU8, class VI8>
 HWY_INLINE V32 DotBytes(V32 sum, VU8 levels, VI8 operand) {

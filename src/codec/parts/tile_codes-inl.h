@@ -27,9 +27,6 @@ using V32 = hn::Vec<D32>;
 constexpr int kLanes8 = static_cast<int>(hn::MaxLanes(d8));
 constexpr int kLanes32 = static_cast<int>(hn::MaxLanes(d32));
 
-// Registers: AVX-512 and NEON have 32, the others 16. Accumulators of one pass leave room for codes and operands.
-constexpr int kMaxAccumulators = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 16 : 8;
-
 // Codes kIndex.. of a plane of kWidth bits, plus `extra` bytes further in the same field.
 template <int kWidth, int kIndex>
 HWY_INLINE V8 PlaneCodes(const uint8_t* HWY_RESTRICT plane, int extra) {

@@ -26,7 +26,6 @@ using V32 = hn::Vec<D32>;
 constexpr DF df;
 constexpr D32 d32;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(d32));
-constexpr int kMaxAccumulators = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 16 : 8;
 
 // ------------------------------------------------------------------ queries
 
