@@ -114,8 +114,6 @@ void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
   }
 }
 
-TileOrder OrderOf(const Codec& codec) { return IsValue(codec) ? TileOrder::kChannelLane : TileOrder::kTokenLane; }
-
 }  // namespace
 
 Result<DeviceFormat> DeviceFormatOf(const Codec& codec) {
@@ -143,7 +141,7 @@ void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::by
   ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
     const std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
     const auto get = format.kind == CodeKind::kTrellis ? TrellisWindow : TileCode;  // a window ends in the symbol
-    const int code = get(OrderOf(codec), format.bits, tile, t, c % kTileChannels);
+    const int code = get(TileOrderOf(codec.shape().side), format.bits, tile, t, c % kTileChannels);
     words[word] |= static_cast<uint32_t>(code >> done & ((1 << width) - 1)) << shift;
   });
 }
@@ -162,7 +160,7 @@ void FromDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::
     std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
     const int part = static_cast<int>(words[word] >> shift) & ((1 << width) - 1);
     const auto set = format.kind == CodeKind::kTrellis ? SetTrellisSymbol : SetTileCode;
-    set(OrderOf(codec), format.bits, t, c % kTileChannels, part << done, tile);
+    set(TileOrderOf(codec.shape().side), format.bits, t, c % kTileChannels, part << done, tile);
   });
 }
 

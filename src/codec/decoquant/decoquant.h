@@ -48,7 +48,7 @@ struct State : CodecState {
   size_t scales_ofs = 0;
   size_t codes_ofs = 0;
 
-  TileOrder order() const { return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
+  TileOrder order() const { return TileOrderOf(shape.side); }
   int fold() const { return gauge == Gauge::kSqrt ? kSqrtFold : shape.dim; }
   bool fitted() const { return gauge != Gauge::kHadamard; }
 };

@@ -8,7 +8,6 @@
 #include "codec/parts/hadamard.h"
 #include "codec/parts/page_scalars.h"
 #include "codec/parts/strip.h"
-#include "codec/parts/tile_kernels.h"
 #include "codec/parts/trellis.h"
 
 namespace kvant::decoquant {
@@ -68,9 +67,6 @@ void QueriesToLatents(const State& s, const SegmentMap& map, float* strip) {
 }
 
 // ---- parts of a block
-
-const F16* Halves(const std::byte* block, size_t ofs) { return reinterpret_cast<const F16*>(block + ofs); }
-F16* Halves(std::byte* block, size_t ofs) { return reinterpret_cast<F16*>(block + ofs); }
 
 // `means` are zeros when a block has none.
 void LoadCentred(const State& s, const float* rows, const float* means, float* strip) {
@@ -133,7 +129,7 @@ Status Encode(const CodecState& state, const BlockContext& context, const float*
   (s.trellis ? EncodeTrellis : EncodeScalar)(s, map, quantizer, rows, means, &coded);
   KVANT_TRY(StoreTokenScales("decoquant", coded.scales, Halves(block, s.scales_ofs)));
   std::byte* packed = block + s.codes_ofs;
-  (s.trellis ? TrellisPack : GetTileKernels().pack)(s.order(), map.bits, s.num_tiles, coded.codes, packed);
+  PackLatents(CodesOf(s, map), coded.codes, packed);
   const size_t used = TileBytes(1) * static_cast<size_t>(s.total_bits);
   std::memset(packed + used, 0, s.layout.block_bytes() - s.codes_ofs - used);
   return Status::Ok();

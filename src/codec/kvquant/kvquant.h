@@ -34,7 +34,7 @@ struct State : CodecState {
   bool keys() const { return shape.side == Side::kKey; }
   int num_tiles() const { return shape.dim / kTileChannels; }
   int num_thresholds() const { return (1 << bits) - 1; }
-  TileOrder order() const { return keys() ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
+  TileOrder order() const { return TileOrderOf(shape.side); }
   const F16* mids(const std::byte* block) const { return reinterpret_cast<const F16*>(block + mids_ofs); }
   const F16* halves(const std::byte* block) const { return reinterpret_cast<const F16*>(block + halves_ofs); }
   const F16* deltas(const std::byte* block) const { return reinterpret_cast<const F16*>(block + deltas_ofs); }

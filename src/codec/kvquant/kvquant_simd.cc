@@ -292,9 +292,10 @@ void Accumulate(const CodecState& state, const BlockContext& context, const std:
   std::copy_n(basis.levels, kMaxLevels, levels.by_bits[s.bits]);
   GetTileKernels().accumulate({block + s.codes_ofs, s.tile_bits, s.num_tiles(), &levels}, operand, heads, planes, unit,
                               acc, stride);
+  float mid_sum[kMaxHeads];
+  fixed.dots(weights, heads, mids, kTokensPerPage, mid_sum);
   for (int h = 0; h < heads; ++h) {
-    acc[static_cast<size_t>(h) * stride + static_cast<size_t>(s.shape.dim)] +=
-        fixed.dot(weights + h * kTokensPerPage, mids, kTokensPerPage) - kLevelCenter * sum[h];
+    acc[static_cast<size_t>(h) * stride + static_cast<size_t>(s.shape.dim)] += mid_sum[h] - kLevelCenter * sum[h];
   }
 
   alignas(64) float deltas[kMaxSlots];

@@ -50,7 +50,7 @@ struct State : CodecState {
   size_t scale_codes_ofs = 0;
   size_t scale_params_ofs = 0;
 
-  TileOrder order() const { return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
+  TileOrder order() const { return TileOrderOf(shape.side); }
   int num_groups() const { return (shape.dim + kGroupChannels - 1) / kGroupChannels; }
   int group_first(int group) const { return group * kGroupChannels; }
   int group_channels(int group) const { return std::min(kGroupChannels, shape.dim - group_first(group)); }

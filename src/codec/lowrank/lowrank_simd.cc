@@ -95,11 +95,10 @@ void FitFactors(const State& s, const Factors& factors, const Directions& direct
                 uint8_t* codes) {
   if (!factors.present()) return;
   const int dim = s.shape.dim;
+  float dots[kMaxRank];
   for (int r = 0; r < kStripRows; ++r) {
-    for (int j = 0; j < s.rank; ++j) {
-      const float dot = GetFixedPointKernels().dot(rows + r * dim, directions.values + j * dim, dim);
-      codes[r * s.rank + j] = FactorCode(s, dot * directions.inverse_norms[j]);
-    }
+    GetFixedPointKernels().dots(directions.values, s.rank, rows + r * dim, dim, dots);
+    for (int j = 0; j < s.rank; ++j) codes[r * s.rank + j] = FactorCode(s, dots[j] * directions.inverse_norms[j]);
   }
 }
 
@@ -258,9 +257,7 @@ void PrepareLowRank(const State& s, const Factors& factors, const float* queries
   LoadDigitTable(s, factors, table);
   ScorePageMeans(factors.mean, dim, queries, heads, prepared->bias());
   for (int h = 0; h < heads; ++h) {
-    for (int i = 0; i < kTileChannels; ++i) {
-      products[h * kTileChannels + i] = GetFixedPointKernels().dot(queries + h * dim, table + i * dim, dim);
-    }
+    GetFixedPointKernels().dots(table, kTileChannels, queries + h * dim, dim, products + h * kTileChannels);
   }
   PrepareLatents(s.factors(), products, kTileChannels, heads, prepared->NextFactors());
 }

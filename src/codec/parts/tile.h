@@ -16,12 +16,17 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "codec/codec.h"
+
 namespace kvant {
 
 constexpr int kTileChannels = 16;
 constexpr int kTileCodes = kTileChannels * 64;
 
 enum class TileOrder : uint8_t { kTokenLane, kChannelLane };
+constexpr TileOrder TileOrderOf(Side side) {
+  return side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
+}
 
 constexpr bool ValidTileBits(int bits) {
   return bits == 0 || bits == 1 || bits == 2 || bits == 3 || bits == 4 || bits == 6 || bits == 8;

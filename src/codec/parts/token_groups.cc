@@ -118,7 +118,7 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
                 ReadAhead* maybe_ahead) {
   const FixedPointKernels& fixed = GetFixedPointKernels();
   alignas(64) int8_t columns[kMaxHeads * 2 * kTokensPerPage];
-  float unit[kMaxHeads], quantized_sum[kMaxHeads];
+  float unit[kMaxHeads], quantized_sum[kMaxHeads], min_sum[kMaxHeads];
   for (int i = 0; i < NumChannelGroups(g); ++i) {
     const GroupOfChannels params(g, block, i);
     float* out = acc + i * g.group;
@@ -126,9 +126,9 @@ void Accumulate(const UniformGroups& g, const std::byte* block, const float* wei
         fixed.quantize_weights(weights, heads, params.scale, OnePlaneWeight(g.bits), columns, unit, quantized_sum);
     GetTileKernels().accumulate(GroupTiles(g, block, i, maybe_ahead), columns, heads, planes, unit, out,
                                 static_cast<size_t>(g.dim));
+    fixed.dots(weights, heads, params.min, kTokensPerPage, min_sum);
     for (int h = 0; h < heads; ++h) {
-      const float constant = fixed.dot(weights + h * kTokensPerPage, params.min, kTokensPerPage) -
-                             static_cast<float>(g.center()) * quantized_sum[h];
+      const float constant = min_sum[h] - static_cast<float>(g.center()) * quantized_sum[h];
       GetUniformKernels().add_constant(constant, g.group, out + h * g.dim);
     }
   }

@@ -47,7 +47,7 @@ UniformGroups AddUniformCodes(Side side, const UniformSpec& spec, BlockLayout& l
   KVANT_DCHECK(spec.range.rule != RangeRule::kQuantile || spec.axis == GroupAxis::kChannel);
   KVANT_DCHECK(spec.range.rule != RangeRule::kSign || spec.bits == 1);
   UniformGroups g{spec};
-  g.order = side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane;
+  g.order = TileOrderOf(side);
   g.codes_byte_ofs = layout.Add(name, StreamKind::kCodes, static_cast<size_t>(g.num_tiles()) * TileBytes(g.bits));
   std::fill_n(g.tile_bits, g.num_tiles(), static_cast<uint8_t>(g.bits));
   return g;

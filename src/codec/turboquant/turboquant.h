@@ -58,7 +58,7 @@ struct State : CodecState {
   size_t norms_ofs = 0;
   std::shared_ptr<const Sketch> sketch;  ///< of residuals: kGaussian, kOrthogonal
 
-  TileOrder order() const { return shape.side == Side::kKey ? TileOrder::kTokenLane : TileOrder::kChannelLane; }
+  TileOrder order() const { return TileOrderOf(shape.side); }
   bool sketched() const { return sketch != nullptr; }
   std::span<const ChannelClass> used_classes() const { return {classes, static_cast<size_t>(num_classes)}; }
 };
