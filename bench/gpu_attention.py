@@ -11,6 +11,7 @@ holds everything: query map, attention, merge. Exits 1 when a check fails.
 
 import argparse
 import ctypes
+import itertools
 import json
 import math
 import re
@@ -65,9 +66,11 @@ class Pages(ctypes.Structure):
 
 class Args(ctypes.Structure):
     _fields_ = [("sealed", Pages), ("exact", Pages), ("sequences", ctypes.c_int32), ("kv_heads", ctypes.c_int32),
-                ("heads_per_kv", ctypes.c_int32), ("query_type", ctypes.c_int), ("out_type", ctypes.c_int),
-                ("scale", ctypes.c_float), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
-                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p)]  # fmt: skip
+                ("heads_per_kv", ctypes.c_int32), ("rows", ctypes.c_int32), ("query_type", ctypes.c_int),
+                ("out_type", ctypes.c_int), ("scale", ctypes.c_float), ("soft_cap", ctypes.c_float),
+                ("sinks", ctypes.c_void_p), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
+                ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p),
+                ("fixed_pages", ctypes.c_int32)]  # fmt: skip
 
 
 class EncodeArgs(ctypes.Structure):
@@ -119,7 +122,7 @@ class Codec:
 class Kind:
     """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches."""
 
-    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64):
+    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, rows=1):
         generator = torch.Generator().manual_seed(seed)
         self.pages, self.max_pages = pages, max(pages)
         slots = max(1, caches * sum(pages))
@@ -131,7 +134,7 @@ class Kind:
             self.rows.append(rows)
         self.counts = torch.tensor(pages, dtype=torch.int32).cuda()
         order = torch.randperm(slots, generator=generator)
-        self.live, self.slots, self.tables, first = live, [], [], 0
+        self.live, self.query_rows, self.slots, self.tables, first = live, rows, [], [], 0
         for _ in range(caches):
             table = torch.zeros(len(pages), max(1, self.max_pages), 2, dtype=torch.int64)
             self.slots.append([])
@@ -142,7 +145,9 @@ class Kind:
                 table[s, :count, 0] = -1
                 if count:
                     table[s, 0, 0] = live if live < 1 << 63 else live - (1 << 64)
-                table[s, :count, 1] = mine
+                # Of the last rows - 1 tokens, the first query row sees none, the next one, ...
+                ahead = torch.clamp(rows - 1 - PAGE * torch.arange(count - 1, -1, -1), min=0)
+                table[s, :count, 1] = mine + (ahead << 32)
             self.tables.append(table.cuda())
 
     def struct(self, cache):
@@ -153,13 +158,15 @@ class Kind:
         """Of one cache."""
         return sum(self.pages) * sum(p.shape[1] * p.shape[2] for p in self.pools)
 
-    def decoded(self, cache, sequence, head):
-        """Visible rows of one head, keys and values, in double precision."""
+    def decoded(self, cache, sequence, head, query_row):
+        """Rows of one head that a query row sees, keys and values, in double precision."""
         slots = self.slots[cache][sequence].cuda()
         rows = [r[self.which[i][slots, head]].reshape(-1, r.shape[-1]).double() for i, r in enumerate(self.rows)]
         seen = torch.ones(rows[0].shape[0], dtype=torch.bool)
         for t in range(min(PAGE, len(seen))):
             seen[t] = bool(self.live >> t & 1)
+        if hidden := self.query_rows - 1 - query_row:
+            seen[max(0, len(seen) - hidden) :] = False
         return [r[seen.cuda()] for r in rows]
 
 
@@ -167,12 +174,13 @@ class Problem:
     """Caches with queries, and how to attend to each of them."""
 
     def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
-                 one_launch=True):
+                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
-        self.one_launch = one_launch
+        self.one_launch, self.rows, self.soft_cap, self.fixed_pages = one_launch, rows, soft_cap, fixed_pages
         self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
-        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live)
-        shape = (len(sealed), kv_heads * heads_per_kv, codec.dim)
+        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, rows=rows)
+        self.sinks = torch.linspace(-2, 3, kv_heads * heads_per_kv).cuda() if sinks else None
+        shape = (len(sealed), rows, kv_heads * heads_per_kv, codec.dim)
         self.queries = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed + 20))).cuda()
         self.queries = self.queries if float_io else self.queries.half()
         self.out = torch.full_like(self.queries, math.nan)
@@ -188,9 +196,10 @@ class Problem:
         workspace = -(-self.workspace.data_ptr() // 256) * 256
         kind = 1 if self.queries.dtype == torch.float32 else 0
         return Args(self.sealed.struct(cache), self.exact.struct(cache), len(self.sealed.pages), self.kv_heads,
-                    self.heads_per_kv, kind, kind, self.scale, self.queries.data_ptr(), self.out.data_ptr(), workspace,
-                    max(0, self.workspace.numel() - 256),
-                    self.tickets.data_ptr() if self.one_launch else None)  # fmt: skip
+                    self.heads_per_kv, self.rows, kind, kind, self.scale, self.soft_cap,
+                    self.sinks.data_ptr() if self.sinks is not None else None, self.queries.data_ptr(), self.out.data_ptr(),
+                    workspace, max(0, self.workspace.numel() - 256),
+                    self.tickets.data_ptr() if self.one_launch else None, self.fixed_pages)  # fmt: skip
 
     def attend(self, cache=0):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -200,17 +209,23 @@ class Problem:
     def bytes(self):
         return self.sealed.bytes() + self.exact.bytes()
 
+    def weights(self, scores, heads):
+        if self.soft_cap:
+            scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
+        if self.sinks is None:
+            return torch.softmax(scores, -1)
+        return torch.softmax(torch.cat([scores, self.sinks[heads, None].double()], -1), -1)[:, :-1]
+
     def error(self):
         self.attend()
         torch.cuda.synchronize()
         want = torch.zeros_like(self.out, dtype=torch.float64)
-        for s in range(want.shape[0]):
-            for kv in range(self.kv_heads):
-                kinds = [kind.decoded(0, s, kv) for kind in (self.sealed, self.exact)]
-                k, v = (torch.cat([kind[i] for kind in kinds]) for i in range(2))
-                heads = slice(kv * self.heads_per_kv, (kv + 1) * self.heads_per_kv)
-                if len(k):
-                    want[s, heads] = torch.softmax(self.queries[s, heads].double() @ k.T * self.scale, -1) @ v
+        for s, row, kv in itertools.product(range(want.shape[0]), range(self.rows), range(self.kv_heads)):
+            kinds = [kind.decoded(0, s, kv, row) for kind in (self.sealed, self.exact)]
+            k, v = (torch.cat([kind[i] for kind in kinds]) for i in range(2))
+            heads = slice(kv * self.heads_per_kv, (kv + 1) * self.heads_per_kv)
+            if len(k):
+                want[s, row, heads] = self.weights(self.queries[s, row, heads].double() @ k.T * self.scale, heads) @ v
         difference = (self.out.double() - want).norm() / want.norm()
         return float(difference) if math.isfinite(float(difference)) else math.inf
 
@@ -237,6 +252,13 @@ def check(library, codecs):
         one("long, float in and out", codec, [600], [3], 1, 8, float_io=True)
     for heads in (1, 2, 3, 5, 8, 9, 16):
         one(f"{heads} heads per KV head", ("int:4", "int:4", 128), [20, 3], [1, 0], 2, heads)
+    for rows, heads in ((2, 4), (4, 4), (8, 4), (8, 1), (3, 16)):
+        one(f"{rows} query rows, {heads} heads per KV head", ("int:4", "int:4", 128), [20, 3], [1, 2], 2, heads, rows=rows)
+        one(f"{rows} query rows, {heads} heads per KV head", ("decoquant:2", "decoquant:2", 128), [9, 0], [1, 1], 2, heads,
+            rows=rows)  # fmt: skip
+    one("soft cap", ("int:4", "int:4", 256), [30, 3], [1, 2], 2, 4, soft_cap=5.0, spread=4.0)
+    one("sinks", ("int:4", "int:4", 64), [30, 0], [1, 1], 2, 4, sinks=True)
+    one("fixed items", ("int:4", "int:4", 128), [90, 3], [1, 2], 2, 4, fixed_pages=8)
     for live in (0x1FF, ALL ^ 0xFFFF, 0):
         one(f"first pages see {live:x}", ("decoquant:4", "decoquant:4", 128), [9, 2], [2, 1], 2, 4, live=live)
     one("sharp softmax", ("int:4", "int:4", 128), [40], [1], 2, 4, spread=6.0)

@@ -78,7 +78,7 @@ KVANT_API kvant_status kvant_device_encode_pages(const kvant_device_codec* codec
 typedef struct kvant_device_page {
   uint64_t live; /* bit t: row t of the page is visible */
   int32_t slot;  /* index into the pools */
-  int32_t unused;
+  int32_t ahead; /* exact pages: query row r does not see the last ahead - r rows; sealed pages: 0 */
 } kvant_device_page;
 
 typedef struct kvant_device_pages {
@@ -95,15 +95,20 @@ typedef struct kvant_attend_args {
   int32_t sequences;
   int32_t kv_heads;
   int32_t heads_per_kv; /* 1..16 */
+  int32_t rows;         /* query rows of each sequence, 1..8 */
   kvant_type query_type;
   kvant_type out_type;
   float scale;                /* scores = scale * q . k */
-  const void* device_queries; /* [sequences, kv_heads * heads_per_kv, dim] */
+  float soft_cap;             /* > 0: scores s become soft_cap * tanh(s / soft_cap) */
+  const float* device_sinks;  /* [kv_heads * heads_per_kv]: logits that only add to the sum of weights; null: none */
+  const void* device_queries; /* [sequences, rows, kv_heads * heads_per_kv, dim] */
   void* device_out;           /* the same shape */
   void* device_workspace;     /* 256-byte aligned */
   size_t workspace_bytes;
-  void* device_tickets; /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
+  void*
+      device_tickets;  /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
                            sequences then take one launch; null: always three */
+  int32_t fixed_pages; /* > 0: bits of a result that depend neither on device nor on batch; 0: what is fastest */
 } kvant_attend_args;
 #define KVANT_TICKET_BYTES 4096
 

@@ -22,7 +22,8 @@ enum class DeviceType : int32_t { kF16 = 0, kF32 = 1 };
 struct DevicePage {
   uint64_t live = 0;  ///< bit t: row t of the page is visible
   int32_t slot = 0;   ///< index into the pools
-  int32_t unused = 0;
+  /// Exact pages: query row r does not see the last ahead - r rows of the page, which come after it. Sealed pages: 0.
+  int32_t ahead = 0;
 };
 
 /// Pages of one kind. All pointers are device memory, 16-byte aligned.
@@ -37,7 +38,7 @@ struct DevicePages {
 /// DeviceAttendArgs::tickets.
 constexpr size_t kDeviceTicketBytes = 4096;
 
-/// One decode step: one query row of `sequences` sequences in one layer. Which pages there are is read on the device, so
+/// One decode step: one query row, or a few (speculative decoding), of `sequences` sequences in one layer. Which pages there are is read on the device, so
 /// that a captured launch stays valid while sequences grow up to max_pages.
 struct DeviceAttendArgs {
   DevicePages sealed = {};
@@ -45,16 +46,23 @@ struct DeviceAttendArgs {
   int32_t sequences = 0;
   int32_t kv_heads = 0;
   int32_t heads_per_kv = 0;  ///< 1..16
+  int32_t rows = 1;          ///< query rows of each sequence, 1..8
   DeviceType query_type = DeviceType::kF16;
   DeviceType out_type = DeviceType::kF16;
-  float scale = 1.0f;             ///< scores = scale * q . k
-  const void* queries = nullptr;  ///< [sequences, kv_heads * heads_per_kv, dim]
-  void* out = nullptr;            ///< the same shape; zeros for a sequence without visible rows
+  float scale = 1.0f;     ///< scores = scale * q . k
+  float soft_cap = 0.0f;  ///< > 0: scores s become soft_cap * tanh(s / soft_cap)
+  /// fp32 [kv_heads * heads_per_kv]: attention sinks, logits that only add to the sum of weights. Null: none.
+  const float* maybe_sinks = nullptr;
+  const void* queries = nullptr;  ///< [sequences, rows, kv_heads * heads_per_kv, dim]
+  void* out = nullptr;            ///< the same shape; zeros where a query row sees nothing
   void* workspace = nullptr;      ///< 256-byte aligned
   size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
   /// kDeviceTicketBytes of zeros, left as zeros; one for all steps that never run at the same time. With it, few sequences
   /// take one launch; null: always three.
   void* tickets = nullptr;
+  /// > 0: partial sums are over stretches of so many pages, in three launches, so that a sequence's result has the same bits on
+  /// every device, in every batch and with any max_pages. 0: stretches fit the device.
+  int32_t fixed_pages = 0;
 };
 
 /// Pages to be encoded on the device, all 64 rows of each, of one side.
@@ -94,7 +102,7 @@ class DeviceCodec {
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;
-  /// Launches one kernel, or three, on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device, max_pages
+  /// Launches one kernel, or three, on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device, arguments
   /// and pages in use the result is the same to the bit.
   Status Attend(const DeviceAttendArgs& args, void* stream) const;
 

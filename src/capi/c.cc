@@ -51,14 +51,18 @@ DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
           .sequences = a.sequences,
           .kv_heads = a.kv_heads,
           .heads_per_kv = a.heads_per_kv,
+          .rows = a.rows,
           .query_type = static_cast<DeviceType>(a.query_type),
           .out_type = static_cast<DeviceType>(a.out_type),
           .scale = a.scale,
+          .soft_cap = a.soft_cap,
+          .maybe_sinks = a.device_sinks,
           .queries = a.device_queries,
           .out = a.device_out,
           .workspace = a.device_workspace,
           .workspace_bytes = a.workspace_bytes,
-          .tickets = a.device_tickets};
+          .tickets = a.device_tickets,
+          .fixed_pages = a.fixed_pages};
 }
 
 Status Create(const char* key, const char* value, int32_t dim, kvant_device_codec** out) {

@@ -10,15 +10,15 @@ constexpr AttendKernel kRow = RowOf<ExactKeys<CudaWarp, kDim>, ExactValues<CudaW
 
 constexpr AttendKernel kKernels[] = {kRow<128>, kRow<64>, kRow<256>};
 
-// A block per tile, a warp per query head of it.
+// A block per tile, a warp per column of it.
 template <int kDim>
-__global__ void __launch_bounds__(32 * kTileHeads) PrepareQueries(const __grid_constant__ PrepareParams p) {
+__global__ void __launch_bounds__(32 * kTileColumns) PrepareQueries(const __grid_constant__ PrepareParams p) {
   PrepareWarp<CudaWarp, kDim>(p, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y),
                               static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x) / kLanes,
                               static_cast<int>(threadIdx.x) % kLanes);
 }
 
-// A block per query head.
+// A block per column.
 template <int kDim>
 __global__ void __launch_bounds__(32 * kMergeWarps) MergeItems(const __grid_constant__ MergeParams p) {
   __shared__ MergeShared<kDim> shared;
@@ -36,15 +36,16 @@ int IndexOf(int dim) { return dim == 64 ? 0 : dim == 128 ? 1 : 2; }
 std::span<const AttendKernel> ExactKernels() { return kKernels; }
 
 Status LaunchPrepare(const PrepareParams& p, int dim, void* stream) {
-  const dim3 grid(static_cast<unsigned>((p.heads_per_kv + kTileHeads - 1) / kTileHeads),
-                  static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.sequences));
-  kPrepare[IndexOf(dim)]<<<grid, 32 * kTileHeads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  const dim3 grid(static_cast<unsigned>(p.shape.tiles()), static_cast<unsigned>(p.shape.kv_heads),
+                  static_cast<unsigned>(p.shape.sequences));
+  kPrepare[IndexOf(dim)]<<<grid, 32 * kTileColumns, 0, static_cast<cudaStream_t>(stream)>>>(p);
   KVANT_CUDA_TRY(cudaGetLastError());
   return Status::Ok();
 }
 
 Status LaunchMerge(const MergeParams& p, int dim, void* stream) {
-  const dim3 grid(static_cast<unsigned>(p.kv_heads * p.heads_per_kv), static_cast<unsigned>(p.sequences));
+  const dim3 grid(static_cast<unsigned>(p.shape.kv_heads * p.shape.columns()),
+                  static_cast<unsigned>(p.shape.sequences));
   return LaunchAfter(kMerge[IndexOf(dim)], grid, 32 * kMergeWarps, 0, stream, p);
 }
 

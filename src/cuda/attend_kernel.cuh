@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
   if constexpr (Bounds::kTableBytes > 0) __syncthreads();
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + warp;
-  const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
+  const int64_t warps = p.warps();
   if (index >= warps) return;
   AttendWarp<CudaWarp, Keys, Values>(p, WarpPlace::Of(p, index, static_cast<int>(threadIdx.x) % kLanes),
                                      shared + Bounds::kTableBytes + warp * Bounds::kWarpBytes, shared, value_table);
@@ -119,7 +119,7 @@ Status ShapeOf(LaunchShape* out) {
 
 template <class Keys, class Values>
 Status Launch(const AttendParams& p, const LaunchShape& shape, void* stream) {
-  const int64_t warps = static_cast<int64_t>(p.items()) * p.tiles() * p.kv_heads * p.sequences;
+  const int64_t warps = p.warps();
   if (warps == 0) return Status::Ok();
   const int64_t blocks = (warps + shape.block_warps - 1) / shape.block_warps;
   return LaunchAfter(AttendPages<Keys, Values>, dim3(static_cast<unsigned>(blocks)), 32 * shape.block_warps,
@@ -130,8 +130,8 @@ template <class Keys, class Values>
 Status LaunchTiles(const AttendParams& p, int warps, void* stream) {
   using Bounds = KernelBounds<Keys, Values>;
   if constexpr (Bounds::kWarpBytes > 0) {
-    const dim3 grid(static_cast<unsigned>(p.tile.blocks), static_cast<unsigned>(p.kv_heads * p.tiles()),
-                    static_cast<unsigned>(p.sequences));
+    const dim3 grid(static_cast<unsigned>(p.tile.blocks), static_cast<unsigned>(p.shape.kv_heads * p.shape.tiles()),
+                    static_cast<unsigned>(p.shape.sequences));
     const auto kernel = warps <= Bounds::kLeanWarps ? AttendTiles<Keys, Values, Bounds::kLeanWarps>
                                                     : AttendTiles<Keys, Values, Bounds::kWideWarps>;
     return LaunchAfter(kernel, grid, 32 * warps, static_cast<size_t>(Bounds::kTableBytes + warps * Bounds::kWarpBytes),

@@ -28,9 +28,13 @@ struct Problem {
   int dim = 128;
   int kv_heads = 1;
   int heads_per_kv = 4;
+  int rows = 1;
+  float soft_cap = 0.0f;
+  bool sinks = false;
   std::vector<int> sealed = {3, 0, 4};  ///< pages of each sequence
   std::vector<int> exact = {1, 1, 0};
   int pages_per_item = 2;
+  int spare_pages = 0;  ///< of the tables
   uint64_t first_live = ~uint64_t{0};
   float query_scale = 1.0f;
 };
@@ -85,9 +89,9 @@ struct Tables {
   std::vector<int32_t> counts;
   int max_pages;
 
-  Tables(const std::vector<int>& pages, uint64_t first_live, std::mt19937& rng) {
+  Tables(const std::vector<int>& pages, int spare, uint64_t first_live, std::mt19937& rng) {
     counts.assign(pages.begin(), pages.end());
-    max_pages = *std::max_element(pages.begin(), pages.end());
+    max_pages = *std::max_element(pages.begin(), pages.end()) + spare;
     int total = 0;
     for (const int n : pages) total += n;
     std::vector<int> slots(static_cast<size_t>(total));
@@ -99,6 +103,15 @@ struct Tables {
       for (int i = 0; i < pages[s]; ++i) {
         refs[s * static_cast<size_t>(max_pages) + static_cast<size_t>(i)] = {i == 0 ? first_live : ~uint64_t{0},
                                                                              slots[next++], 0};
+      }
+    }
+  }
+  /// The last `rows` tokens of each sequence are those of the queries.
+  void AddQueryRows(int rows) {
+    for (size_t s = 0; s < counts.size(); ++s) {
+      for (int i = 0; i < counts[s]; ++i) {
+        const int after = (counts[s] - 1 - i) * kPageTokens;  // tokens of later pages
+        refs[s * static_cast<size_t>(max_pages) + static_cast<size_t>(i)].ahead = rows - 1 - after;
       }
     }
   }
@@ -116,6 +129,11 @@ class Kernel {
     k.Run();
     return k.RelativeError();
   }
+  static std::vector<float> Output(const Problem& p) {
+    Kernel k(p);
+    k.Run();
+    return k.out_;
+  }
   /// Of one launch, twice: a step leaves its tickets for the next.
   static double TileError(const Problem& p, int blocks, int warps) {
     Kernel k(p);
@@ -131,18 +149,20 @@ class Kernel {
   explicit Kernel(const Problem& p)
       : p_(p),
         rng_(11),
-        sealed_(p.sealed, p.first_live, rng_),
-        exact_(p.exact, p.first_live, rng_),
+        sealed_(p.sealed, p.spare_pages, p.first_live, rng_),
+        exact_(p.exact, p.spare_pages, p.first_live, rng_),
         slots_(Total(p.sealed)),
         exact_slots_(Total(p.exact)),
         k_(Make(p.codec, p.options, Side::kKey, kDim), slots_, p.kv_heads, 1),
         v_(Make(p.codec, p.value_options ? p.value_options : p.options, Side::kValue, kDim), slots_, p.kv_heads, 2),
         exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, 3),
         exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 4) {
-    queries_.resize(static_cast<size_t>(sequences() * q_heads() * kDim));
+    exact_.AddQueryRows(p.rows);
+    queries_.resize(static_cast<size_t>(sequences() * p.rows * q_heads() * kDim));
     std::normal_distribution<float> normal(0.0f, p.query_scale);
     for (float& q : queries_) q = normal(rng_);
     out_.assign(queries_.size(), NAN);
+    for (int h = 0; h < q_heads(); ++h) sinks_.push_back(0.7f * static_cast<float>(h) - 1.0f);
   }
   static int Total(const std::vector<int>& pages) {
     int total = 0;
@@ -150,6 +170,9 @@ class Kernel {
     return total;
   }
   int sequences() const { return static_cast<int>(p_.sealed.size()); }
+  QueryShape shape() const {
+    return {.sequences = sequences(), .rows = p_.rows, .kv_heads = p_.kv_heads, .heads_per_kv = p_.heads_per_kv};
+  }
   int q_heads() const { return p_.kv_heads * p_.heads_per_kv; }
   float softmax_scale() const { return 1.0f / std::sqrt(static_cast<float>(kDim)); }
 
@@ -161,18 +184,17 @@ class Kernel {
     std::ranges::copy(k_.format().levels, a.key_levels);
     std::ranges::copy(v_.format().levels, a.value_levels);
     a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
-    a.sequences = sequences();
-    a.kv_heads = p_.kv_heads;
-    a.heads_per_kv = p_.heads_per_kv;
+    a.shape = shape();
+    a.soft_cap = p_.soft_cap * 1.44269504f;
     return a;
   }
 
   void Run() {
     AttendParams a = Params();
-    const size_t tiles = static_cast<size_t>(sequences() * p_.kv_heads * a.tiles());
-    AlignedBuffer<uint32_t> queries(tiles * kTileHeads * kDim);
-    AlignedBuffer<float> out(tiles * static_cast<size_t>(a.items()) * kTileHeads * kDim);
-    AlignedBuffer<float> state(tiles * static_cast<size_t>(a.items()) * 2 * kTileHeads);
+    const size_t tiles = static_cast<size_t>(sequences() * p_.kv_heads * a.shape.tiles());
+    AlignedBuffer<uint32_t> queries(tiles * kTileColumns * kDim);
+    AlignedBuffer<float> out(tiles * static_cast<size_t>(a.items()) * kTileColumns * kDim);
+    AlignedBuffer<float> state(tiles * static_cast<size_t>(a.items()) * 2 * kTileColumns);
     std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
     std::fill(state.span().begin(), state.span().end(), NAN);
     a.queries = queries.data();
@@ -188,16 +210,19 @@ class Kernel {
             .hadamard = k_.format().hadamard,
             .scale = softmax_scale() * 1.44269504f,
             .sealed_gain = k_.format().kind == CodeKind::kUniform ? 4.0f : k_.format().step,
-            .sequences = sequences(),
-            .kv_heads = p_.kv_heads,
-            .heads_per_kv = p_.heads_per_kv,
+            .shape = shape(),
             .out = to};
   }
-  OutputParams Output() { return {.hadamard = v_.format().hadamard, .is_float = true, .out = out_.data()}; }
+  OutputParams Results() {
+    return {.hadamard = v_.format().hadamard,
+            .is_float = true,
+            .out = out_.data(),
+            .maybe_sinks = p_.sinks ? sinks_.data() : nullptr};
+  }
   void Prepare(const AttendParams& a, uint32_t* to) {
     const PrepareParams prepare = Preparing(to);
     ForEachTile(a, [&](int s, int h, int tile) {
-      HostBlock::Run(32 * kTileHeads,
+      HostBlock::Run(32 * kTileColumns,
                      [&](int thread) { PrepareWarp<HostWarp, kDim>(prepare, s, h, tile, thread / 32, thread % 32); });
     });
   }
@@ -207,7 +232,7 @@ class Kernel {
     AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
     std::byte* key_table = tables.data();
     std::byte* value_table = key_table + K::Table::kBytes;
-    const int64_t warps = static_cast<int64_t>(a.items()) * a.tiles() * a.kv_heads * a.sequences;
+    const int64_t warps = a.warps();
     for (int64_t first = 0; first < warps; first += kWarps) {
       HostBlock::Run(32 * kWarps, [&](int thread) {
         if constexpr (K::Table::kBytes > 0) {
@@ -231,32 +256,30 @@ class Kernel {
         .exact_pages_per_item = a.exact.pages_per_item,
         .sealed_items = a.sealed.items(),
         .items = a.items(),
-        .sequences = a.sequences,
-        .kv_heads = a.kv_heads,
-        .heads_per_kv = a.heads_per_kv,
-        .output = Output(),
+        .shape = a.shape,
+        .output = Results(),
     };
     MergeShared<kDim> shared;
     for (int s = 0; s < sequences(); ++s) {
-      for (int h = 0; h < q_heads(); ++h) {
+      for (int i = 0; i < a.shape.kv_heads * a.shape.columns(); ++i) {
         HostBlock::Run(32 * kMergeWarps,
-                       [&](int thread) { MergeWarp<HostWarp, kDim>(merge, s, h, thread / 32, thread % 32, &shared); });
+                       [&](int thread) { MergeWarp<HostWarp, kDim>(merge, s, i, thread / 32, thread % 32, &shared); });
       }
     }
   }
   void RunTiles(int blocks_per_tile, int warps, uint32_t* tickets) {
     AttendParams a = Params();
-    const size_t blocks = static_cast<size_t>(sequences() * p_.kv_heads * a.tiles() * blocks_per_tile);
-    AlignedBuffer<uint32_t> queries(blocks * kTileHeads * kDim);
-    AlignedBuffer<float> out(blocks * kTileHeads * kDim);
-    AlignedBuffer<float> state(blocks * 2 * kTileHeads);
+    const size_t blocks = static_cast<size_t>(sequences() * p_.kv_heads * a.shape.tiles() * blocks_per_tile);
+    AlignedBuffer<uint32_t> queries(blocks * kTileColumns * kDim);
+    AlignedBuffer<float> out(blocks * kTileColumns * kDim);
+    AlignedBuffer<float> state(blocks * 2 * kTileColumns);
     std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
     std::fill(state.span().begin(), state.span().end(), NAN);
     a.queries = queries.data();
     a.partial_out = out.data();
     a.partial_state = state.data();
-    a.tile = {blocks_per_tile, tickets, Preparing(queries.data()), Output()};
-    const int head_tiles = a.kv_heads * a.tiles();
+    a.tile = {blocks_per_tile, tickets, Preparing(queries.data()), Results()};
+    const int head_tiles = a.shape.kv_heads * a.shape.tiles();
     for (size_t block = 0; block < blocks; ++block) {
       const size_t floats = static_cast<size_t>(warps * PageSlots<K, V>::kBytes) / sizeof(float);
       AlignedBuffer<float> space(floats);
@@ -279,31 +302,33 @@ class Kernel {
   }
   template <typename Visit>
   void ForEachTile(const AttendParams& a, Visit visit) {
-    for (int s = 0; s < a.sequences; ++s) {
-      for (int h = 0; h < a.kv_heads; ++h) {
-        for (int tile = 0; tile < a.tiles(); ++tile) visit(s, h, tile);
+    for (int s = 0; s < a.shape.sequences; ++s) {
+      for (int h = 0; h < a.shape.kv_heads; ++h) {
+        for (int tile = 0; tile < a.shape.tiles(); ++tile) visit(s, h, tile);
       }
     }
   }
 
   template <typename Visit>
-  void ForEachRow(const Tables& tables, int s, Visit visit) const {
+  void ForEachRow(const Tables& tables, int s, int row, Visit visit) const {
     for (int i = 0; i < tables.counts[static_cast<size_t>(s)]; ++i) {
       const PageRef& ref = tables.refs[static_cast<size_t>(s * tables.max_pages + i)];
       for (int t = 0; t < kPageTokens; ++t) {
-        if (ref.live >> t & 1) visit(ref.slot, t);
+        if ((ref.live >> t & 1) && t < kPageTokens - ref.ahead + row) visit(ref.slot, t);
       }
     }
   }
   // Adds exp(score) and exp(score) * row of the rows of one kind.
-  void AddRows(const Tables& tables, const Pool& k, const Pool& v, int s, int head, double* sum,
+  void AddRows(const Tables& tables, const Pool& k, const Pool& v, int s, int row, int head, double* sum,
                std::vector<double>* out) const {
-    const float* q = &queries_[static_cast<size_t>((s * q_heads() + head) * kDim)];
+    const float* q = &queries_[static_cast<size_t>(((s * p_.rows + row) * q_heads() + head) * kDim)];
     const int kv = head / p_.heads_per_kv;
-    ForEachRow(tables, s, [&](int slot, int t) {
+    ForEachRow(tables, s, row, [&](int slot, int t) {
       double score = 0.0;
       for (int c = 0; c < kDim; ++c) score += static_cast<double>(q[c]) * static_cast<double>(k.row(slot, kv, t)[c]);
-      const double weight = std::exp(score * static_cast<double>(softmax_scale()));
+      score *= static_cast<double>(softmax_scale());
+      const auto cap = static_cast<double>(p_.soft_cap);
+      const double weight = std::exp(cap > 0.0 ? cap * std::tanh(score / cap) : score);
       *sum += weight;
       for (int c = 0; c < kDim; ++c) {
         (*out)[static_cast<size_t>(c)] += weight * static_cast<double>(v.row(slot, kv, t)[c]);
@@ -313,14 +338,15 @@ class Kernel {
   double RelativeError() const {
     double error = 0.0;
     double norm = 0.0;
-    for (int s = 0; s < sequences(); ++s) {
+    for (int s = 0; s < sequences() * p_.rows; ++s) {
       for (int h = 0; h < q_heads(); ++h) {
         double sum = 0.0;
         std::vector<double> want(kDim);
-        AddRows(sealed_, k_, v_, s, h, &sum, &want);
-        AddRows(exact_, exact_k_, exact_v_, s, h, &sum, &want);
+        AddRows(sealed_, k_, v_, s / p_.rows, s % p_.rows, h, &sum, &want);
+        AddRows(exact_, exact_k_, exact_v_, s / p_.rows, s % p_.rows, h, &sum, &want);
+        const double sink = p_.sinks && sum > 0.0 ? std::exp(static_cast<double>(sinks_[static_cast<size_t>(h)])) : 0.0;
         for (int c = 0; c < kDim; ++c) {
-          const double w = sum > 0.0 ? want[static_cast<size_t>(c)] / sum : 0.0;
+          const double w = sum > 0.0 ? want[static_cast<size_t>(c)] / (sum + sink) : 0.0;
           const double got = static_cast<double>(out_[static_cast<size_t>((s * q_heads() + h) * kDim + c)]);
           error += (got - w) * (got - w);
           norm += w * w;
@@ -335,7 +361,7 @@ class Kernel {
   Tables sealed_, exact_;
   int slots_, exact_slots_;
   Pool k_, v_, exact_k_, exact_v_;
-  std::vector<float> queries_, out_;
+  std::vector<float> queries_, out_, sinks_;
 };
 
 template <class Subject>
@@ -434,6 +460,25 @@ TEST(AttendKernel, AnyNumberOfQueryHeads) {
   }
 }
 
+TEST(AttendKernel, SeveralQueryRowsSeeWhatIsBeforeThem) {
+  for (const int rows : {2, 4, 8}) {
+    const Problem p = {.kv_heads = 2, .heads_per_kv = 3, .rows = rows, .sealed = {2, 0}, .exact = {1, 2}};
+    EXPECT_LT((UniformError<64, 4>(p)), kMaxError) << rows;
+    EXPECT_LT((Kernel<UniformKeys, UniformValues, 64, 4>::TileError(p, 2, 2)), kMaxError) << rows;
+  }
+  // Of the first page, no row but the last of them sees all.
+  EXPECT_LT((LevelError<64, 4>({.rows = 5, .sealed = {3}, .exact = {1}})), kMaxError);
+}
+
+TEST(AttendKernel, SoftCapAndSinks) {
+  EXPECT_LT((UniformError<64, 4>({.soft_cap = 3.0f, .query_scale = 4})), kMaxError);
+  EXPECT_LT((UniformError<64, 4>({.sinks = true})), kMaxError);
+  const Problem both = {
+      .rows = 2, .soft_cap = 5.0f, .sinks = true, .sealed = {3, 0}, .exact = {1, 0}, .query_scale = 4};
+  EXPECT_LT((UniformError<64, 4>(both)), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 64, 4>::TileError(both, 2, 2)), kMaxError);
+}
+
 TEST(AttendKernel, HidesRowsThatAreNotLive) {
   EXPECT_LT((UniformError<64, 4>({.first_live = 0x00000000000001FFu})), kMaxError);
   EXPECT_LT((LevelError<64, 2>({.first_live = 0xFFFFFFFFFFFF0000u})), kMaxError);
@@ -446,6 +491,14 @@ TEST(AttendKernel, HidesRowsThatAreNotLive) {
 TEST(AttendKernel, ASharpSoftmaxAndManyPages) {
   EXPECT_LT((UniformError<64, 4>({.sealed = {24}, .exact = {3}, .pages_per_item = 9, .query_scale = 4})), kMaxError);
   EXPECT_LT((LevelError<64, 4>({.sealed = {24}, .exact = {3}, .pages_per_item = 5, .query_scale = 4})), kMaxError);
+}
+
+TEST(AttendKernel, FixedItemsGiveTheSameBitsWithAnyCapacity) {
+  using Uniform = Kernel<UniformKeys, UniformValues, 64, 4>;
+  const Problem p = {.sealed = {5, 2}, .exact = {1, 2}};
+  Problem larger = p;
+  larger.spare_pages = 7;
+  EXPECT_EQ(Uniform::Output(p), Uniform::Output(larger));
 }
 
 TEST(AttendKernel, ASequenceWithoutRowsGivesZeros) {

@@ -3,8 +3,8 @@
 
 namespace kvant::cuda {
 
-/// Query heads of one KV head that a warp takes: the columns of B. More heads take several warps.
-constexpr int kTileHeads = 8;
+/// Columns of a KV head's queries that a warp takes: the columns of B. More take several warps.
+constexpr int kTileColumns = 8;
 /// A softmax weight times its token's scale becomes fp16 with this factor, so that weights down to 1e-4 keep their
 /// precision; scales beyond 65504 / 64 would overflow.
 constexpr float kWeightGain = 64.0f;

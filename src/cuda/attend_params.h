@@ -1,7 +1,7 @@
 // What a decode step on the device consists of: plain pointers into device memory, passed to the kernels by value.
 //
 // Work. A sequence has sealed pages (blocks of the codecs, 64 rows) and exact pages (fp16 rows: sinks, recent window, open
-// page). An *item* is a stretch of one sequence's pages of one kind for one KV head and up to 8 of its query heads; a
+// page). An *item* is a stretch of one sequence's pages of one kind for one KV head and up to 8 columns of its queries; a
 // warp computes it and leaves a partial softmax state. The number of items follows from the page tables' capacity, not
 // from what is in them, so a captured graph stays valid while sequences grow; warps without pages leave at once.
 #pragma once
@@ -19,7 +19,32 @@ namespace kvant::cuda {
 struct alignas(16) PageRef {
   uint64_t live;  ///< bit t: token t of the page is to be seen
   int32_t slot;   ///< of the pool
-  int32_t unused;
+  int32_t ahead;  ///< exact pages: query row r does not see the last ahead - r tokens
+};
+
+/// The bits of `live` that query row `row` sees.
+KVANT_HD inline uint64_t SeenBy(int row, uint64_t live, int32_t ahead) {
+  const int hidden = ahead - row;
+  if (hidden <= 0) return live;
+  return hidden < 64 ? live & (~uint64_t{0} >> hidden) : 0;
+}
+
+/// The queries of a step. A *column* of a KV head is one of its query heads in one query row, rows outermost; a tile has up to 8
+/// columns, which are columns of operands.
+struct QueryShape {
+  int32_t sequences;
+  int32_t rows;  ///< of each sequence
+  int32_t kv_heads;
+  int32_t heads_per_kv;
+
+  KVANT_HD int columns() const { return rows * heads_per_kv; }
+  KVANT_HD int tiles() const { return (columns() + kTileColumns - 1) / kTileColumns; }
+  KVANT_HD int row(int column) const { return column / heads_per_kv; }
+  KVANT_HD int head(int kv_head, int column) const { return kv_head * heads_per_kv + column % heads_per_kv; }
+  /// Index of a column's vector among [sequences, rows, kv_heads * heads_per_kv].
+  KVANT_HD int64_t Vector(int sequence, int kv_head, int column) const {
+    return (static_cast<int64_t>(sequence) * rows + row(column)) * (kv_heads * heads_per_kv) + head(kv_head, column);
+  }
 };
 
 /// Pages of one kind: pools [slots][kv_heads][block bytes], tables [sequences][max_pages].
@@ -45,12 +70,12 @@ struct BlockOffsets {
 
 /// Before the items: queries to operands.
 struct PrepareParams {
-  const void* queries;  ///< [sequences, kv_heads * heads_per_kv, dim], fp16 or fp32
+  const void* queries;  ///< [sequences, rows, kv_heads * heads_per_kv, dim], fp16 or fp32
   bool is_float;
   bool hadamard;
   float scale;        ///< softmax scale times log2 e
   float sealed_gain;  ///< further, for sealed pages
-  int32_t sequences, kv_heads, heads_per_kv;
+  QueryShape shape;
   uint32_t* out = nullptr;  ///< AttendParams::queries
 };
 
@@ -58,7 +83,8 @@ struct PrepareParams {
 struct OutputParams {
   bool hadamard;  ///< sealed values are mapped
   bool is_float;
-  void* out;  ///< [sequences, kv_heads * heads_per_kv, dim]; zeros for a sequence without rows
+  void* out;                 ///< [sequences, rows, kv_heads * heads_per_kv, dim]; zeros where a query row sees nothing
+  const float* maybe_sinks;  ///< [kv_heads * heads_per_kv]: logits that only add to the sum of weights
 };
 
 /// A step in one launch (attend_tile.h): the blocks of a tile map its queries and merge what they have.
@@ -77,9 +103,8 @@ struct AttendParams {
   /// The codes of values are multiplied with weights that have absorbed their scales; this makes up for the rest.
   float value_gain;
 
-  int32_t sequences;
-  int32_t kv_heads;
-  int32_t heads_per_kv;
+  QueryShape shape;
+  float soft_cap;  ///< times log2 e; scores s become cap * tanh(s / cap). 0: they stay
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
   /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are. In one launch
@@ -91,8 +116,11 @@ struct AttendParams {
 
   TileParams tile;  ///< of one launch
 
-  KVANT_HD int tiles() const { return (heads_per_kv + kTileHeads - 1) / kTileHeads; }
   KVANT_HD int items() const { return sealed.items() + exact.items(); }
+  /// Of a launch that gives each item a warp.
+  KVANT_HD int64_t warps() const {
+    return static_cast<int64_t>(items()) * shape.tiles() * shape.kv_heads * shape.sequences;
+  }
 };
 
 struct MergeParams {
@@ -102,7 +130,7 @@ struct MergeParams {
   const int32_t* exact_counts;   ///< likewise
   int32_t sealed_pages_per_item, exact_pages_per_item;
   int32_t sealed_items, items;
-  int32_t sequences, kv_heads, heads_per_kv;
+  QueryShape shape;
   OutputParams output;
 };
 

@@ -1,5 +1,5 @@
 // A decode step of few sequences in one launch, as what one warp does. Blocks belong to a tile (a sequence, a KV head, up to
-// 8 of its query heads): each maps the tile's queries for itself, its warps share pages with those of the tile's other
+// 8 columns of its queries): each maps the tile's queries for itself, its warps share pages with those of the tile's other
 // blocks, their states are merged in shared memory, and the block that comes last merges those of the blocks.
 #pragma once
 
@@ -21,8 +21,8 @@ struct TilePlace {
                                int lane) {
     TilePlace place = {};
     place.at.lane = lane;
-    place.at.tile = head_tile % p.tiles();
-    place.at.kv_head = head_tile / p.tiles();
+    place.at.tile = head_tile % p.shape.tiles();
+    place.at.kv_head = head_tile / p.shape.tiles();
     place.at.sequence = sequence;
     place.block_index = TileIndex(p, place.at) * p.tile.blocks + block;
     place.block = block;
@@ -30,9 +30,9 @@ struct TilePlace {
     place.warps = warps;
     return place;
   }
-  KVANT_HD int heads(const AttendParams& p) const {
-    const int left = p.heads_per_kv - at.tile * kTileHeads;
-    return left < kTileHeads ? left : kTileHeads;
+  KVANT_HD int columns(const AttendParams& p) const {
+    const int left = p.shape.columns() - at.tile * kTileColumns;
+    return left < kTileColumns ? left : kTileColumns;
   }
 };
 
@@ -64,8 +64,8 @@ struct TileStates {
   static constexpr int kDim = Keys::kDim;
   static constexpr int kStride = kDim + 4;  ///< so that lanes meet no bank twice
   static constexpr int kWarpFloats = PageSlots<Keys, Values>::kBytes / 4;
-  static constexpr int kOutFloats = kTileHeads * kStride;
-  static constexpr int kFloats = kOutFloats + 2 * kTileHeads;
+  static constexpr int kOutFloats = kTileColumns * kStride;
+  static constexpr int kFloats = kOutFloats + 2 * kTileColumns;
   static_assert(2 * kFloats <= kWarpFloats);
 
   template <class State>
@@ -73,14 +73,14 @@ struct TileStates {
     float* to = reinterpret_cast<float*>(slots) + kind * kFloats;
     if (pages.count > 0) {
       state.Store(gain / kWeightGain, lane, to, kStride, to + kOutFloats);
-    } else if (lane < 2 * kTileHeads) {
-      to[kOutFloats + lane] = lane < kTileHeads ? kNothing : 0.0f;
+    } else if (lane < 2 * kTileColumns) {
+      to[kOutFloats + lane] = lane < kTileColumns ? kNothing : 0.0f;
     }
   }
   /// Of all warps of a block.
-  KVANT_HD static Partials Of(const std::byte* space, int kind, int head) {
+  KVANT_HD static Partials Of(const std::byte* space, int kind, int column) {
     const float* first = reinterpret_cast<const float*>(space) + kind * kFloats;
-    return {first + head * kStride, first + kOutFloats + head, kWarpFloats, kWarpFloats};
+    return {first + column * kStride, first + kOutFloats + column, kWarpFloats, kWarpFloats};
   }
 };
 
@@ -90,11 +90,12 @@ KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const
                                const WarpQueries& queries, ItemState<W, ExactValues<W, kDim>>& state) {
   constexpr bool kTogether = kDim <= 128;  // or they take too many registers
   const PageRef* table = p.exact.table + static_cast<int64_t>(at.sequence) * p.exact.max_pages;
+  const LaneRows rows(p, at);
   for (int i = 0; i < units.count; ++i) {
     const PageRef ref = table[units.page(i) / kUnits];
     const int unit = units.page(i) % kUnits;
     const int64_t first =
-        (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * ExactKeys<W, kDim>::kOffsets.bytes +
+        (static_cast<int64_t>(ref.slot) * p.shape.kv_heads + at.kv_head) * ExactKeys<W, kDim>::kOffsets.bytes +
         unit * (PlaneBytes(kDim, 16) / kUnits);
     PlaneWords<kDim, 16> keys, values;
     W::Sync();
@@ -104,19 +105,21 @@ KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const
     query.LoadQuery(queries.plain, at.lane);
     float scores[kUnits][4] = {};
     ExactKeys<W, kDim>::UnitScores(keys, query, scores[0]);
-    state.Weigh(ref.live >> (unit * kUnitTokens) & 0xFFFF, at.lane, scores);
+    const int first_token = unit * kUnitTokens;
+    state.Weigh(p.soft_cap, {rows.Seen(0, ref) >> first_token & 0xFFFF, rows.Seen(1, ref) >> first_token & 0xFFFF},
+                at.lane, scores);
     if (!kTogether) values.Load(p.exact.values + first, 0, at.lane);
     ExactValues<W, kDim>::AddUnit(values, scores[0], state.out);
   }
 }
 
-/// One query head of what the warps of a block left.
+/// One column of what the warps of a block left.
 template <class W, class Keys, class Values>
-KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head, const std::byte* space) {
+KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int column, const std::byte* space) {
   constexpr int kDim = Keys::kDim;
   const int lane = place.at.lane;
-  const Partials kinds[2] = {TileStates<Keys, Values>::Of(space, 0, head),
-                             TileStates<Keys, Values>::Of(space, 1, head)};
+  const Partials kinds[2] = {TileStates<Keys, Values>::Of(space, 0, column),
+                             TileStates<Keys, Values>::Of(space, 1, column)};
   const ItemRange warps = {0, place.warps};
   const float max = GreatestMax<W>(kinds[1], warps, lane, GreatestMax<W>(kinds[0], warps, lane, kNothing));
   WarpRow<W, kDim> rows[2];
@@ -132,24 +135,24 @@ KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int head
   }
   KVANT_UNROLL
   for (int c = 0; c < rows[0].kCount; ++c) rows[0].value[c] += rows[1].value[c];
-  const int64_t at = place.block_index * kTileHeads + head;
+  const int64_t at = place.block_index * kTileColumns + column;
   rows[0].Store(p.partial_out + at * kDim, lane);
   if (lane == 0) {
-    float* state = p.partial_state + place.block_index * 2 * kTileHeads + head;
+    float* state = p.partial_state + place.block_index * 2 * kTileColumns + column;
     state[0] = max;
-    state[kTileHeads] = sum;
+    state[kTileColumns] = sum;
   }
 }
 
-/// One query head of what the blocks of the tile left. Loads of a batch do not wait for one another.
+/// One column of what the blocks of the tile left. Loads of a batch do not wait for one another.
 template <class W, int kDim>
-KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head) {
+KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int column) {
   using Row = WarpRow<W, kDim>;
   constexpr int kBatch = 16;
   const int lane = place.at.lane;
   const int64_t first = place.block_index - place.block;
-  const float* states = p.partial_state + first * 2 * kTileHeads + head;
-  const float* out = p.partial_out + (first * kTileHeads + head) * kDim;
+  const float* states = p.partial_state + first * 2 * kTileColumns + column;
+  const float* out = p.partial_out + (first * kTileColumns + column) * kDim;
   Row row;
   float max = kNothing;
   float sum = 0.0f;  // this lane's blocks
@@ -158,12 +161,12 @@ KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head)
     KVANT_UNROLL
     for (int b = 0; b < kBatch; ++b) {
       if (batch + b < p.tile.blocks)
-        parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileHeads * kDim, lane);
+        parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileColumns * kDim, lane);
     }
     const bool mine = lane < kBatch && batch + lane < p.tile.blocks;
-    const float* state = states + (mine ? batch + lane : 0) * 2 * kTileHeads;
+    const float* state = states + (mine ? batch + lane : 0) * 2 * kTileColumns;
     const float block_max = mine ? W::LoadFresh(state) : kNothing;
-    const float block_sum = mine ? W::LoadFresh(state + kTileHeads) : 0.0f;
+    const float block_sum = mine ? W::LoadFresh(state + kTileColumns) : 0.0f;
     float new_max = W::Max(max, block_max);
     KVANT_UNROLL
     for (int mask = 1; mask < kLanes; mask *= 2) new_max = W::Max(new_max, W::ShuffleXor(new_max, mask));
@@ -182,12 +185,8 @@ KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int head)
   }
   KVANT_UNROLL
   for (int mask = 1; mask < kLanes; mask *= 2) sum += W::ShuffleXor(sum, mask);
-  const int64_t to = ((static_cast<int64_t>(place.at.sequence) * p.kv_heads + place.at.kv_head) * p.heads_per_kv +
-                      place.at.tile * kTileHeads + head) *
-                         kDim +
-                     lane * Row::kCount;
-  KVANT_UNROLL
-  for (int c = 0; c < Row::kCount; ++c) StoreOutput<W>(p.tile.output, to + c, sum > 0.0f ? row.value[c] / sum : 0.0f);
+  StoreOutput<W, kDim>(p.tile.output, p.shape, place.at.sequence, place.at.kv_head,
+                       place.at.tile * kTileColumns + column, max, sum, lane, row);
 }
 
 /// One warp. `space`: PageSlots bytes for every warp of the block.
@@ -205,11 +204,11 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const TileWork work = TileWork::Of(p, place);
   const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
   const auto map_queries = [&] {
-    auto* to = reinterpret_cast<uint16_t*>(prepare.out) + place.block_index * 2 * kTileHeads * kDim;
-    if (place.warp < kTileHeads) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
-    for (int head = place.warp + place.warps; head < kTileHeads; head += place.warps) {
-      const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, head, at.lane);
-      StoreQuery<W, kDim>(prepare, row, head, at.lane, to);
+    auto* to = reinterpret_cast<uint16_t*>(prepare.out) + place.block_index * 2 * kTileColumns * kDim;
+    if (place.warp < kTileColumns) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
+    for (int column = place.warp + place.warps; column < kTileColumns; column += place.warps) {
+      const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, column, at.lane);
+      StoreQuery<W, kDim>(prepare, row, column, at.lane, to);
     }
     W::BlockSync();
   };
@@ -224,8 +223,8 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
     States::Store(work.exact_units, state, 1.0f, 1, at.lane, slots);
   }
   W::BlockSync();
-  const int heads = place.heads(p);
-  for (int head = place.warp; head < heads; head += place.warps) MergeBlock<W, Keys, Values>(p, place, head, space);
+  const int columns = place.columns(p);
+  for (int i = place.warp; i < columns; i += place.warps) MergeBlock<W, Keys, Values>(p, place, i, space);
   W::BlockSync();
   auto* ticket = reinterpret_cast<uint32_t*>(space);
   uint32_t* count = p.tile.tickets + TileIndex(p, at);
@@ -234,7 +233,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   if (*ticket != static_cast<uint32_t>(p.tile.blocks) - 1) return;
   if (place.warp == 0 && at.lane == 0) *count = 0;  // for the next step
   W::Fence();
-  for (int head = place.warp; head < heads; head += place.warps) MergeTile<W, kDim>(p, place, head);
+  for (int i = place.warp; i < columns; i += place.warps) MergeTile<W, kDim>(p, place, i);
 }
 
 }  // namespace kvant::cuda

@@ -14,16 +14,16 @@ struct WarpPlace {
     at.lane = lane;
     at.item = static_cast<int>(index % p.items());
     index /= p.items();
-    at.tile = static_cast<int>(index % p.tiles());
-    index /= p.tiles();
-    at.kv_head = static_cast<int>(index % p.kv_heads);
-    at.sequence = static_cast<int>(index / p.kv_heads);
+    at.tile = static_cast<int>(index % p.shape.tiles());
+    index /= p.shape.tiles();
+    at.kv_head = static_cast<int>(index % p.shape.kv_heads);
+    at.sequence = static_cast<int>(index / p.shape.kv_heads);
     return at;
   }
 
   int sequence;
   int kv_head;
-  int tile;  ///< of 8 query heads
+  int tile;  ///< of 8 columns
   int item;
   int lane;
 };
@@ -49,9 +49,11 @@ class ItemState {
     }
   }
 
-  /// Scores -> weights, in place; what was accumulated before is rescaled when a maximum has risen.
-  KVANT_HD void Weigh(uint64_t live, int lane, float (&s)[kUnits][4]) {
-    if (live != ~uint64_t{0}) Hide(live, lane, s);
+  /// Scores -> weights, in place; what was accumulated before is rescaled when a maximum has risen. `live`: of the lane's two
+  /// columns.
+  KVANT_HD void Weigh(float soft_cap, const uint64_t (&live)[2], int lane, float (&s)[kUnits][4]) {
+    if (soft_cap > 0.0f) Cap(soft_cap, s);
+    if ((live[0] & live[1]) != ~uint64_t{0}) Hide(live, lane, s);
     float rescale[2];
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -84,7 +86,7 @@ class ItemState {
       float sum = AcrossTokens(sum_[h]);
       if (lane < 4) {
         state_to[head] = max_[h];
-        state_to[kTileHeads + head] = sum;
+        state_to[kTileColumns + head] = sum;
       }
       KVANT_UNROLL
       for (int g = 0; g < Values::kShifts; ++g) shift[g][h] = AcrossTokens(shift[g][h]);
@@ -114,14 +116,23 @@ class ItemState {
   }
   // A hidden token must not count even when nothing else of the item is visible yet: weights of 1 at a maximum of kHidden
   // are rescaled by exp2(-1e30 - max) = 0 as soon as something is; the merge leaves out items that never saw anything.
-  KVANT_HD static void Hide(uint64_t live, int lane, float (&s)[kUnits][4]) {
+  KVANT_HD static void Hide(const uint64_t (&live)[2], int lane, float (&s)[kUnits][4]) {
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const int token = TokenAt(Values::kOrder, u, i / 2 * 8 + lane / 4);
-        if ((live >> token & 1) == 0) s[u][i] = kHidden;
+        if ((live[i % 2] >> token & 1) == 0) s[u][i] = kHidden;
       }
+    }
+  }
+  // tanh(x) = 1 - 2 / (exp(2 x) + 1).
+  KVANT_HD static void Cap(float cap, float (&s)[kUnits][4]) {
+    const float to_exponent = 2.0f * 1.44269504f / cap;
+    KVANT_UNROLL
+    for (int u = 0; u < kUnits; ++u) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) s[u][i] = cap - 2.0f * cap / (W::Exp2(s[u][i] * to_exponent) + 1.0f);
     }
   }
   KVANT_HD void Rescale(const float (&rescale)[2]) {
@@ -156,20 +167,20 @@ struct WarpQueries {
   /// Of the `index`-th tile, or block in one launch.
   template <int kDim>
   KVANT_HD static WarpQueries Of(const AttendParams& p, int64_t index) {
-    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * (4 * kTileHeads * kDim);
-    return {first, first + 2 * kTileHeads * kDim};
+    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * (4 * kTileColumns * kDim);
+    return {first, first + 2 * kTileColumns * kDim};
   }
 };
 
 KVANT_HD inline int64_t TileIndex(const AttendParams& p, const WarpPlace& at) {
-  return (static_cast<int64_t>(at.sequence) * p.kv_heads + at.kv_head) * p.tiles() + at.tile;
+  return (static_cast<int64_t>(at.sequence) * p.shape.kv_heads + at.kv_head) * p.shape.tiles() + at.tile;
 }
 
 template <class W, class Values>
 KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float gain, ItemState<W, Values>& state) {
   const int64_t index = TileIndex(p, at) * p.items() + at.item;
-  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileHeads * Values::kDim, Values::kDim,
-              p.partial_state + index * 2 * kTileHeads);
+  state.Store(gain / kWeightGain, at.lane, p.partial_out + index * kTileColumns * Values::kDim, Values::kDim,
+              p.partial_state + index * 2 * kTileColumns);
 }
 
 /// Entries of a warp's first pages: loaded together with the counts, not after them, so whether there are such pages is not
@@ -228,7 +239,7 @@ struct PageCopies {
   KVANT_HD std::byte* key(int index) const { return slots + (index & 1) * Keys::kOffsets.bytes; }
   KVANT_HD std::byte* value(int index) const { return slots + kValues + (index & 1) * Values::kOffsets.bytes; }
   /// Index of a page's blocks in the pools.
-  KVANT_HD int64_t Block(int32_t slot) const { return static_cast<int64_t>(slot) * p.kv_heads + at.kv_head; }
+  KVANT_HD int64_t Block(int32_t slot) const { return static_cast<int64_t>(slot) * p.shape.kv_heads + at.kv_head; }
   KVANT_HD void StartKey(int index, int64_t block) const {
     if (index < pages.count) {
       CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(index));
@@ -277,7 +288,7 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
     Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
     copies.StartKey(i + 2, copies.Block(slot));
-    state.Weigh(live, at.lane, scores);
+    state.Weigh(p.soft_cap, {live, live}, at.lane, scores);
     copies.Wait();
     Values::Accumulate(copies.value(i), value_table, at.lane, scores, state.out, state.shift);
     W::Sync();
@@ -285,18 +296,30 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   }
 }
 
+/// The query rows of a lane's two columns.
+struct LaneRows {
+  int row[2];
+
+  KVANT_HD LaneRows(const AttendParams& p, const WarpPlace& at) {
+    KVANT_UNROLL
+    for (int h = 0; h < 2; ++h) row[h] = p.shape.row(at.tile * kTileColumns + at.lane % 4 * 2 + h);
+  }
+  KVANT_HD uint64_t Seen(int column, const PageRef& page) const { return SeenBy(row[column], page.live, page.ahead); }
+};
+
 template <class W, int kDim>
 KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpPlace& at, const PageRange& pages,
                           const WarpQueries& queries, ItemState<W, ExactValues<W, kDim>>& state) {
   using Keys = ExactKeys<W, kDim>;
   using Values = ExactValues<W, kDim>;
   const PageRef* table = set.table + static_cast<int64_t>(at.sequence) * set.max_pages;
+  const LaneRows rows(p, at);
   for (int i = 0; i < pages.count; ++i) {
     const PageRef ref = table[pages.page(i)];
-    const int64_t block = (static_cast<int64_t>(ref.slot) * p.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
+    const int64_t block = (static_cast<int64_t>(ref.slot) * p.shape.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
     float scores[kUnits][4];
     Keys::Score(set.keys + block, nullptr, queries.plain, nullptr, at.lane, scores);
-    state.Weigh(ref.live, at.lane, scores);
+    state.Weigh(p.soft_cap, {rows.Seen(0, ref), rows.Seen(1, ref)}, at.lane, scores);
     Values::Accumulate(set.values + block, nullptr, at.lane, scores, state.out, state.shift);
   }
 }

@@ -85,6 +85,8 @@ float CodeGain(const DeviceFormat& format) { return format.kind == CodeKind::kUn
 
 // Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
 constexpr int kMostExactItems = 8;
+// Query rows of a step.
+constexpr int kMostRows = 8;
 
 Status CheckPages(const char* name, const DevicePages& pages) {
   if (pages.max_pages < 0) return Status::InvalidArgument(StrFormat("%s.max_pages = %d", name, pages.max_pages));
@@ -97,6 +99,13 @@ Status CheckPages(const char* name, const DevicePages& pages) {
 Status CheckShape(const DeviceAttendArgs& args) {
   if (args.heads_per_kv < 1 || args.heads_per_kv > kMaxHeads) {
     return Status::InvalidArgument(StrFormat("heads_per_kv = %d; accepted: 1..%d", args.heads_per_kv, kMaxHeads));
+  }
+  if (args.rows < 1 || args.rows > kMostRows) {
+    return Status::InvalidArgument(StrFormat("rows = %d; accepted: 1..%d", args.rows, kMostRows));
+  }
+  if (!(args.soft_cap >= 0.0f) || args.fixed_pages < 0) {
+    return Status::InvalidArgument(StrFormat("soft_cap = %g, fixed_pages = %d; accepted: from 0",
+                                             static_cast<double>(args.soft_cap), args.fixed_pages));
   }
   if (args.sequences < 1 || args.kv_heads < 1) {
     return Status::InvalidArgument(
@@ -146,20 +155,19 @@ struct DeviceCodec::Impl {
     std::ranges::copy(side(DeviceSide::kKey).format.levels, p.key_levels);
     std::ranges::copy(side(DeviceSide::kValue).format.levels, p.value_levels);
     p.value_gain = CodeGain(side(DeviceSide::kValue).format);
-    p.sequences = a.sequences;
-    p.kv_heads = a.kv_heads;
-    p.heads_per_kv = a.heads_per_kv;
+    p.shape = {.sequences = a.sequences, .rows = a.rows, .kv_heads = a.kv_heads, .heads_per_kv = a.heads_per_kv};
+    p.soft_cap = a.soft_cap * std::numbers::log2e_v<float>;
     const DeviceFormat& key = side(DeviceSide::kKey).format;
     p.tile.prepare = {.queries = a.queries,
                       .is_float = a.query_type == DeviceType::kF32,
                       .hadamard = key.hadamard,
                       .scale = a.scale * std::numbers::log2e_v<float>,
                       .sealed_gain = CodeGain(key),
-                      .sequences = a.sequences,
-                      .kv_heads = a.kv_heads,
-                      .heads_per_kv = a.heads_per_kv};
-    p.tile.output = {
-        .hadamard = side(DeviceSide::kValue).format.hadamard, .is_float = a.out_type == DeviceType::kF32, .out = a.out};
+                      .shape = p.shape};
+    p.tile.output = {.hadamard = side(DeviceSide::kValue).format.hadamard,
+                     .is_float = a.out_type == DeviceType::kF32,
+                     .out = a.out,
+                     .maybe_sinks = a.maybe_sinks};
     return p;
   }
 
@@ -171,7 +179,12 @@ struct DeviceCodec::Impl {
   Step Plan(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
     Step step = {Params(a), 0};
     AttendParams& p = step.params;
-    const int64_t tiles = static_cast<int64_t>(a.sequences) * a.kv_heads * p.tiles();
+    if (a.fixed_pages > 0) {
+      p.sealed.pages_per_item = a.fixed_pages;
+      p.exact.pages_per_item = a.fixed_pages;
+      return step;
+    }
+    const int64_t tiles = static_cast<int64_t>(a.sequences) * a.kv_heads * p.shape.tiles();
     const int64_t tasks = a.sealed.max_pages + int64_t{cuda::kUnits} * a.exact.max_pages;
     if (a.tickets && s.wide_warps > 0 && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
       const int64_t most = std::max<int64_t>(1, s.processors / tiles);
@@ -197,8 +210,9 @@ struct DeviceCodec::Impl {
   };
   Workspace Layout(const Step& step) const {
     const AttendParams& p = step.params;
-    const size_t tiles = static_cast<size_t>(p.sequences) * static_cast<size_t>(p.kv_heads * p.tiles());
-    const size_t row = static_cast<size_t>(cuda::kTileHeads * dim);
+    const size_t tiles =
+        static_cast<size_t>(p.shape.sequences) * static_cast<size_t>(p.shape.kv_heads * p.shape.tiles());
+    const size_t row = static_cast<size_t>(cuda::kTileColumns * dim);
     const size_t parts = tiles * static_cast<size_t>(step.tile_warps > 0 ? p.tile.blocks : p.items());
     Workspace w;
     const auto take = [&w](size_t bytes) {
@@ -208,7 +222,7 @@ struct DeviceCodec::Impl {
     };
     w.queries = take((step.tile_warps > 0 ? parts : tiles) * row * 2 * sizeof(F16));
     w.out = take(parts * row * sizeof(float));
-    w.state = take(parts * 2 * cuda::kTileHeads * sizeof(float));
+    w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
   }
 };
@@ -328,9 +342,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
                             .exact_pages_per_item = p.exact.pages_per_item,
                             .sealed_items = p.sealed.items(),
                             .items = p.items(),
-                            .sequences = p.sequences,
-                            .kv_heads = p.kv_heads,
-                            .heads_per_kv = p.heads_per_kv,
+                            .shape = p.shape,
                             .output = p.tile.output},
                            impl_->dim, stream);
 }

@@ -81,15 +81,14 @@ struct WarpRow {
   }
 };
 
-/// Query head `head` of a tile, times the softmax scale; zeros beyond the last head.
+/// A column of a tile, times the softmax scale; zeros beyond the last column.
 template <class W, int kDim>
-KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
+KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv_head, int tile, int column, int lane) {
   using Row = WarpRow<W, kDim>;
-  const int of_kv = tile * kTileHeads + head;
+  const int of_kv = tile * kTileColumns + column;
   Row row;
-  if (of_kv >= p.heads_per_kv) return row;
-  const int64_t first =
-      ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * p.heads_per_kv + of_kv) * kDim + lane * Row::kCount;
+  if (of_kv >= p.shape.columns()) return row;
+  const int64_t first = p.shape.Vector(sequence, kv_head, of_kv) * kDim + lane * Row::kCount;
   KVANT_UNROLL
   for (int i = 0; i < Row::kCount; ++i) {
     row.value[i] = p.scale * (p.is_float ? static_cast<const float*>(p.queries)[first + i]
@@ -100,13 +99,13 @@ KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv
 
 /// A loaded query in both forms, to halves [2][8][dim].
 template <class W, int kDim>
-KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int head, int lane, uint16_t* sealed) {
+KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int column, int lane, uint16_t* sealed) {
   using Row = WarpRow<W, kDim>;
-  uint16_t* plain = sealed + kTileHeads * kDim;
+  uint16_t* plain = sealed + kTileColumns * kDim;
   const auto store = [&](float gain, uint16_t* to) {
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      to[QueryHalf(head, lane * Row::kCount + i)] = W::FloatToHalf(row.value[i] * gain);
+      to[QueryHalf(column, lane * Row::kCount + i)] = W::FloatToHalf(row.value[i] * gain);
     }
   };
   store(1.0f, plain);
@@ -118,15 +117,15 @@ KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int head,
 }
 
 template <class W, int kDim>
-KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int tile, int head, int lane) {
-  const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
-  const int64_t at = ((static_cast<int64_t>(sequence) * p.kv_heads + kv_head) * tiles + tile) * 2 * kTileHeads * kDim;
+KVANT_HD void PrepareWarp(const PrepareParams& p, int sequence, int kv_head, int tile, int column, int lane) {
+  const int64_t index = (static_cast<int64_t>(sequence) * p.shape.kv_heads + kv_head) * p.shape.tiles() + tile;
+  const int64_t at = index * 2 * kTileColumns * kDim;
   W::LaunchNext();
-  StoreQuery<W, kDim>(p, LoadQuery<W, kDim>(p, sequence, kv_head, tile, head, lane), head, lane,
+  StoreQuery<W, kDim>(p, LoadQuery<W, kDim>(p, sequence, kv_head, tile, column, lane), column, lane,
                       reinterpret_cast<uint16_t*>(p.out) + at);
 }
 
-/// Warps that share the items of one query head, and what they exchange: sums of sealed and of exact pages.
+/// Warps that share the items of one column, and what they exchange: sums of sealed and of exact pages.
 constexpr int kMergeWarps = 16;
 template <int kDim>
 struct MergeShared {
@@ -137,15 +136,15 @@ struct MergeShared {
 /// A maximum at or below this: no row was seen.
 constexpr float kNothing = -1e29f;
 
-/// Partial states of one query head.
+/// Partial states of one column.
 struct Partials {
   const float* out;    ///< of item 0
-  const float* state;  ///< likewise; the sum is kTileHeads further on
+  const float* state;  ///< likewise; the sum is kTileColumns further on
   int64_t out_stride;
   int64_t state_stride;
 
   KVANT_HD float max(int item) const { return state[item * state_stride]; }
-  KVANT_HD float sum(int item) const { return state[item * state_stride + kTileHeads]; }
+  KVANT_HD float sum(int item) const { return state[item * state_stride + kTileColumns]; }
 };
 
 struct ItemRange {
@@ -187,9 +186,9 @@ KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, floa
   }
 }
 
-/// What the warps have left, in one of them: the output row.
+/// What the warps have left, in one of them: the output row before it is divided by `sum`.
 template <class W, int kDim>
-KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hadamard, int lane) {
+KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hadamard, int lane, float* sum_of_weights) {
   WarpRow<W, kDim> rows[2];
   float sum = 0.0f;
   KVANT_UNROLL
@@ -208,9 +207,8 @@ KVANT_HD WarpRow<W, kDim> MergeResult(const MergeShared<kDim>& shared, bool hada
     rows[0].Signs(lane);
   }
   KVANT_UNROLL
-  for (int c = 0; c < rows[0].kCount; ++c) {
-    rows[0].value[c] = sum > 0.0f ? (rows[0].value[c] + rows[1].value[c]) / sum : 0.0f;
-  }
+  for (int c = 0; c < rows[0].kCount; ++c) rows[0].value[c] += rows[1].value[c];
+  *sum_of_weights = sum;
   return rows[0];
 }
 
@@ -219,25 +217,36 @@ KVANT_HD inline int ItemsInUse(const int32_t* maybe_counts, int sequence, int pa
   return maybe_counts ? (maybe_counts[sequence] + pages_per_item - 1) / pages_per_item : 0;
 }
 
-template <class W>
-KVANT_HD inline void StoreOutput(const OutputParams& p, int64_t at, float value) {
-  if (p.is_float) {
-    static_cast<float*>(p.out)[at] = value;
-  } else {
-    static_cast<uint16_t*>(p.out)[at] = W::FloatToHalf(value);
+/// Stores the row of a column divided by its sum of weights, where the sink of its head takes part; zeros for a sum of 0.
+template <class W, int kDim>
+KVANT_HD void StoreOutput(const OutputParams& p, const QueryShape& shape, int sequence, int kv_head, int column,
+                          float max, float sum, int lane, const WarpRow<W, kDim>& row) {
+  constexpr int kCount = WarpRow<W, kDim>::kCount;
+  const float sink = p.maybe_sinks ? W::Exp2(p.maybe_sinks[shape.head(kv_head, column)] * 1.44269504f - max) : 0.0f;
+  const int64_t to = shape.Vector(sequence, kv_head, column) * kDim + lane * kCount;
+  KVANT_UNROLL
+  for (int c = 0; c < kCount; ++c) {
+    const float value = sum > 0.0f ? row.value[c] / (sum + sink) : 0.0f;
+    if (p.is_float) {
+      static_cast<float*>(p.out)[to + c] = value;
+    } else {
+      static_cast<uint16_t*>(p.out)[to + c] = W::FloatToHalf(value);
+    }
   }
 }
 
-/// One of kMergeWarps warps of one query head.
+/// One of kMergeWarps warps of one column; `index` counts the columns of all KV heads.
 template <class W, int kDim>
-KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, int lane, MergeShared<kDim>* shared) {
-  const int tiles = (p.heads_per_kv + kTileHeads - 1) / kTileHeads;
-  const int of_kv = head % p.heads_per_kv;
+KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int index, int warp, int lane, MergeShared<kDim>* shared) {
+  const int kv_head = index / p.shape.columns();
+  const int of_kv = index % p.shape.columns();
   const int64_t first_item =
-      ((static_cast<int64_t>(sequence) * p.kv_heads + head / p.heads_per_kv) * tiles + of_kv / kTileHeads) * p.items;
-  const int column = of_kv % kTileHeads;
-  const Partials from = {p.partial_out + (first_item * kTileHeads + column) * kDim,
-                         p.partial_state + first_item * 2 * kTileHeads + column, kTileHeads * kDim, 2 * kTileHeads};
+      ((static_cast<int64_t>(sequence) * p.shape.kv_heads + kv_head) * p.shape.tiles() + of_kv / kTileColumns) *
+      p.items;
+  const int column = of_kv % kTileColumns;
+  const Partials from = {p.partial_out + (first_item * kTileColumns + column) * kDim,
+                         p.partial_state + first_item * 2 * kTileColumns + column, kTileColumns * kDim,
+                         2 * kTileColumns};
   const ItemRange items[2] = {{0, ItemsInUse(p.sealed_counts, sequence, p.sealed_pages_per_item)},
                               {p.sealed_items, ItemsInUse(p.exact_counts, sequence, p.exact_pages_per_item)}};
   W::WaitForPrevious();
@@ -253,13 +262,8 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int head, int warp, 
   if (lane == 0) shared->sum[warp] = sum;
   W::BlockSync();
   if (warp != 0) return;
-  const WarpRow<W, kDim> row = MergeResult<W, kDim>(*shared, p.output.hadamard, lane);
-  const int64_t to =
-      (static_cast<int64_t>(sequence) * p.kv_heads * p.heads_per_kv + head) * kDim + lane * WarpRow<W, kDim>::kCount;
-  KVANT_UNROLL
-  for (int i = 0; i < WarpRow<W, kDim>::kCount; ++i) {
-    StoreOutput<W>(p.output, to + i, row.value[i]);
-  }
+  const WarpRow<W, kDim> row = MergeResult<W, kDim>(*shared, p.output.hadamard, lane, &sum);
+  StoreOutput<W, kDim>(p.output, p.shape, sequence, kv_head, of_kv, max, sum, lane, row);
 }
 
 }  // namespace kvant::cuda
