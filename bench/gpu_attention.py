@@ -70,7 +70,7 @@ class Args(ctypes.Structure):
                 ("out_type", ctypes.c_int), ("scale", ctypes.c_float), ("soft_cap", ctypes.c_float),
                 ("sinks", ctypes.c_void_p), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
                 ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p),
-                ("fixed_pages", ctypes.c_int32)]  # fmt: skip
+                ("sealed_ready", ctypes.c_int32), ("fixed_pages", ctypes.c_int32)]  # fmt: skip
 
 
 class EncodeArgs(ctypes.Structure):
@@ -122,7 +122,7 @@ class Codec:
 class Kind:
     """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches."""
 
-    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, rows=1):
+    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, query_rows=1):
         generator = torch.Generator().manual_seed(seed)
         self.pages, self.max_pages = pages, max(pages)
         slots = max(1, caches * sum(pages))
@@ -134,7 +134,7 @@ class Kind:
             self.rows.append(rows)
         self.counts = torch.tensor(pages, dtype=torch.int32).cuda()
         order = torch.randperm(slots, generator=generator)
-        self.live, self.query_rows, self.slots, self.tables, first = live, rows, [], [], 0
+        self.live, self.query_rows, self.slots, self.tables, first = live, query_rows, [], [], 0
         for _ in range(caches):
             table = torch.zeros(len(pages), max(1, self.max_pages), 2, dtype=torch.int64)
             self.slots.append([])
@@ -146,7 +146,7 @@ class Kind:
                 if count:
                     table[s, 0, 0] = live if live < 1 << 63 else live - (1 << 64)
                 # Of the last rows - 1 tokens, the first query row sees none, the next one, ...
-                ahead = torch.clamp(rows - 1 - PAGE * torch.arange(count - 1, -1, -1), min=0)
+                ahead = torch.clamp(query_rows - 1 - PAGE * torch.arange(count - 1, -1, -1), min=0)
                 table[s, :count, 1] = mine + (ahead << 32)
             self.tables.append(table.cuda())
 
@@ -174,11 +174,12 @@ class Problem:
     """Caches with queries, and how to attend to each of them."""
 
     def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
-                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0):
+                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
         self.one_launch, self.rows, self.soft_cap, self.fixed_pages = one_launch, rows, soft_cap, fixed_pages
+        self.sealed_ready = sealed_ready
         self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
-        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, rows=rows)
+        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, query_rows=rows)
         self.sinks = torch.linspace(-2, 3, kv_heads * heads_per_kv).cuda() if sinks else None
         shape = (len(sealed), rows, kv_heads * heads_per_kv, codec.dim)
         self.queries = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed + 20))).cuda()
@@ -199,7 +200,7 @@ class Problem:
                     self.heads_per_kv, self.rows, kind, kind, self.scale, self.soft_cap,
                     self.sinks.data_ptr() if self.sinks is not None else None, self.queries.data_ptr(), self.out.data_ptr(),
                     workspace, max(0, self.workspace.numel() - 256),
-                    self.tickets.data_ptr() if self.one_launch else None, self.fixed_pages)  # fmt: skip
+                    self.tickets.data_ptr() if self.one_launch else None, self.sealed_ready, self.fixed_pages)  # fmt: skip
 
     def attend(self, cache=0):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -361,9 +362,14 @@ def sdpa_graph(batch, kv_heads, heads_per_kv, tokens, dim, backend):
         return None
 
 
-def time_shape(library, shape, codecs, rounds, one_launch):
+def shape_name(shape):
     batch, kv_heads, heads_per_kv, tokens, dim = shape
-    name = f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
+    return f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
+
+
+def time_shape(library, shape, codecs, rounds, one_launch, sealed_ready):
+    batch, kv_heads, heads_per_kv, tokens, dim = shape
+    name = shape_name(shape)
     print(f"{name}: fp16 {4e-6 * batch * kv_heads * tokens * dim:.0f} MB")
     graphs, bytes_moved, keep = {}, {}, []
     for label, backend in (("torch cudnn", SDPBackend.CUDNN_ATTENTION), ("torch flash", SDPBackend.FLASH_ATTENTION)):
@@ -378,7 +384,7 @@ def time_shape(library, shape, codecs, rounds, one_launch):
         sealed = [tokens // PAGE - 1] * batch
         size = batch * sealed[0] * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE])
         problem = Problem(codec, sealed, [1] * batch, kv_heads, heads_per_kv, max(2, min(48, -(-ROTATE_BYTES // size))),
-                          one_launch=one_launch)  # fmt: skip
+                          one_launch=one_launch, sealed_ready=sealed_ready)  # fmt: skip
         keep.append(problem)
         graphs[codec.name] = Captured(problem.attend, problem.caches), problem.caches
         bytes_moved[codec.name] = problem.bytes()
@@ -424,6 +430,9 @@ def main():
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="head size 128 and three shapes")
     parser.add_argument("--three-launches", action="store_true", help="times without tickets")
+    parser.add_argument("--wait", action="store_true", help="times without sealed_ready")
+    parser.add_argument("--no-check", action="store_true", help="where the same library has just been checked")
+    parser.add_argument("--shapes", default="", help="regular expression: shapes (\"B8 32/8x128 N32768\") to time")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", default="", help="regular expression: codecs (\"k=int:4 v=int:4 d=128\") to check and time")
     options = parser.parse_args()
@@ -432,7 +441,7 @@ def main():
               if re.search(options.only, f"k={c[0]} v={c[1]} d={c[2]}")]  # fmt: skip
     device = torch.cuda.get_device_properties(0)
     result = {"gpu": device.name, "processors": device.multi_processor_count, "driver": driver_version(),
-              "torch": torch.__version__, "cuda": torch.version.cuda, "check": check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
+              "torch": torch.__version__, "cuda": torch.version.cuda, "check": [] if options.no_check else check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
     if not options.check_only:
         result["copy_gb_per_s"] = copy_gb_per_s()
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
@@ -440,9 +449,10 @@ def main():
         if not options.quick:
             shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
                        (64, 8, 4, 4096, 128)]  # fmt: skip
-        result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches)
-                           for shape in shapes]
-        result["encoding"] = time_encoding(library, codecs, options.rounds)
+        result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches, not options.wait)
+                           for shape in shapes if re.search(options.shapes, shape_name(shape))]
+        if not options.shapes:
+            result["encoding"] = time_encoding(library, codecs, options.rounds)
     failed = [c for c in result["check"] if not c["ok"]]
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -60,6 +60,9 @@ struct DeviceAttendArgs {
   /// kDeviceTicketBytes of zeros, left as zeros; one for all steps that never run at the same time. With it, few sequences
   /// take one launch; null: always three.
   void* tickets = nullptr;
+  /// The launch before this one on the stream writes no sealed pages, tables or counts (exact rows and queries it may): where one
+  /// launch is enough, they are then read while it still runs (sm_90).
+  bool sealed_ready = false;
   /// > 0: partial sums are over stretches of so many pages, in three launches, so that a sequence's result has the same bits on
   /// every device, in every batch and with any max_pages. 0: stretches fit the device.
   int32_t fixed_pages = 0;

@@ -62,6 +62,7 @@ DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
           .workspace = a.device_workspace,
           .workspace_bytes = a.workspace_bytes,
           .tickets = a.device_tickets,
+          .sealed_ready = a.sealed_ready != 0,
           .fixed_pages = a.fixed_pages};
 }
 

@@ -17,6 +17,7 @@ struct LaunchShape {
   size_t shared_bytes = 0;
   int processors = 0;
   int wide_warps = 0;  ///< of a block in one launch, at most; 0: there is none
+  int lean_warps = 0;  ///< of a block, at most, where each has more registers and pages under way
 };
 
 /// One instance of the decode kernel.
@@ -33,7 +34,7 @@ struct AttendKernel {
   /// `stream` is a cudaStream_t. Neither waits nor allocates.
   Status (*launch)(const AttendParams& params, const LaunchShape& shape, void* stream);
   /// The whole step, AttendParams::tile; `warps` of a block.
-  Status (*launch_tiles)(const AttendParams& params, int warps, void* stream);
+  Status (*launch_tiles)(const AttendParams& params, const LaunchShape& shape, int warps, void* stream);
 };
 
 std::span<const AttendKernel> ExactKernels();

@@ -39,8 +39,8 @@ struct QueryShape {
 
   KVANT_HD int columns() const { return rows * heads_per_kv; }
   KVANT_HD int tiles() const { return (columns() + kTileColumns - 1) / kTileColumns; }
-  KVANT_HD int row(int column) const { return column / heads_per_kv; }
-  KVANT_HD int head(int kv_head, int column) const { return kv_head * heads_per_kv + column % heads_per_kv; }
+  KVANT_HD int row(int column) const { return rows == 1 ? 0 : column / heads_per_kv; }
+  KVANT_HD int head(int kv_head, int column) const { return (kv_head - row(column)) * heads_per_kv + column; }
   /// Index of a column's vector among [sequences, rows, kv_heads * heads_per_kv].
   KVANT_HD int64_t Vector(int sequence, int kv_head, int column) const {
     return (static_cast<int64_t>(sequence) * rows + row(column)) * (kv_heads * heads_per_kv) + head(kv_head, column);
@@ -90,6 +90,7 @@ struct OutputParams {
 /// A step in one launch (attend_tile.h): the blocks of a tile map its queries and merge what they have.
 struct TileParams {
   int32_t blocks;     ///< of a tile
+  bool sealed_ready;  ///< sealed pages, tables and counts may be read before the previous launch has ended
   uint32_t* tickets;  ///< [sequences][kv_heads][tiles]: 0 before and after
   PrepareParams prepare;
   OutputParams output;
@@ -108,7 +109,7 @@ struct AttendParams {
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
   /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are. In one launch
-  /// every block has its own: [sequences][kv_heads][tiles][blocks][2][8][dim].
+  /// every block has its own in shared memory.
   const uint32_t* queries;
   /// Partial states, [sequences][kv_heads][tiles][items, or blocks]: out [8][dim], then max and sum [2][8].
   float* partial_out;

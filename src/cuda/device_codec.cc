@@ -191,6 +191,7 @@ struct DeviceCodec::Impl {
       step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
+      p.tile.sealed_ready = a.sealed_ready;
       // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
       const int64_t waves = (most * tiles + s.processors - 1) / s.processors;
       const bool balanced = most * tiles * 10 >= waves * s.processors * 9;
@@ -220,7 +221,7 @@ struct DeviceCodec::Impl {
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take((step.tile_warps > 0 ? parts : tiles) * row * 2 * sizeof(F16));
+    w.queries = take(step.tile_warps > 0 ? 0 : tiles * row * 2 * sizeof(F16));
     w.out = take(parts * row * sizeof(float));
     w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
@@ -331,7 +332,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.queries = p.tile.prepare.out;
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
-  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, step.tile_warps, stream);
+  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, shape, step.tile_warps, stream);
   KVANT_TRY(cuda::LaunchPrepare(p.tile.prepare, impl_->dim, stream));
   KVANT_TRY(impl_->kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,

@@ -130,13 +130,6 @@ KVANT_HD void PageMeans(const EncodeParams& p, int page, int head, int lane, Enc
   }
 }
 
-template <class W>
-KVANT_HD inline float SumOfLanes(float x) {
-  KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
-  return x;
-}
-
 template <class W, int kDim, int kBits>
 KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim>* space) {
   using Row = WarpRow<W, kDim>;

@@ -193,6 +193,7 @@ struct HostWarp {
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
+  static float Reciprocal(float x) { return 1.0f / x; }
   static float Exp2(float x) { return std::exp2(x); }
 
   using Column = const std::byte*;
