@@ -50,10 +50,6 @@ OTHER_DIMS = [
 ]  # fmt: skip
 
 
-def encodes_on_device(codec):
-    return not any("trellis" in choice or "kivi" in choice for choice in codec[:2])
-
-
 # --- the C API ---------------------------------------------------------------------------------------------------------
 
 KEY, VALUE, EXACT_KEY, EXACT_VALUE = range(4)
@@ -76,6 +72,11 @@ class Args(ctypes.Structure):
 class EncodeArgs(ctypes.Structure):
     _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("rows", ctypes.c_void_p),
                 ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+
+
+class DecodeArgs(ctypes.Structure):
+    _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("pool", ctypes.c_void_p),
+                ("slots", ctypes.c_void_p), ("rows", ctypes.c_void_p)]  # fmt: skip
 
 
 class Library:
@@ -117,6 +118,12 @@ class Codec:
                           refused.data_ptr())  # fmt: skip
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
+
+    def decode_pages(self, side, pool, slots, rows):
+        """The inverse."""
+        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), slots.data_ptr(), rows.data_ptr())
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.check(self.library.c.kvant_device_decode_pages(self.handle, ctypes.byref(args), stream))
 
 
 class Kind:
@@ -269,9 +276,10 @@ def check(library, codecs):
 
 
 def check_encoding(library, codecs):
-    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be."""
+    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be; rows decoded
+    there against those of the host."""
     results = []
-    for key, value, dim in filter(encodes_on_device, codecs):
+    for key, value, dim in codecs:
         codec = Codec(library, key, value, dim)
         for side in range(4):
             pages, kv_heads = 6, 3
@@ -289,9 +297,19 @@ def check_encoding(library, codecs):
                         ctypes.c_void_p(want[slots[page], head].data_ptr())))  # fmt: skip
             mismatch = float((pool.cpu() != want).float().mean())
             allowed = 2e-3 if "quant" in key and side < 2 else 0.0
-            ok = mismatch <= allowed and int(refused) == 0
-            results.append({"codec": f"{key} {value} {dim}", "what": f"encode, side {side}", "error": mismatch, "ok": ok})
-            print(f"{'ok  ' if ok else 'FAIL'} {mismatch:.2e}  {codec.name}  encode, side {side}")
+            decoded = torch.zeros_like(rows, device="cuda")
+            codec.decode_pages(side, pool, slots.cuda(), decoded)
+            expected, pool = torch.empty(pages, kv_heads, PAGE, dim), pool.cpu()
+            for page, head in itertools.product(range(pages), range(kv_heads)):
+                library.check(library.c.kvant_device_decode(
+                    codec.handle, side, ctypes.c_void_p(pool[slots[page], head].data_ptr()),
+                    ctypes.c_void_p(expected[page, head].data_ptr())))  # fmt: skip
+            expected = expected.transpose(1, 2)
+            error = float((decoded.cpu().float() - expected).norm() / expected.norm())
+            for what, value_of, most in (("encode", mismatch, allowed), ("decode", error, 4e-4)):
+                ok = value_of <= most and int(refused) == 0
+                results.append({"codec": f"{key} {value} {dim}", "what": f"{what}, side {side}", "error": value_of, "ok": ok})
+                print(f"{'ok  ' if ok else 'FAIL'} {value_of:.2e}  {codec.name}  {what}, side {side}")
     return results
 
 
@@ -404,7 +422,7 @@ def time_encoding(library, codecs, rounds):
     data = torch.randn(pages, PAGE, kv_heads, dim, device="cuda", dtype=torch.float16)
     slots = torch.randperm(pages).int().cuda()
     refused = torch.zeros(1, dtype=torch.int32, device="cuda")
-    for key, value, codec_dim in filter(encodes_on_device, codecs):
+    for key, value, codec_dim in codecs:
         if codec_dim != dim:
             continue
         codec = Codec(library, key, value, codec_dim)
@@ -416,6 +434,74 @@ def time_encoding(library, codecs, rounds):
             rows.append({"codec": codec.name, "side": side, "bytes": moved} | summary(times))
             print(f"  encode {codec.name:34} side {side} {rows[-1]['us']:9.1f} us  {moved / rows[-1]['us'] / 1000:7.0f} GB/s")
     return rows
+
+
+def best_sdpa(work, count):
+    """Graph of the faster of torch's two kernels."""
+    best, graph = math.inf, None
+    for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
+        with sdpa_kernel(backend):
+            try:
+                candidate = Captured(work, count)
+            except RuntimeError as error:
+                print(f"  {backend}: {str(error).splitlines()[0]}")
+                continue
+        us = statistics.median(replay_times({"sdpa": (candidate, count)}, 5)["sdpa"])
+        if us < best:
+            best, graph, chosen = us, candidate, backend
+    return graph, chosen
+
+
+def time_prefill(library, codecs, rounds):
+    """A chunk of a prompt attends to a prefix: torch over fp16 rows, and over rows that decode_pages has just written."""
+    results, kv_heads, heads, dim = [], 8, 32, 128
+    for tokens, chunk in itertools.product((32768, 131072), (512, 2048)):
+        pages, caches = tokens // PAGE, 2
+        query = torch.randn(1, heads, chunk, dim, device="cuda", dtype=torch.float16)
+        rows = [torch.randn(2, pages, PAGE, kv_heads, dim, device="cuda", dtype=torch.float16) for _ in range(caches)]
+
+        def sdpa(i):
+            k, v = (r.view(1, tokens, kv_heads, dim).transpose(1, 2) for r in rows[i])  # noqa: B023
+            F.scaled_dot_product_attention(query, k, v, enable_gqa=True)  # noqa: B023
+
+        baseline, backend = best_sdpa(sdpa, caches)
+        for key, value, codec_dim in codecs:
+            if codec_dim != dim:
+                continue
+            codec = Codec(library, key, value, dim)
+            kind = Kind(codec, (KEY, VALUE), [pages], kv_heads, caches, 1)
+            slots = [s[0].int().cuda() for s in kind.slots]
+
+            def work(i):
+                for side in (KEY, VALUE):
+                    codec.decode_pages(side, kind.pools[side], slots[i], rows[i][side])  # noqa: B023
+                with sdpa_kernel(backend):  # noqa: B023
+                    sdpa(i)  # noqa: B023
+
+            times = replay_times({"fp16": (baseline, caches), "kvant": (Captured(work, caches), caches)}, rounds)
+            fp16, ours = (statistics.median(times[name]) for name in ("fp16", "kvant"))
+            results.append({"codec": codec.name, "tokens": tokens, "chunk": chunk, "backend": str(backend),
+                            "fp16_us": fp16, "us": ours, "ratio": fp16 / ours})  # fmt: skip
+            print(f"  prefill {codec.name:34} {chunk} rows on {tokens}: {fp16:8.1f} us fp16, {ours:8.1f} us, {fp16 / ours:.2f}x")
+    return results
+
+
+def time_ragged(library, codecs, rounds):
+    """16 sequences of 1K to 64K tokens, log-uniform. Beside it what reading the same rows in fp16 takes at the speed of a copy."""
+    lengths = [round(1024 * 64 ** (i / 15) / PAGE) for i in range(16)]
+    kv_heads, heads_per_kv, dim, results = 8, 4, 128, []
+    for key, value, codec_dim in codecs:
+        if codec_dim != dim:
+            continue
+        codec = Codec(library, key, value, dim)
+        caches = max(2, -(-ROTATE_BYTES // (sum(lengths) * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE]))))
+        problem = Problem(codec, [n - 1 for n in lengths], [1] * 16, kv_heads, heads_per_kv, caches, sealed_ready=True)
+        times = replay_times({"kvant": (Captured(problem.attend, caches), caches)}, rounds)["kvant"]
+        row = summary(times) | {"codec": codec.name, "tokens": sum(lengths) * PAGE, "bytes": problem.bytes()}
+        row["gb_per_s"] = row["bytes"] / row["us"] / 1000
+        results.append(row)
+        print(f"  ragged {codec.name:34} {row['us']:9.1f} us  {row['gb_per_s']:7.0f} GB/s")
+    return results
 
 
 def driver_version() -> str:
@@ -447,12 +533,14 @@ def main():
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
         shapes = [(8, 8, 4, 32768, 128), (1, 8, 4, 32768, 128), (1, 8, 4, 4096, 128)]
         if not options.quick:
-            shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
+            shapes += [(1, 8, 4, 131072, 128), (1, 8, 4, 1 << 20, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
                        (64, 8, 4, 4096, 128)]  # fmt: skip
         result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches, not options.wait)
                            for shape in shapes if re.search(options.shapes, shape_name(shape))]
         if not options.shapes:
             result["encoding"] = time_encoding(library, codecs, options.rounds)
+            result["prefill"] = time_prefill(library, codecs, options.rounds)
+            result["ragged"] = time_ragged(library, codecs, options.rounds)
     failed = [c for c in result["check"] if not c["ok"]]
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -81,6 +81,16 @@ struct DeviceEncodeArgs {
   int32_t* refused = nullptr;
 };
 
+/// Pages to be decoded on the device, all 64 rows of each, of one side.
+struct DeviceDecodeArgs {
+  DeviceSide side = DeviceSide::kKey;
+  int32_t pages = 0;
+  int32_t kv_heads = 0;
+  const void* pool = nullptr;      ///< [slots][kv_heads][block bytes]
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim]
+};
+
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
 class DeviceCodec {
  public:
@@ -102,6 +112,10 @@ class DeviceCodec {
   /// Encodes on `stream`, without waiting. The bytes are those of Encode; with codecs that sum before they round, codes may
   /// differ by a step as between SIMD targets. Errors: InvalidArgument; NotSupported for codes that only the CPU encodes.
   Status EncodePages(const DeviceEncodeArgs& args, void* stream) const;
+
+  /// Decodes on `stream`, without waiting: for attention of many query rows over a compressed prefix, which is fastest by
+  /// kernels that read fp16 (docs/cuda.md). Values are those of Decode, rounded to fp16. Errors: InvalidArgument.
+  Status DecodePages(const DeviceDecodeArgs& args, void* stream) const;
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;

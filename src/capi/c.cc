@@ -135,6 +135,22 @@ kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kv
   });
 }
 
+kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args, void* stream) {
+  return Guarded([&] {
+    if (!codec || !args) return Null(!codec ? "codec" : "args");
+    if (!ValidSide(args->side)) {
+      return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", args->side));
+    }
+    return codec->codec->DecodePages({.side = static_cast<DeviceSide>(args->side),
+                                      .pages = args->pages,
+                                      .kv_heads = args->kv_heads,
+                                      .pool = args->device_pool,
+                                      .slots = args->device_slots,
+                                      .rows = args->device_rows},
+                                     stream);
+  });
+}
+
 kvant_status kvant_attend_workspace_bytes(const kvant_device_codec* codec, const kvant_attend_args* args, size_t* out) {
   return Guarded([&] {
     if (!codec || !args || !out) return Null(!codec ? "codec" : !args ? "args" : "out");

@@ -49,9 +49,20 @@ struct EncodeKernel {
   CodeKind kind;
   int bits;
   int dim;
+  int rows;  ///< of scales
   Status (*launch)(const EncodeParams& params, void* stream);
 };
 std::span<const EncodeKernel> EncodeKernels();
+std::span<const EncodeKernel> TrellisEncodeKernels();
+
+/// One instance of the kernel that decodes pages.
+struct DecodeKernel {
+  CodeKind kind;
+  int bits;
+  int dim;
+  Status (*launch)(const DecodeParams& params, void* stream);
+};
+std::span<const DecodeKernel> DecodeKernels();
 
 /// REQUIRES: dim is one of kDeviceDims.
 Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);

@@ -135,6 +135,13 @@ struct MergeParams {
   OutputParams output;
 };
 
+/// What a window of the trellis costs in ticks: with l its level, (tick - l)^2 less tick^2 is l^2 - 2 l tick. Times 2^bits, plus
+/// the oldest symbol of the window, so that one minimum finds both.
+struct TrellisCosts {
+  int32_t slope[kDeviceLevels];
+  int32_t base[kDeviceLevels];
+};
+
 /// Pages of rows to be encoded, of one side.
 struct EncodeParams {
   const uint16_t* rows;  ///< fp16 [pages, 64, kv_heads, dim]
@@ -145,11 +152,27 @@ struct EncodeParams {
   int32_t kv_heads;
   bool is_value;
   BlockOffsets offsets;
-  // CodeKind::kLevels
+  // CodeKind::kLevels, kTrellis
   float step;
-  float levels[16];
+  float levels[kDeviceLevels];
   float thresholds[7];
   bool unbiased;
+  TrellisCosts costs;
+};
+
+/// Pages to rows, of one side.
+struct DecodeParams {
+  const std::byte* pool;  ///< [slots][kv_heads][block bytes]
+  const int32_t* slots;   ///< [pages]
+  uint16_t* rows;         ///< fp16 [pages, 64, kv_heads, dim]
+  int32_t pages;
+  int32_t kv_heads;
+  bool is_value;
+  bool hadamard;
+  BlockOffsets offsets;
+  int32_t param_rows;  ///< of scales and shifts
+  float step;
+  float levels[kDeviceLevels];
 };
 
 }  // namespace kvant::cuda

@@ -9,6 +9,7 @@
 #include "base/aligned_buffer.h"
 #include "cuda/attend_launch.h"
 #include "cuda/block_order.h"
+#include "cuda/encode_trellis.h"
 
 namespace kvant {
 
@@ -282,8 +283,10 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   }
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
-  for (const cuda::EncodeKernel& kernel : cuda::EncodeKernels()) {
+  const bool trellis = f.kind == CodeKind::kTrellis;
+  for (const cuda::EncodeKernel& kernel : trellis ? cuda::TrellisEncodeKernels() : cuda::EncodeKernels()) {
     if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    if (kernel.rows != f.scales.rows) continue;
     if (f.kind != CodeKind::kExact && !f.encodable) break;
     cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
                             .slots = args.slots,
@@ -296,12 +299,39 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
                             .step = f.step,
                             .levels = {},
                             .thresholds = {},
-                            .unbiased = f.unbiased};
-    std::copy_n(f.levels, 16, p.levels);
+                            .unbiased = f.unbiased,
+                            .costs = trellis ? cuda::CostsOf(f) : cuda::TrellisCosts{}};
+    std::ranges::copy(f.levels, p.levels);
     std::copy_n(f.thresholds, 7, p.thresholds);
     return kernel.launch(p, stream);
   }
   return Status::NotSupported("the device does not encode this codec with these options; encode on the host");
+}
+
+Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) const {
+  if (args.pages < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
+  }
+  if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  const SideCodec& s = impl_->side(args.side);
+  const DeviceFormat& f = s.format;
+  for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
+    if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    cuda::DecodeParams p = {.pool = static_cast<const std::byte*>(args.pool),
+                            .slots = args.slots,
+                            .rows = static_cast<uint16_t*>(args.rows),
+                            .pages = args.pages,
+                            .kv_heads = args.kv_heads,
+                            .is_value = s.codec.shape().side == Side::kValue,
+                            .hadamard = f.hadamard,
+                            .offsets = OffsetsOf(s),
+                            .param_rows = f.scales.rows,
+                            .step = f.step,
+                            .levels = {}};
+    std::ranges::copy(f.levels, p.levels);
+    return kernel.launch(p, stream);
+  }
+  return Status::NotSupported("the device does not decode this codec; decode on the host");
 }
 
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {

@@ -17,6 +17,8 @@ std::span<const AttendKernel> LevelKernels() { return {}; }
 std::span<const AttendKernel> PlainLevelKernels() { return {}; }
 std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
+std::span<const EncodeKernel> TrellisEncodeKernels() { return {}; }
+std::span<const DecodeKernel> DecodeKernels() { return {}; }
 
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
 Status LaunchMerge(const MergeParams&, int, void*) { return Missing(); }
