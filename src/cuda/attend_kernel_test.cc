@@ -29,6 +29,7 @@ struct Problem {
   int kv_heads = 1;
   int heads_per_kv = 4;
   int rows = 1;
+  int chunk = 0;
   float soft_cap = 0.0f;
   bool sinks = false;
   std::vector<int> sealed = {3, 0, 4};  ///< pages of each sequence
@@ -279,7 +280,7 @@ class Kernel {
     std::fill(state.span().begin(), state.span().end(), NAN);
     a.partial_out = out.data();
     a.partial_state = state.data();
-    a.tile = {blocks_per_tile, warps % 2 == 0, tickets, Preparing(nullptr), Results()};
+    a.tile = {blocks_per_tile, p_.chunk, warps % 2 == 0, tickets, Preparing(nullptr), Results()};
     const int head_tiles = a.shape.kv_heads * a.shape.tiles();
     for (size_t block = 0; block < blocks; ++block) {
       const size_t floats = static_cast<size_t>(warps * PageSlots<K, V, kDepth>::kBytes) / sizeof(float);
@@ -517,6 +518,11 @@ TEST(AttendTile, OneLaunchGivesTheSame) {
   EXPECT_LT((Kernel<LevelKeys, LevelValues, 64, 2>::TileError(levels, 2, 2)), kMaxError);
   const Problem trellis = {.codec = "decoquant", .options = "bits=3,code=trellis", .sealed = {5, 2}, .exact = {2, 1}};
   EXPECT_LT((Kernel<TrellisKeys, TrellisValues, 128, 3>::TileError(trellis, 3, 2)), kMaxError);
+}
+
+TEST(AttendTile, ChunksLeaveShortSequencesFewerBlocks) {
+  const Problem p = {.chunk = 4, .sealed = {9, 0, 1, 5}, .exact = {1, 0, 0, 2}};
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 64, 4>::TileError(p, 4, 2)), kMaxError);
 }
 
 TEST(AttendTile, AnyHeadsAndHiddenRows) {

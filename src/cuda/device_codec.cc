@@ -86,6 +86,8 @@ float CodeGain(const DeviceFormat& format) { return format.kind == CodeKind::kUn
 
 // Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
 constexpr int kMostExactItems = 8;
+// Units of a block where lengths differ: enough for its warps not to notice begin and end much, and many blocks that fill gaps.
+constexpr int64_t kChunkUnits = 64;
 // Query rows of a step.
 constexpr int kMostRows = 8;
 
@@ -93,6 +95,15 @@ Status CheckPages(const char* name, const DevicePages& pages) {
   if (pages.max_pages < 0) return Status::InvalidArgument(StrFormat("%s.max_pages = %d", name, pages.max_pages));
   if (pages.max_pages > 0 && (!pages.key_pool || !pages.value_pool || !pages.table || !pages.counts)) {
     return Status::InvalidArgument(StrFormat("%s: a null pointer with max_pages = %d", name, pages.max_pages));
+  }
+  return Status::Ok();
+}
+
+Status CheckAligned(const char* names, std::initializer_list<const void*> pointers) {
+  for (const void* p : pointers) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0) {
+      return Status::InvalidArgument(std::string(names) + " is not aligned to 16 bytes");
+    }
   }
   return Status::Ok();
 }
@@ -193,6 +204,12 @@ struct DeviceCodec::Impl {
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
       p.tile.sealed_ready = a.sealed_ready;
+      if (a.ragged && tasks > kChunkUnits && a.sequences > 1) {
+        step.tile_warps = s.wide_warps;
+        p.tile.chunk = kChunkUnits;
+        p.tile.blocks = static_cast<int32_t>((tasks + kChunkUnits - 1) / kChunkUnits);
+        return step;
+      }
       // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
       const int64_t waves = (most * tiles + s.processors - 1) / s.processors;
       const bool balanced = most * tiles * 10 >= waves * s.processors * 9;
@@ -281,6 +298,7 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   if (!args.rows || !args.slots || !args.pool || !args.refused) {
     return Status::InvalidArgument("rows, slots, pool or refused is null");
   }
+  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   const bool trellis = f.kind == CodeKind::kTrellis;
@@ -313,6 +331,7 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
     return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
   }
   if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
@@ -348,6 +367,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   if (!args.queries || !args.out || !args.workspace) {
     return Status::InvalidArgument("queries, out or workspace is null");
   }
+  KVANT_TRY(CheckAligned("queries, out or workspace", {args.queries, args.out, args.workspace}));
   cuda::LaunchShape shape;
   KVANT_TRY(impl_->Shape(&shape));
   Impl::Step step = impl_->Plan(args, shape);

@@ -29,7 +29,7 @@ inline TrellisCosts CostsOf(const DeviceFormat& format) {
 template <int kDim>
 struct TrellisSpace {
   static constexpr int kStride = kDim + 2;  ///< of ticks
-  alignas(16) uint8_t windows[kPageTokens * kDim];
+  alignas(16) uint8_t windows[kPageTokens * CodeStride(kDim)];
   uint32_t survivors[kPageTokens * kDim];
   int16_t ticks[kPageTokens * kStride];
   float gains[kPageTokens];
@@ -88,7 +88,7 @@ struct TrellisSearch {
       if (place == kPageTokens - 1) seam = state;
       const int symbol = static_cast<int>(survivors[i * kDim] >> (kBits * state)) & ((1 << kBits) - 1);
       const int window = symbol * kStates + state;
-      if (maybe_windows) maybe_windows[TokenOfPlace(place) * kDim] = static_cast<uint8_t>(window);
+      if (maybe_windows) maybe_windows[TokenOfPlace(place) * CodeStride(kDim)] = static_cast<uint8_t>(window);
       state = window >> kBits;
     }
     return seam;
@@ -115,8 +115,8 @@ KVANT_HD void PackRuns(const uint8_t* windows, bool is_value, int step, int lane
     const LaneRun at(is_value, step, lane, run);
     uint32_t symbols = 0;
     for (int i = 0; i < kRunPlaces; ++i) {
-      symbols =
-          symbols << kBits | (windows[TokenOfPlace(at.first_place + i) * kDim + at.channel] & ((1u << kBits) - 1));
+      symbols = symbols << kBits |
+                (windows[TokenOfPlace(at.first_place + i) * CodeStride(kDim) + at.channel] & ((1u << kBits) - 1));
     }
     KVANT_UNROLL
     for (int i = 0; i < kBits; ++i) {
@@ -159,7 +159,7 @@ KVANT_HD void EncodeTrellisThread(const EncodeParams& p, int page, int head, int
     for (int i = 0; i < Row::kCount; ++i) {
       const int channel = lane * Row::kCount + i;
       sums.Add(static_cast<float>(space->ticks[t * kStride + channel]) * (p.step / kTicksPerStep),
-               p.levels[space->windows[t * kDim + channel]] * p.step);
+               p.levels[space->windows[t * CodeStride(kDim) + channel]] * p.step);
     }
     const uint16_t scale = sums.Scale<W>(p, space->gains[t]);
     if (lane == 0) space->scales[t] = scale;

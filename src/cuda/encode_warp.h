@@ -11,12 +11,16 @@
 
 namespace kvant::cuda {
 
+/// Bytes between the codes of successive tokens in shared memory: the second stage reads codes of 8 tokens at a time, which must
+/// not lie in one bank.
+KVANT_HD constexpr int CodeStride(int dim) { return dim + 8; }
+
 /// What the first stage leaves for the second; one per warp. kRows: of parameters, each for the channels or the tokens of a
 /// group.
 template <int kDim, int kRows = 1>
 struct EncodeSpace {
   static constexpr int kParams = kRows * (kDim > kPageTokens ? kDim : kPageTokens);
-  alignas(16) uint8_t codes[kPageTokens * kDim];
+  alignas(16) uint8_t codes[kPageTokens * CodeStride(kDim)];
   uint16_t scales[kParams];
   uint16_t shifts[kParams];
 };
@@ -25,9 +29,8 @@ struct EncodeSpace {
 template <class W, int kDim>
 KVANT_HD inline WarpRow<W, kDim> LoadRow(const EncodeParams& p, int page, int head, int token, int lane) {
   WarpRow<W, kDim> row;
-  const int64_t first = ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim;
-  KVANT_UNROLL
-  for (int i = 0; i < row.kCount; ++i) row.value[i] = W::HalfToFloat(p.rows[first + lane * row.kCount + i]);
+  const uint16_t* from = p.rows + ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim;
+  row.SetHalves(W::LoadConstant(reinterpret_cast<const typename WarpRow<W, kDim>::Halves*>(from) + lane));
   return row;
 }
 
@@ -63,6 +66,7 @@ KVANT_HD void UniformKeyCodes(const EncodeParams& p, int page, int head, int lan
   for (int first = 0; first < kPageTokens; first += kTokens) {
     Row least = LoadRow<W, kDim>(p, page, head, first, lane);
     Row greatest = least;
+    KVANT_UNROLL_BY(8)
     for (int t = first + 1; t < first + kTokens; ++t) {
       const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
       KVANT_UNROLL
@@ -79,11 +83,12 @@ KVANT_HD void UniformKeyCodes(const EncodeParams& p, int page, int head, int lan
       space->scales[at] = fits[i].scale_bits;
       space->shifts[at] = fits[i].min_bits;
     }
+    KVANT_UNROLL_BY(8)
     for (int t = first; t < first + kTokens; ++t) {
       const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
       KVANT_UNROLL
       for (int i = 0; i < Row::kCount; ++i) {
-        space->codes[t * kDim + lane * Row::kCount + i] = fits[i].Code(row.value[i]);
+        space->codes[t * CodeStride(kDim) + lane * Row::kCount + i] = fits[i].Code(row.value[i]);
       }
     }
   }
@@ -95,6 +100,7 @@ KVANT_HD void UniformValueCodes(const EncodeParams& p, int page, int head, int l
                                 EncodeSpace<kDim, kGroups>* space) {
   using Row = WarpRow<W, kDim>;
   const int group = lane / (kLanes / kGroups);
+  KVANT_UNROLL_BY(4)
   for (int t = 0; t < kPageTokens; ++t) {
     const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
     float low = -row.value[0], high = row.value[0];
@@ -114,7 +120,7 @@ KVANT_HD void UniformValueCodes(const EncodeParams& p, int page, int head, int l
     if (W::HalfToFloat(fit.scale_bits) > kMaxValueScale) *p.refused = 1;
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      space->codes[t * kDim + lane * Row::kCount + i] = fit.Code(row.value[i]);
+      space->codes[t * CodeStride(kDim) + lane * Row::kCount + i] = fit.Code(row.value[i]);
     }
   }
 }
@@ -127,6 +133,7 @@ KVANT_HD WarpRow<W, kDim> PageMeans(const EncodeParams& p, int page, int head, i
   using Row = WarpRow<W, kDim>;
   Row means;
   if (p.offsets.shifts < 0) return means;
+  KVANT_UNROLL_BY(8)
   for (int t = 0; t < kPageTokens; ++t) {
     const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
     KVANT_UNROLL
@@ -190,6 +197,7 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
   using Row = WarpRow<W, kDim>;
   constexpr int kHalf = 1 << (kBits - 1);
   const Row means = PageMeans<W, kDim>(p, page, head, lane, space->shifts);
+  KVANT_UNROLL_BY(2)
   for (int t = 0; t < kPageTokens; ++t) {
     float gain;
     const Row row = MappedRow<W, kDim>(p, page, head, t, lane, means, &gain);
@@ -203,7 +211,7 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
       KVANT_UNROLL
       for (int j = 0; j < kHalf - 1; ++j) m += magnitude > p.thresholds[j] ? 1 : 0;
       const int code = x >= 0.0f ? kHalf + m : kHalf - 1 - m;
-      space->codes[t * kDim + lane * Row::kCount + i] = static_cast<uint8_t>(code);
+      space->codes[t * CodeStride(kDim) + lane * Row::kCount + i] = static_cast<uint8_t>(code);
       sums.Add(x, p.levels[code] * p.step);
     }
     space->scales[t] = sums.Scale<W>(p, gain);
@@ -212,14 +220,23 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
 
 // ---- second stage
 
-/// Index of the code that a lane has in a half of a register.
-template <int kDim>
-KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int lane) {
+/// Token and channel of what a lane has in a half of a register.
+struct TokenChannel {
+  int token;
+  int channel;
+};
+KVANT_HD inline TokenChannel PlaceOf(bool is_value, int unit, int step, int reg, int half, int lane) {
   const int row = lane / 4 + reg % 2 * 8;
   const int column = lane % 4 * 2 + reg / 2 * 8 + half;
   const int token = unit * kUnitTokens + (is_value ? column : row);
   const int channel = step * kStepChannels + (is_value ? row : column);
-  return token * kDim + channel;
+  return {token, channel};
+}
+/// Index of its code.
+template <int kDim>
+KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int lane) {
+  const TokenChannel at = PlaceOf(is_value, unit, step, reg, half, lane);
+  return at.token * CodeStride(kDim) + at.channel;
 }
 
 /// Words of one plane of codes: bits kDone.. of each.
@@ -326,22 +343,18 @@ KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, En
 /// Exact blocks: every lane gathers the words of its operands.
 template <class W, int kDim>
 KVANT_HD void StoreExactWarp(const EncodeParams& p, int page, int head, int lane) {
+  constexpr int kWords = UnitWords(kDim, 16);
   auto* block = reinterpret_cast<uint32_t*>(BlockOf(p, page, head));
-  for (int i = 0; i < kUnits * UnitWords(kDim, 16); ++i) {
-    const int unit = i / UnitWords(kDim, 16);
-    const int step = i % UnitWords(kDim, 16) / 4;
-    const int reg = i % 4;
+  KVANT_UNROLL_BY(16)
+  for (int i = 0; i < kUnits * kWords; ++i) {
     uint32_t word = 0;
     KVANT_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int row = lane / 4 + reg % 2 * 8;
-      const int column = lane % 4 * 2 + reg / 2 * 8 + half;
-      const int token = unit * kUnitTokens + (p.is_value ? column : row);
-      const int channel = step * kStepChannels + (p.is_value ? row : column);
-      const int64_t at = ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim + channel;
-      word |= static_cast<uint32_t>(p.rows[at]) << (16 * half);
+      const TokenChannel at = PlaceOf(p.is_value, i / kWords, i % kWords / 4, i % 4, half, lane);
+      const int64_t row = (static_cast<int64_t>(page) * kPageTokens + at.token) * p.kv_heads + head;
+      word |= static_cast<uint32_t>(p.rows[row * kDim + at.channel]) << (16 * half);
     }
-    block[PlaneWord(kDim, 16, unit, lane, i % UnitWords(kDim, 16))] = word;
+    block[PlaneWord(kDim, 16, i / kWords, lane, i % kWords)] = word;
   }
 }
 

@@ -122,6 +122,22 @@ struct CudaWarp {
     }
   }
 
+  /// What nothing writes while the kernel runs: such loads need not wait for stores before them.
+  template <class T>
+  static __device__ T LoadConstant(const T* from) {
+    if constexpr (sizeof(T) == 16) {
+      const uint4 x = __ldg(reinterpret_cast<const uint4*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else if constexpr (sizeof(T) == 8) {
+      const uint2 x = __ldg(reinterpret_cast<const uint2*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else {
+      static_assert(sizeof(T) == 4);
+      const uint32_t x = __ldg(reinterpret_cast<const uint32_t*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    }
+  }
+
   // ---- asynchronous copies to shared memory, past the first-level cache
 
   static __device__ void CopyAsync16(void* to, const void* from) {

@@ -257,6 +257,10 @@ struct HostWarp {
   static T LoadFresh(const T* from) {
     return *from;
   }
+  template <class T>
+  static T LoadConstant(const T* from) {
+    return *from;
+  }
   static void LaunchNext() {}
   static void WaitForPrevious() {}
   static void CopyAsync16(void* to, const void* from) { HostBlock::current().Copy16(to, from); }
