@@ -81,7 +81,7 @@ class HostBlock {
   static constexpr size_t kStackBytes = 256 * 1024;
   struct Fiber {
     ucontext_t context;
-    std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStackBytes);
+    std::unique_ptr<char[]> stack = std::make_unique_for_overwrite<char[]>(kStackBytes);  // most of it is never touched
     bool done = false;
     unsigned exchanges = 0;
     std::vector<Copy> open = {};
