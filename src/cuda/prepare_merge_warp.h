@@ -21,27 +21,28 @@ KVANT_HD constexpr float HadamardNorm() {
   return kDim == 64 ? 0.125f : kDim == 128 ? 0.08838834764831845f : 0.0625f;
 }
 
-template <class W>
+/// Over each kCount neighbouring lanes.
+template <class W, int kCount = kLanes>
 KVANT_HD inline float SumOfLanes(float x) {
   KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
+  for (int mask = 1; mask < kCount; mask *= 2) x += W::ShuffleXor(x, mask);
   return x;
 }
-template <class W>
+template <class W, int kCount = kLanes>
 KVANT_HD inline float MaxOfLanes(float x) {
   KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
+  for (int mask = 1; mask < kCount; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
   return x;
 }
 
-/// A row spread over a warp.
-template <class W, int kDim>
+/// A row spread over kRowLanes lanes; a warp has rows for all its lanes.
+template <class W, int kDim, int kRowLanes = kLanes>
 struct WarpRow {
-  static constexpr int kCount = kDim / kLanes;
+  static constexpr int kCount = kDim / kRowLanes;
   struct alignas(kCount < 4 ? 4 * kCount : 16) Vector {
     float value[kCount];
   };
-  struct alignas(2 * kCount) Halves {
+  struct alignas(kCount < 8 ? 2 * kCount : 16) Halves {
     uint16_t value[kCount];
   };
   float value[kCount] = {};
@@ -88,7 +89,7 @@ struct WarpRow {
       }
     }
     KVANT_UNROLL
-    for (int mask = 1; mask < kLanes; mask *= 2) {
+    for (int mask = 1; mask < kRowLanes; mask *= 2) {
       KVANT_UNROLL
       for (int i = 0; i < kCount; ++i) {
         const float other = W::ShuffleXor(value[i], mask);
@@ -98,7 +99,9 @@ struct WarpRow {
   }
   KVANT_HD void Signs(int lane) {
     KVANT_UNROLL
-    for (int i = 0; i < kCount; ++i) value[i] *= DeviceHadamardSign(lane * kCount + i) * HadamardNorm<kDim>();
+    for (int i = 0; i < kCount; ++i) {
+      value[i] *= DeviceHadamardSign(lane % kRowLanes * kCount + i) * HadamardNorm<kDim>();
+    }
   }
 
  private:

@@ -125,7 +125,10 @@ struct CudaWarp {
   /// What nothing writes while the kernel runs: such loads need not wait for stores before them.
   template <class T>
   static __device__ T LoadConstant(const T* from) {
-    if constexpr (sizeof(T) == 16) {
+    if constexpr (sizeof(T) == 32) {
+      const uint4 x[2] = {__ldg(reinterpret_cast<const uint4*>(from)), __ldg(reinterpret_cast<const uint4*>(from) + 1)};
+      return *reinterpret_cast<const T*>(x);
+    } else if constexpr (sizeof(T) == 16) {
       const uint4 x = __ldg(reinterpret_cast<const uint4*>(from));
       return *reinterpret_cast<const T*>(&x);
     } else if constexpr (sizeof(T) == 8) {
