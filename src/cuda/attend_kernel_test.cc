@@ -407,6 +407,24 @@ TEST(AttendKernel, TrellisSymbolsOfAllWidths) {
   EXPECT_LT((TrellisError<64, 2>({})), kMaxError);
 }
 
+TEST(AttendKernel, TrellisWithFewColumns) {
+  using Paired2 = Kernel<PairedTrellisKeys, PairedTrellisValues, 128, 2>;
+  using Paired3 = Kernel<PairedTrellisKeys, PairedTrellisValues, 64, 3>;
+  for (const int heads : {1, 3, 4}) {
+    const Problem p = {.codec = "decoquant", .options = "bits=2,code=trellis", .heads_per_kv = heads};
+    EXPECT_LT(Paired2::Error(p), kMaxError) << heads;
+    EXPECT_LT(Paired2::TileError(p, 3, 2), kMaxError) << heads;
+  }
+  const Problem masked = {.codec = "decoquant",
+                          .options = "bits=3,code=trellis",
+                          .heads_per_kv = 2,
+                          .rows = 2,
+                          .soft_cap = 4.0f,
+                          .first_live = 0x8000F0000001FF01u};
+  EXPECT_LT(Paired3::Error(masked), kMaxError);
+  EXPECT_LT(Paired3::TileError(masked, 2, 2), kMaxError);
+}
+
 template <class W, int kDim, int kBits>
 using PlainLevelKeys = LevelKeys<W, kDim, kBits, false>;
 template <class W, int kDim, int kBits>

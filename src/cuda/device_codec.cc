@@ -46,7 +46,8 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
           params(f.shifts)};
 }
 
-Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
+// The first kernel of the tables that takes so many columns: those for few columns come first.
+Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim, int columns) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
   const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(),      cuda::UniformKernels(),
@@ -62,7 +63,7 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
   bool widths = false;
   for (const std::span<const AttendKernel> table : tables) {
     for (const AttendKernel& kernel : table) {
-      if (kernel.kind != key.kind || kernel.dim != dim) continue;
+      if (kernel.kind != key.kind || kernel.dim != dim || kernel.columns < columns) continue;
       if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
       widths = true;
       if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
@@ -132,19 +133,23 @@ Status CheckShape(const DeviceAttendArgs& args) {
 }  // namespace
 
 struct DeviceCodec::Impl {
-  SideCodec sides[4];  // by DeviceSide
-  AttendKernel kernel;
+  SideCodec sides[4];       // by DeviceSide
+  AttendKernel kernels[2];  // for any number of columns, and for few
   int dim = 0;
   mutable std::mutex mutex;
-  mutable std::optional<cuda::LaunchShape> shape;
+  mutable std::optional<cuda::LaunchShape> shapes[2];
 
   const SideCodec& side(DeviceSide s) const { return sides[static_cast<size_t>(s)]; }
 
-  Status Shape(cuda::LaunchShape* out) const {
+  // Index into kernels and shapes.
+  size_t KernelFor(const DeviceAttendArgs& a) const { return a.heads_per_kv * a.rows <= kernels[1].columns ? 1 : 0; }
+
+  Status Shape(size_t index, cuda::LaunchShape* out) const {
     const std::lock_guard lock(mutex);
+    std::optional<cuda::LaunchShape>& shape = shapes[index];
     if (!shape) {
       cuda::LaunchShape found;
-      KVANT_TRY(kernel.shape(&found));
+      KVANT_TRY(kernels[index].shape(&found));
       shape = found;
     }
     *out = *shape;
@@ -258,9 +263,11 @@ Result<std::unique_ptr<DeviceCodec>> DeviceCodec::Create(const CodecChoice& key,
     if (!side.ok()) return side.status();
     impl->sides[i] = *std::move(side);
   }
-  const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim);
-  if (!kernel.ok()) return kernel.status();
-  impl->kernel = *kernel;
+  for (size_t i = 0; i < std::size(impl->kernels); ++i) {
+    const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim, i == 0 ? cuda::kAnyColumns : 1);
+    if (!kernel.ok()) return kernel.status();
+    impl->kernels[i] = *kernel;
+  }
   return std::unique_ptr<DeviceCodec>(new DeviceCodec(std::move(impl)));
 }
 
@@ -356,7 +363,7 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
   KVANT_TRY(CheckShape(args));
   cuda::LaunchShape shape;
-  KVANT_TRY(impl_->Shape(&shape));
+  KVANT_TRY(impl_->Shape(impl_->KernelFor(args), &shape));
   return impl_->Layout(impl_->Plan(args, shape)).bytes;
 }
 
@@ -369,7 +376,9 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   }
   KVANT_TRY(CheckAligned("queries, out or workspace", {args.queries, args.out, args.workspace}));
   cuda::LaunchShape shape;
-  KVANT_TRY(impl_->Shape(&shape));
+  const size_t index = impl_->KernelFor(args);
+  const AttendKernel& kernel = impl_->kernels[index];
+  KVANT_TRY(impl_->Shape(index, &shape));
   Impl::Step step = impl_->Plan(args, shape);
   const Impl::Workspace layout = impl_->Layout(step);
   if (args.workspace_bytes < layout.bytes) {
@@ -382,9 +391,9 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.queries = p.tile.prepare.out;
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
-  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, shape, step.tile_warps, stream);
+  if (step.tile_warps > 0) return kernel.launch_tiles(p, shape, step.tile_warps, stream);
   KVANT_TRY(cuda::LaunchPrepare(p.tile.prepare, impl_->dim, stream));
-  KVANT_TRY(impl_->kernel.launch(p, shape, stream));
+  KVANT_TRY(kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,
                             .partial_state = p.partial_state,
                             .sealed_counts = p.sealed.max_pages > 0 ? p.sealed.counts : nullptr,

@@ -35,6 +35,8 @@ struct CudaWarp {
   static __device__ uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
     return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
   }
+  /// Bytes of x by nibbles of the selector; 4 to 7 are zeros.
+  static __device__ uint32_t Select(uint32_t x, uint32_t selector) { return __byte_perm(x, 0, selector); }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }

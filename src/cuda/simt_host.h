@@ -190,6 +190,14 @@ struct HostWarp {
     const auto byte = [&](int i) { return Byte(i < 4 ? low : high, i % 4); };
     return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
   }
+  static uint32_t Select(uint32_t x, uint32_t selector) {
+    uint32_t out = 0;
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t byte = selector >> (4 * i) & 7;
+      out |= (byte < 4 ? x >> (8 * byte) & 0xFF : 0) << (8 * i);
+    }
+    return out;
+  }
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
