@@ -22,6 +22,8 @@ Result<Candidate> ParseCandidate(const std::string& text) {
 
 }  // namespace
 
+int Candidate::recent_tokens() const { return FindCodec(choice.name)->recent_tokens; }
+
 CodecChoice ExactChoice() {
   return {.name = std::string(OpenPageCodec({.side = Side::kKey, .dim = 64}).info->name), .options = {}};
 }

@@ -19,6 +19,7 @@ struct Candidate {
 
   bool Serves(bool is_key) const { return is_key ? keys : values; }
   std::string name() const { return choice.ToString(); }
+  int recent_tokens() const;  ///< that its method prescribes
 };
 
 /// Codec texts ("int:8") to candidates, each once and with the exact one last. Errors: InvalidArgument naming the text.

@@ -17,15 +17,14 @@
 namespace kvant {
 
 struct KlMeterOptions {
-  std::string model_path;
-  std::string text_name;  ///< for messages
+  std::string model_path = {};
   int tokens = 1536;      ///< of the text, BOS included
   int skip = 512;         ///< of them not scored, 1 .. tokens - 2
   int batch = 512;
   int scored_batch = kTokensPerPage;
   int threads = 2;
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
-  std::string key;  ///< of the journal: all that the result depends on beside the options above and the cache
+  std::string key = {};  ///< of the journal: all that the result depends on beside the options above and the cache
 };
 
 class KlMeter {

@@ -40,7 +40,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        (["no verb", "run, eval, calibrate, inspect, codecs"], []),
+        (["no verb", "run, eval, calibrate, tune, inspect, codecs"], []),
         (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
         (["MODEL", "required"], ["run"]),
         (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
