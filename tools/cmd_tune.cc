@@ -261,9 +261,6 @@ Status Run(const Options& o) {
   if (!output.ok()) return output.status();
   Result<Journal> journal = Journal::Open(o.journal.empty() ? path + ".journal" : o.journal);
   if (!journal.ok()) return journal.status();
-  KVANT_TRY(FeedProbe(**runner, inputs->tuning, probe_rows, probe));
-  runner->reset();
-
   Progress progress;
   const EvaluateProgress show = [&](std::string_view stage, int64_t done, int64_t total) {
     progress.Show(stage, done, total);
@@ -277,6 +274,9 @@ Status Run(const Options& o) {
     std::printf("%s\n", line.c_str());
     std::fflush(stdout);
   });
+  KVANT_TRY(tuner.CheckBudget());
+  KVANT_TRY(FeedProbe(**runner, inputs->tuning, probe_rows, probe));
+  runner->reset();  // its memory is for the caches to come
   Result<TuneResult> result = tuner.Run();
   progress.Clear();
   if (!result.ok()) return result.status();

@@ -10,11 +10,16 @@
 namespace kvant {
 namespace {
 
-Result<Candidate> ParseCandidate(const std::string& text) {
+Result<Candidate> ParseCandidate(std::string text) {
+  const bool only_keys = text.starts_with("k="), only_values = text.starts_with("v=");
+  if (only_keys || only_values) text.erase(0, 2);
   const CodecInfo* info = FindCodec(text.substr(0, text.find(':')));
   // A side that the codec does not serve gets the exact one, so that the text is a whole scheme.
   const std::string exact = ExactChoice().ToString();
-  const bool keys = info == nullptr || info->keys, values = info == nullptr || info->values;
+  const bool keys = (info == nullptr || info->keys) && !only_values;
+  const bool values = (info == nullptr || info->values) && !only_keys;
+  if (!keys && !values)
+    return Status::InvalidArgument("codec '" + text + "' does not serve the side that it is given for");
   const Result<Scheme> scheme = Scheme::Parse("k=" + (keys ? text : exact) + " v=" + (values ? text : exact));
   if (!scheme.ok()) return Status::InvalidArgument("codec '" + text + "': " + scheme.status().message());
   return Candidate{.choice = keys ? scheme->key : scheme->value, .keys = keys, .values = values};
@@ -28,13 +33,17 @@ CodecChoice ExactChoice() {
   return {.name = std::string(OpenPageCodec({.side = Side::kKey, .dim = 64}).info->name), .options = {}};
 }
 
+CodecChoice DisturbedChoice() { return {.name = ExactChoice().name, .options = {{"type", "bf16"}}}; }
+
 Result<std::vector<Candidate>> ParseCandidates(const std::vector<std::string>& texts) {
   std::vector<Candidate> candidates;
   const Candidate exact = {.choice = ExactChoice(), .is_exact = true};
   for (const std::string& text : texts) {
     Result<Candidate> candidate = ParseCandidate(text);
     if (!candidate.ok()) return candidate.status();
-    const auto is_same = [&](const Candidate& c) { return c.choice == candidate->choice; };
+    const auto is_same = [&](const Candidate& c) {
+      return c.choice == candidate->choice && c.keys >= candidate->keys && c.values >= candidate->values;
+    };
     if (is_same(exact) || std::ranges::any_of(candidates, is_same)) continue;
     candidates.push_back(*std::move(candidate));
   }

@@ -22,11 +22,14 @@ struct Candidate {
   int recent_tokens() const;  ///< that its method prescribes
 };
 
-/// Codec texts ("int:8") to candidates, each once and with the exact one last. Errors: InvalidArgument naming the text.
+/// Codec texts ("int:8"; "k=int:8", "v=int:8": for one side) to candidates, each once and with the exact one last. Errors: InvalidArgument naming the text.
 Result<std::vector<Candidate>> ParseCandidates(const std::vector<std::string>& texts);
 
 /// The codec of exact rows.
 CodecChoice ExactChoice();
+/// The least change of rows that is one: bf16. What it costs is not the codec's error, which is nothing, but that of a
+/// computation that was disturbed at all.
+CodecChoice DisturbedChoice();
 
 /// Bytes that candidates take, by layer and side.
 class CandidateCosts {

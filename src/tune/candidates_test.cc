@@ -19,9 +19,12 @@ TEST(CandidatesTest, AreEachThereOnceAndTheExactOneIsLast) {
 }
 
 TEST(CandidatesTest, ServeTheSidesOfTheirCodec) {
-  const auto candidates = ParseCandidates({"calibquant:bits=2", "int:2"});
+  const auto candidates = ParseCandidates({"k=int:4", "v=int:3", "int:2", "v=int:2"});
   ASSERT_TRUE(candidates.ok()) << candidates.status().message();
-  EXPECT_TRUE((*candidates)[1].Serves(true) && (*candidates)[1].Serves(false));
+  ASSERT_EQ(candidates->size(), 4u);
+  EXPECT_TRUE((*candidates)[0].Serves(true) && !(*candidates)[0].Serves(false));
+  EXPECT_TRUE(!(*candidates)[1].Serves(true) && (*candidates)[1].Serves(false));
+  EXPECT_TRUE((*candidates)[2].Serves(true) && (*candidates)[2].Serves(false));
 }
 
 TEST(CandidatesTest, RefusalsNameTheText) {

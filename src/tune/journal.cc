@@ -47,8 +47,7 @@ Result<Journal> Journal::Open(const std::string& path) {
   if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path)) {
     return Status::IoError(path + ": not a regular file; accepted: a file that kvant tune may append to");
   }
-  journal.descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (journal.descriptor_ < 0) return Failure(path);
+  if (!std::filesystem::exists(path)) return journal;
   std::ifstream file(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file || file.bad()) return Status::IoError(path + ": reading failed");
@@ -63,13 +62,20 @@ Result<Journal> Journal::Open(const std::string& path) {
   if (whole != text.size() && text.find('{', whole) != whole) {
     return Status::Corruption(path + ": not a journal of kvant tune; accepted: its own files, or none");
   }
-  if (whole != text.size() && ftruncate(journal.descriptor_, static_cast<off_t>(whole)) != 0) return Failure(path);
+  journal.whole_bytes_ = whole;
   return journal;
+}
+
+Status Journal::OpenFile() {
+  descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) return Failure(path_);
+  return ftruncate(descriptor_, static_cast<off_t>(whole_bytes_)) == 0 ? Status::Ok() : Failure(path_);
 }
 
 Journal::Journal(Journal&& other) noexcept
     : path_(std::move(other.path_)),
       descriptor_(std::exchange(other.descriptor_, -1)),
+      whole_bytes_(other.whole_bytes_),
       measurements_(std::move(other.measurements_)) {}
 
 Journal::~Journal() {
@@ -83,7 +89,8 @@ std::optional<Measurement> Journal::Find(const std::string& key) const {
 
 Status Journal::Add(const std::string& key, const Measurement& measurement) {
   measurements_[key] = measurement;
-  if (descriptor_ < 0) return Status::Ok();
+  if (path_.empty()) return Status::Ok();
+  if (descriptor_ < 0) KVANT_TRY(OpenFile());
   const off_t before = lseek(descriptor_, 0, SEEK_END);
   const std::string line = Line(key, measurement);
   for (size_t done = 0; done < line.size();) {

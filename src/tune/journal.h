@@ -23,7 +23,7 @@ struct Measurement {
 /// One process at a time.
 class Journal {
  public:
-  /// Reads what is there; makes the file when there is none. An empty path: nothing is kept. Errors: IoError, and Corruption when
+  /// Reads what is there; the file is made with the first measurement. An empty path: nothing is kept. Errors: IoError, and Corruption when
   /// the file is no journal.
   static Result<Journal> Open(const std::string& path);
   Journal(Journal&& other) noexcept;
@@ -37,8 +37,10 @@ class Journal {
 
  private:
   Journal() = default;
+  Status OpenFile();
   std::string path_;
-  int descriptor_ = -1;
+  int descriptor_ = -1;     ///< once something was added
+  size_t whole_bytes_ = 0;  ///< of the lines read
   std::map<std::string, Measurement> measurements_;
 };
 

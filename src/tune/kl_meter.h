@@ -18,8 +18,8 @@ namespace kvant {
 
 struct KlMeterOptions {
   std::string model_path = {};
-  int tokens = 1536;      ///< of the text, BOS included
-  int skip = 512;         ///< of them not scored, 1 .. tokens - 2
+  int tokens = 1536;  ///< of the text, BOS included
+  int skip = 512;     ///< of them not scored, 1 .. tokens - 2
   int batch = 512;
   int scored_batch = kTokensPerPage;
   int threads = 2;

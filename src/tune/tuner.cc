@@ -14,7 +14,7 @@ namespace kvant {
 namespace {
 
 /// The anchor's rate: low, so that one layer's divergence stands out of the noise of rounding, and near those of plans.
-constexpr double kAnchorBits = 2.375;
+constexpr double kAnchorBits = 1.25;
 /// Beyond this difference between predicted and measured divergence a second pass follows.
 constexpr double kRepairAbove = 0.10;
 /// Least and largest correction of one layer's K or V in that pass.
@@ -71,18 +71,13 @@ Scheme Tuner::SchemeOf(const Picks& picks) const {
   return Scheme::OfLayers(layers, options_.sink_tokens, options_.recent_tokens);
 }
 
-Scheme Tuner::Uniform(int key, int value) const {
-  return {.key = options_.candidates[static_cast<size_t>(key)].choice,
-          .value = options_.candidates[static_cast<size_t>(value)].choice,
-          .sink_tokens = options_.sink_tokens,
-          .recent_tokens = options_.recent_tokens};
+Scheme Tuner::WithSinks(const CodecChoice& key, const CodecChoice& value) const {
+  return {.key = key, .value = value, .sink_tokens = options_.sink_tokens, .recent_tokens = options_.recent_tokens};
 }
 
-Scheme Tuner::OneLayer(int layer, bool is_key, int candidate) const {
-  Scheme scheme = Uniform(exact_, exact_);
-  (is_key ? scheme.layer_keys : scheme.layer_values)[layer] =
-      options_.candidates[static_cast<size_t>(candidate)].choice;
-  return scheme;
+Scheme Tuner::Uniform(int key, int value) const {
+  return WithSinks(options_.candidates[static_cast<size_t>(key)].choice,
+                   options_.candidates[static_cast<size_t>(value)].choice);
 }
 
 double Tuner::BytesOf(const Picks& picks) const {
@@ -99,7 +94,7 @@ std::optional<double> Tuner::Cost(int layer, bool is_key, int candidate) const {
 }
 
 double Tuner::Predicted(const Picks& picks) const {
-  double kl = 0;
+  double kl = std::ranges::all_of(picks, [&](int c) { return IsExact(c); }) ? 0 : floor_;
   for (int layer = 0; layer < num_layers(); ++layer) {
     for (const bool is_key : {true, false}) kl += Cost(layer, is_key, picks[Group(layer, is_key)]).value_or(0);
   }
@@ -140,21 +135,41 @@ Status Tuner::CheckBudget() {
                 8 * least / tokens / static_cast<double>(ValuesPerToken(options_.layers)), std::ceil(least / tokens)));
 }
 
+Result<double> Tuner::MeasureOneLayer(int layer, bool is_key, const CodecChoice& choice) {
+  Scheme scheme = Uniform(exact_, exact_);
+  (is_key ? scheme.layer_keys : scheme.layer_values)[layer] = choice;
+  const std::string cache = scheme.ToString();
+  if (TimeIsUp() && !tuning_->Knows(cache)) {
+    return Status::InvalidArgument(
+        StrFormat("time limit: %g s passed after %d of %d layers were measured; another run goes on from there",
+                  options_.time_limit_s, layer, num_layers()));
+  }
+  const Result<Measurement> measured = tuning_->Measure(cache);
+  if (!measured.ok()) return measured.status();
+  return measured->kl;
+}
+
+// Activations that are rounded on the way (quantised weights) make another result of the least change.
+Status Tuner::MeasureFloor() {
+  const Result<Measurement> measured = tuning_->Measure(WithSinks(DisturbedChoice(), DisturbedChoice()).ToString());
+  if (!measured.ok()) return measured.status();
+  floor_ = measured->kl;
+  if (floor_ > 0) {
+    say_(StrFormat("floor: %.5f, what rows in bf16 cost; no cache that changes anything has less on this model",
+                   floor_));
+  }
+  return Status::Ok();
+}
+
 Status Tuner::MeasureProfile() {
-  const int anchor = costs_.anchor();
-  say_("anchor: " + options_.candidates[static_cast<size_t>(anchor)].name() + ", one layer's K or V at a time, " +
-       StrFormat("%d tokens", tuning_->options().tokens));
+  const CodecChoice& anchor = options_.candidates[static_cast<size_t>(costs_.anchor())].choice;
   for (int layer = 0; layer < num_layers(); ++layer) {
     for (const bool is_key : {true, false}) {
-      const std::string cache = OneLayer(layer, is_key, anchor).ToString();
-      if (TimeIsUp() && !tuning_->Knows(cache)) {
-        return Status::InvalidArgument(
-            StrFormat("time limit: %g s passed after %d of %d layers were measured; another run goes on from there",
-                      options_.time_limit_s, layer, num_layers()));
-      }
-      const Result<Measurement> measured = tuning_->Measure(cache);
-      if (!measured.ok()) return measured.status();
-      costs_.SetProfile(layer, is_key, measured->kl);
+      const Result<double> coded = MeasureOneLayer(layer, is_key, anchor);
+      if (!coded.ok()) return coded.status();
+      const Result<double> disturbed = MeasureOneLayer(layer, is_key, DisturbedChoice());
+      if (!disturbed.ok()) return disturbed.status();
+      costs_.SetProfile(layer, is_key, std::max(0.0, *coded - *disturbed));
     }
   }
   const double gain = costs_.ExpectedGain();
@@ -190,7 +205,7 @@ Status Tuner::MeasureTotals() {
       if (TimeIsUp() && !tuning_->Knows(cache)) continue;  // derived from the probe's errors
       const Result<Measurement> measured = tuning_->Measure(cache);
       if (!measured.ok()) return measured.status();
-      costs_.SetTotal(is_key, c, measured->kl);
+      costs_.SetTotal(is_key, c, std::max(0.0, measured->kl - floor_));
     }
   }
   return Status::Ok();
@@ -202,8 +217,8 @@ void Tuner::SayAdditivity() const {
     for (int layer = 0; layer < num_layers(); ++layer) sum += costs_.Profile(layer, is_key);
     const std::optional<double> total = costs_.Total(is_key, costs_.anchor());
     if (!total) continue;
-    say_(StrFormat("%s: the layers' costs sum up to %.5f, all layers together cost %.5f", is_key ? "K" : "V", sum,
-                   *total));
+    say_(StrFormat("%s: the layers' costs at the lowest rate sum up to %.5f, all layers together cost %.5f",
+                   is_key ? "K" : "V", sum, *total));
   }
 }
 
@@ -254,7 +269,9 @@ Result<Tuner::Picks> Tuner::SolveBudget() const {
                 static_cast<long long>(options_.context)));
 }
 
-Result<Tuner::Picks> Tuner::SolveMaxKl(double max_kl) const { return Fit({.groups = {}, .max_weight = max_kl}); }
+Result<Tuner::Picks> Tuner::SolveMaxKl(double max_kl) const {
+  return Fit({.groups = {}, .max_weight = std::max(0.0, max_kl - floor_)});
+}
 
 // ---- checking
 
@@ -336,8 +353,9 @@ std::vector<UniformPoint> Tuner::PredictedUniforms() const {
       if (!key_kl || !value_kl || *key_kl + *value_kl <= 0) continue;
       Picks picks;
       for (int layer = 0; layer < num_layers(); ++layer) picks.insert(picks.end(), {key, value});
-      points.push_back(
-          {.cache = Uniform(key, value).ToString(), .bits = BytesOf(picks) / values, .kl = *key_kl + *value_kl});
+      points.push_back({.cache = Uniform(key, value).ToString(),
+                        .bits = BytesOf(picks) / values,
+                        .kl = floor_ + *key_kl + *value_kl});
     }
   }
   return points;
@@ -433,6 +451,7 @@ void Tuner::FillPlan(const Picks& picks, TuneResult* result) const {
   }
   plan.bits_per_value = 8 * plan.bytes_per_token / values;
   plan.tuning.expected_gain = costs_.ExpectedGain();
+  plan.tuning.floor_kl = floor_;
   plan.tuning.tokens = tuning_->options().tokens;
   plan.tuning.proxy_rank_correlation = RankCorrelation(errors, kls);
   for (const Candidate& c : options_.candidates) plan.tuning.candidates.push_back(c.name());
@@ -442,6 +461,7 @@ Result<TuneResult> Tuner::Run() {
   TuneResult result;
   KVANT_TRY(CheckBudget());
   KVANT_TRY(MeasureProfile());
+  KVANT_TRY(MeasureFloor());
   ProbeErrors();
   KVANT_TRY(MeasureTotals());
   SayAdditivity();

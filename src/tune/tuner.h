@@ -53,14 +53,16 @@ class Tuner {
   /// anchor at all rates.
   Tuner(const TunerOptions& options, KlMeter* tuning, KlMeter* check, const AttentionProbe* maybe_probe, Say say);
 
-  /// Errors: InvalidArgument when the budget is below the smallest plan (which the message names) or max_kl below what the
-  /// candidates reach, and when the time limit passes before a plan is known; those of measuring.
+  /// What Run begins with, quick: InvalidArgument when the budget is below the smallest plan, which the message names.
+  Status CheckBudget();
+  /// Errors: as CheckBudget; InvalidArgument when max_kl cannot be met or the time limit passes before a plan is known;
+  /// those of measuring.
   Result<TuneResult> Run();
 
  private:
   using Picks = std::vector<int>;  ///< [layers, K before V]: index of a candidate
 
-  Status CheckBudget();
+  Status MeasureFloor();
   Status MeasureProfile();
   void ProbeErrors();
   Status MeasureTotals();
@@ -86,7 +88,9 @@ class Tuner {
   double Predicted(const Picks& picks) const;
   Scheme SchemeOf(const Picks& picks) const;
   Scheme Uniform(int key, int value) const;
-  Scheme OneLayer(int layer, bool is_key, int candidate) const;
+  Scheme WithSinks(const CodecChoice& key, const CodecChoice& value) const;
+  /// The divergence with this codec in one layer's K or V and everything else exact.
+  Result<double> MeasureOneLayer(int layer, bool is_key, const CodecChoice& choice);
   double BytesOf(const Picks& picks) const;
   std::vector<UniformPoint> PredictedUniforms() const;
   bool TimeIsUp() const;
@@ -100,6 +104,7 @@ class Tuner {
   const int exact_;  ///< the last candidate
   CandidateCosts bytes_;
   CostTable costs_;
+  double floor_ = 0;  ///< divergence of a cache that changes rows by next to nothing
 };
 
 }  // namespace kvant

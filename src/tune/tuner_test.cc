@@ -76,7 +76,7 @@ class FakeModel : public Runner {
  private:
   double Bits(int layer, bool is_key) const {
     const CodecChoice& choice = scheme_.Choice(layer, is_key);
-    return choice.options.empty() ? 16 : std::stod(choice.options.front().second);
+    return choice.name == ExactChoice().name ? 16 : std::stod(choice.options.front().second);
   }
   const RunnerOptions options_;
   ModelInfo info_;
