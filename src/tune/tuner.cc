@@ -164,11 +164,12 @@ Status Tuner::MeasureFloor() {
 Status Tuner::MeasureProfile() {
   const CodecChoice& anchor = options_.candidates[static_cast<size_t>(costs_.anchor())].choice;
   for (int layer = 0; layer < num_layers(); ++layer) {
+    // K and V have the same: what counts is how many layers follow.
+    const Result<double> disturbed = MeasureOneLayer(layer, true, DisturbedChoice());
+    if (!disturbed.ok()) return disturbed.status();
     for (const bool is_key : {true, false}) {
       const Result<double> coded = MeasureOneLayer(layer, is_key, anchor);
       if (!coded.ok()) return coded.status();
-      const Result<double> disturbed = MeasureOneLayer(layer, is_key, DisturbedChoice());
-      if (!disturbed.ok()) return disturbed.status();
       costs_.SetProfile(layer, is_key, std::max(0.0, *coded - *disturbed));
     }
   }
