@@ -72,8 +72,8 @@ void AddOptions(CLI::App& command, Options& o) {
   const auto number = [&](const char* name, auto& value, const char* help, int64_t min, int64_t max) {
     return command.add_option(name, value, help)->check(CLI::Range(min, max));
   };
-  number("--tokens", o.tokens, "Tokens to tune on; a third of them is not scored", 256, 1 << 24)->capture_default_str();
-  number("--check-tokens", o.check_tokens, "Tokens to check on; half of them is not scored", 256, 1 << 24)
+  number("--tokens", o.tokens, "Tokens to tune on; a third of them is not scored", 128, 1 << 24)->capture_default_str();
+  number("--check-tokens", o.check_tokens, "Tokens to check on; half of them is not scored", 128, 1 << 24)
       ->capture_default_str();
   number("--context", o.context,
          "Tokens in the cache that the budget is for; default: as in --budget, or --check-tokens", 1, int64_t{1} << 40);
