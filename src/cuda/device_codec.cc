@@ -205,7 +205,10 @@ struct DeviceCodec::Impl {
     const int64_t tasks = a.sealed.max_pages + int64_t{cuda::kUnits} * a.exact.max_pages;
     if (a.tickets && s.wide_warps > 0 && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
       const int64_t most = std::max<int64_t>(1, s.processors / tiles);
-      step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
+      // As few warps as need no more rounds: half of them would be idle in the last one.
+      const int64_t rounds = (tasks + most * s.wide_warps - 1) / (most * s.wide_warps);
+      step.tile_warps =
+          static_cast<int>(std::clamp<int64_t>((tasks + most * rounds - 1) / (most * rounds), 1, s.wide_warps));
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
       p.tile.sealed_ready = a.sealed_ready;
