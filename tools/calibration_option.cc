@@ -5,6 +5,8 @@
 
 #include "codec/codec.h"
 #include "kvant/scheme.h"
+#include "terminal.h"
+#include "verb.h"
 
 namespace kvant {
 namespace {
@@ -29,10 +31,11 @@ std::string CalibrationBeside(const std::string& model_path) {
 }
 
 void AddCalibrationOption(CLI::App& command, std::string& calibration) {
-  command.add_option(
-      "--calibration", calibration,
-      "File of kvant calibrate; none: use none. Without it: MODEL with the ending .kvant.safetensors, if "
-      "there is such a file");
+  command
+      .add_option("--calibration", calibration,
+                  "File of kvant calibrate; none: use none. Without it: MODEL with the ending .kvant.safetensors, if "
+                  "there is such a file")
+      ->type_name(kFileValue);
 }
 
 Result<std::shared_ptr<const Calibration>> OpenCalibration(const std::string& option, const std::string& model_path,
@@ -48,6 +51,7 @@ Result<std::shared_ptr<const Calibration>> OpenCalibration(const std::string& op
   if (!hash.ok()) return hash.status();
   Result<std::shared_ptr<const Calibration>> calibration = Calibration::Load(path);
   if (calibration.ok()) KVANT_TRY((*calibration)->CheckModel(*hash));
+  if (calibration.ok()) Log(LogLevel::kInfo, "calibration: " + path);
   return calibration;
 }
 

@@ -12,6 +12,7 @@
 #include "model_options.h"
 #include "output_file.h"
 #include "progress.h"
+#include "terminal.h"
 #include "text_input.h"
 #include "verb.h"
 
@@ -30,11 +31,14 @@ struct Options {
 
 void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
-  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")->required();
+  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")
+      ->type_name(kFileValue)
+      ->required();
   command
       .add_option("--cache", o.caches,
                   "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
                   "types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
+      ->type_name(kCacheValue)
       ->allow_extra_args(false)
       ->capture_default_str();
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
@@ -48,8 +52,8 @@ void AddOptions(CLI::App& command, Options& o) {
   number("--decode", o.evaluate.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
   command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str();
   command.add_flag("--markdown", o.markdown, "Print the tables as markdown");
-  command.add_option("--json", o.json, "Also write all numbers to this file");
-  command.add_option("--html", o.html, "Also write a self-contained page to this file");
+  command.add_option("--json", o.json, "Also write all numbers to this file")->type_name(kFileValue);
+  command.add_option("--html", o.html, "Also write a self-contained page to this file")->type_name(kFileValue);
 }
 
 constexpr const char* kAllCodecs = "all";
@@ -96,7 +100,7 @@ void LeaveOutUncalibrated(const Calibration* maybe_calibration, std::vector<std:
     return lacks;
   });
   if (left_out.empty()) return;
-  std::fprintf(stderr, "kvant eval: --cache all leaves out what needs a calibration: %s\n", left_out.c_str());
+  Note("--cache all leaves out what needs a calibration: %s", left_out.c_str());
 }
 
 /// Nothing when no path is given.
@@ -144,7 +148,13 @@ Verb AddEvalVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "Compare caches with fp16 on a text: quality, memory, speed");
   AddOptions(*command, *options);
-  return {command, [options] { return Run(*options); }};
+  return {command,
+          [options] { return Run(*options); },
+          {{"kvant eval model.gguf --text book.txt", "Compare the presets with fp16"},
+           {"kvant eval model.gguf --text book.txt --cache kv4,llama:q8_0,\"k=int:4 v=kivi:2\" --tokens 8192",
+            "Compare caches of your choice on 8,192 tokens"},
+           {"kvant eval model.gguf --text book.txt --json a.json --html a.html --progress=json",
+            "Keep the numbers and a page, and tell a program how far it is"}}};
 }
 
 }  // namespace kvant

@@ -134,12 +134,19 @@ Status Run(const Options& o) {
 Verb AddInspectVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model's cache costs with each preset");
-  command->add_option("MODEL", options->model, "GGUF file of the model")->required();
-  command->add_option("--cache", options->caches, "Further schemes, with commas between them")->allow_extra_args(false);
+  command->add_option("MODEL", options->model, "GGUF file of the model")->type_name(kModelValue)->required();
+  command->add_option("--cache", options->caches, "Further schemes, with commas between them")
+      ->type_name(kCacheValue)
+      ->allow_extra_args(false);
   AddCalibrationOption(*command, options->calibration);
   command->add_option("--memory", options->memory, "Show the largest context for this much memory (8GiB, 500MB)")
-      ->transform(MemorySize());
-  return {command, [options] { return Run(*options); }};
+      ->transform(MemorySize())
+      ->type_name(kSizeValue);
+  return {command,
+          [options] { return Run(*options); },
+          {{"kvant inspect model.gguf", "What a token costs in the cache with each preset"},
+           {"kvant inspect model.gguf --memory 8G --cache \"k=int:4 v=kivi:2\"",
+            "The longest context that fits into 8 GB, for a scheme of your own too"}}};
 }
 
 }  // namespace kvant

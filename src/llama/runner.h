@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cache/kv_store.h"
@@ -57,9 +58,16 @@ struct RunnerOptions {
   RowWatcher* maybe_watcher = nullptr;  ///< sees the rows of a stock cache ("f16"), which it must outlive
 };
 
+/// How much is logged; each level has those before it.
+enum class LogLevel { kNone, kError, kWarn, kInfo, kDebug };
+/// Gets a whole line, without its end. May be called from any thread, one line at a time.
+using LogSink = std::function<void(LogLevel level, std::string_view line)>;
+
 /// A model with one context. Not thread-safe.
 class Runner {
  public:
+  /// Where libllama's and ggml's log goes, for the whole process; nowhere before this is called.
+  static void SetLog(LogSink sink);
   /// Reads shapes and metadata only.
   static Result<ModelInfo> Inspect(const std::string& model_path);
   /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each
