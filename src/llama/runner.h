@@ -18,6 +18,21 @@
 
 namespace kvant {
 
+/// What a block of a model remembers of the tokens before.
+enum class BlockMemory {
+  kAll,          ///< K and V of all tokens
+  kWindow,       ///< K and V of the last ModelInfo::window tokens
+  kLatent,       ///< one latent row per token for K and V together (MLA)
+  kState,        ///< a state of fixed size (recurrent: Mamba, RWKV, short convolutions)
+  kAllAndState,  ///< both, side by side
+  kNothing,      ///< a block without attention
+};
+
+struct BlockInfo {
+  BlockMemory memory = BlockMemory::kAll;
+  int layer = -1;  ///< index into ModelInfo::layers; -1: none
+};
+
 struct ModelInfo {
   std::string path;
   std::string architecture;  ///< "llama"
@@ -28,6 +43,8 @@ struct ModelInfo {
   int context_train = 0;
   int q_heads = 0;
   std::vector<LayerShape> layers;  ///< attention layers with a cache, in order
+  std::vector<BlockInfo> blocks;   ///< all blocks, in order
+  int window = 0;                  ///< tokens; 0: no block has a sliding window
   bool has_chat_template = false;
 };
 

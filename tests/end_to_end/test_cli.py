@@ -227,7 +227,7 @@ def test_inspect_shows_shapes_costs_and_the_largest_context(kvant, demo_model):
     process = kvant("inspect", demo_model, "--memory", "50MB", "--cache", "k=int:4 v=int:2")
     assert process.returncode == 0, process.stderr
     rows = {line.split("  ")[0]: line.split() for line in process.stdout.splitlines() if line}
-    assert rows["0-11"][1:] == ["2", "128", "128", "1024"]
+    assert rows["0-11"][1:] == ["all", "tokens", "2", "128", "128", "1024"]
     assert rows["f16"][1:] == ["12288", "16.00", "201.3", str(50_000_000 // 12288)]
     assert float(rows["kv2"][2]) < float(rows["kv3"][2]) < float(rows["kv4"][2]) < float(rows["kv8"][2]) < 16
     assert "k=int:4 v=int:2" in rows
