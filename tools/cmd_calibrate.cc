@@ -5,13 +5,13 @@
 #include <memory>
 
 #include "base/hash.h"
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibrate/collector.h"
 #include "calibrate/fit_entries.h"
 #include "calibration_option.h"
 #include "codec/registry.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
 #include "text_input.h"
 #include "verb.h"

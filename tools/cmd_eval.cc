@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibration_option.h"
 #include "codec/calibrated.h"
@@ -10,7 +11,6 @@
 #include "eval/evaluate.h"
 #include "kvant/scheme.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
 #include "text_input.h"
 #include "verb.h"
