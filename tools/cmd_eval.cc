@@ -109,6 +109,10 @@ Result<std::optional<OutputFile>> OpenOutput(const std::string& path) {
 
 Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.model_path = o.model.model;
+  o.evaluate.kvant_version = KVANT_VERSION;
+  const Result<std::string> hash = Runner::HashModel(o.model.model);
+  if (!hash.ok()) return hash.status();
+  o.evaluate.model_hash = *hash;
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;

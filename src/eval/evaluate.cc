@@ -186,7 +186,10 @@ Result<Report> Evaluate(const EvaluateOptions& given, std::string_view text, con
   std::erase_if(options.caches, IsReference);
   Evaluation evaluation(options, open, progress);
   KVANT_TRY(evaluation.Prepare(text));
-  Report report{.model = std::filesystem::path(options.model_path).filename().string(),
+  Report report{.kvant_version = options.kvant_version,
+                .model_hash = options.model_hash,
+                .environment = ThisEnvironment(),
+                .model = std::filesystem::path(options.model_path).filename().string(),
                 .text = std::filesystem::path(options.text_name).filename().string(),
                 .tokens = options.tokens,
                 .skip = options.skip,
