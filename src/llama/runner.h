@@ -50,14 +50,15 @@ struct RunnerOptions {
   int context = 4096;  ///< tokens; at most ModelInfo::context_train
   int batch = 512;     ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
-  int sequences = 1;              ///< that the context has room for, `context` tokens each; the runner feeds the first
+  int sequences = 1;              ///< that the context has room for, `context` tokens each
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   /// Bases for the codecs of a kvant scheme; must be of this model. Null: codecs fit their own where they can.
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
   RowWatcher* maybe_watcher = nullptr;  ///< sees the rows of a stock cache ("f16"), which it must outlive
 };
 
-/// A model with one context. Not thread-safe.
+/// A model with one context. Tokens, logits and states are those of one of its sequences, the first unless UseSequence says
+/// otherwise. Not thread-safe.
 class Runner {
  public:
   /// Reads shapes and metadata only.
@@ -89,8 +90,18 @@ class Runner {
   virtual std::span<const float> Logits(int i) const = 0;
   virtual int64_t num_tokens() const = 0;
 
+  /// From here on everything is about this sequence; logits are gone. REQUIRES: 0 <= sequence < options.sequences
+  virtual void UseSequence(int sequence) = 0;
+  /// Feeds one token to each of the sequences 0 .. tokens.size() - 1 in one step; Logits(s) is sequence s's. The sequence
+  /// in use stays. Errors: those of Decode.
+  virtual Status DecodeTogether(std::span<const int> tokens) = 0;
+
   /// Forgets tokens from `num_tokens` on.
   virtual Status Truncate(int64_t num_tokens) = 0;
+  /// Context shift: forgets the tokens first .. first + count - 1 and moves those behind them up to their place. What these
+  /// took from the forgotten ones stays in them. Errors: InvalidArgument (not that many tokens), NotSupported (a cache whose
+  /// positions cannot move).
+  virtual Status Shift(int64_t first, int64_t count) = 0;
   virtual Result<std::vector<std::byte>> SaveState() = 0;
   virtual Status LoadState(std::span<const std::byte> state) = 0;
 
