@@ -4,10 +4,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/output_file.h"
 #include "bench_attend.h"
 #include "bench_codec.h"
 #include "eval/table.h"
-#include "output_file.h"
 #include "verb.h"
 
 namespace kvant {

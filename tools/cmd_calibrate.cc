@@ -5,13 +5,14 @@
 #include <memory>
 
 #include "base/hash.h"
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibrate/collector.h"
 #include "calibrate/fit_entries.h"
 #include "calibration_option.h"
 #include "codec/registry.h"
+#include "kvant/plan.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
 #include "terminal.h"
 #include "text_input.h"
@@ -91,10 +92,10 @@ Status AddTargets(const std::string& text, std::vector<CalibrationTarget>* targe
     if (info->values) targets->push_back({choice, Side::kValue});
     return Status::Ok();
   }
-  const Result<Scheme> scheme = Scheme::Parse(text);
+  const Result<Scheme> scheme = ReadScheme(text);
   if (!scheme.ok()) return scheme.status();
-  targets->push_back({scheme->key, Side::kKey});
-  targets->push_back({scheme->value, Side::kValue});
+  for (const CodecChoice& choice : scheme->Choices(true)) targets->push_back({choice, Side::kKey});
+  for (const CodecChoice& choice : scheme->Choices(false)) targets->push_back({choice, Side::kValue});
   return Status::Ok();
 }
 

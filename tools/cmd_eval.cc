@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibration_option.h"
 #include "codec/calibrated.h"
@@ -10,7 +11,6 @@
 #include "eval/evaluate.h"
 #include "kvant/scheme.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
 #include "terminal.h"
 #include "text_input.h"
@@ -35,9 +35,10 @@ void AddOptions(CLI::App& command, Options& o) {
       ->type_name(kFileValue)
       ->required();
   command
-      .add_option("--cache", o.caches,
-                  "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
-                  "types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
+      .add_option(
+          "--cache", o.caches,
+          "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), plan files (plan.json), "
+          "llama.cpp's own types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
       ->type_name(kCacheValue)
       ->allow_extra_args(false)
       ->capture_default_str();
@@ -113,6 +114,10 @@ Result<std::optional<OutputFile>> OpenOutput(const std::string& path) {
 
 Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.model_path = o.model.model;
+  o.evaluate.kvant_version = KVANT_VERSION;
+  const Result<std::string> hash = Runner::HashModel(o.model.model);
+  if (!hash.ok()) return hash.status();
+  o.evaluate.model_hash = *hash;
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;

@@ -47,7 +47,7 @@ Verb AddInspectVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model's cache costs with each preset");
   command->add_option("MODEL", options->model, "GGUF file of the model")->type_name(kModelValue)->required();
-  command->add_option("--cache", options->caches, "Further schemes, with commas between them")
+  command->add_option("--cache", options->caches, "Further schemes or plan files, with commas between them")
       ->type_name(kCacheValue)
       ->allow_extra_args(false);
   AddCalibrationOption(*command, options->calibration);

@@ -151,7 +151,7 @@ Inspection InspectModel(ModelInfo model, uint64_t memory_bytes) {
 Status AddCache(const std::string& cache, const std::shared_ptr<const Calibration>& maybe_calibration,
                 Inspection* inspection) {
   const ModelInfo& model = inspection->model;
-  const Result<Scheme> scheme = Scheme::Parse(cache);
+  const Result<Scheme> scheme = Runner::ReadScheme(model.path, cache);
   if (!scheme.ok()) return scheme.status();
   Result<CacheCost> cost = CacheCost::Of(*scheme, model.layers, maybe_calibration);
   if (!cost.ok()) return cost.status();

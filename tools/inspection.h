@@ -41,7 +41,7 @@ struct Inspection {
 Inspection InspectModel(ModelInfo model, uint64_t memory_bytes);
 /// Adds llama.cpp's own caches and the presets. Presets that the model's shapes do not allow say why.
 void AddUsualCaches(const std::shared_ptr<const Calibration>& maybe_calibration, Inspection* inspection);
-/// Adds one cache. Errors: those of Scheme::Parse and CacheCost::Of.
+/// Adds a scheme or a plan file. Errors: those of Runner::ReadScheme and CacheCost::Of.
 Status AddCache(const std::string& cache, const std::shared_ptr<const Calibration>& maybe_calibration,
                 Inspection* inspection);
 

@@ -7,7 +7,7 @@
 #include "eval/logit_file.h"
 #include "eval/needle.h"
 #include "eval/process_memory.h"
-#include "kvant/scheme.h"
+#include "kvant/plan.h"
 
 namespace kvant {
 namespace {
@@ -160,7 +160,7 @@ Result<ReportRow> Evaluation::Run(const std::string& cache) {
   stage_ = cache;
   ReportRow row;
   row.cache = cache;
-  if (const Result<Scheme> scheme = Scheme::Parse(cache); scheme.ok()) row.scheme = scheme->ToString();
+  if (const Result<Scheme> scheme = ReadScheme(cache); scheme.ok()) row.scheme = scheme->ToString();
   const int64_t memory_before = PrivateMemoryBytes();
   Result<std::unique_ptr<Runner>> opened = Open(cache, ContextTokens());
   if (!opened.ok()) return opened.status();
@@ -186,7 +186,10 @@ Result<Report> Evaluate(const EvaluateOptions& given, std::string_view text, con
   std::erase_if(options.caches, IsReference);
   Evaluation evaluation(options, open, progress);
   KVANT_TRY(evaluation.Prepare(text));
-  Report report{.model = std::filesystem::path(options.model_path).filename().string(),
+  Report report{.kvant_version = options.kvant_version,
+                .model_hash = options.model_hash,
+                .environment = ThisEnvironment(),
+                .model = std::filesystem::path(options.model_path).filename().string(),
                 .text = std::filesystem::path(options.text_name).filename().string(),
                 .tokens = options.tokens,
                 .skip = options.skip,

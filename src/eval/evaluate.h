@@ -19,6 +19,8 @@ namespace kvant {
 
 struct EvaluateOptions {
   std::string model_path;
+  std::string model_hash;           ///< Runner::HashModel, for the report; empty: not known
+  std::string kvant_version;        ///< for the report
   std::vector<std::string> caches;  ///< besides "f16", which always runs
   std::string text_name = "text";   ///< for messages and the report
   int tokens = 4096;                ///< of the text with needles, BOS included

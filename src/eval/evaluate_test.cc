@@ -12,7 +12,13 @@ namespace {
 const EvaluateProgress kSilent = [](std::string_view, int64_t, int64_t) {};
 
 EvaluateOptions Options() {
-  return {.model_path = "fakes/model.gguf", .caches = {"noise", "blind"}, .tokens = 1024, .batch = 100, .needles = 3};
+  return {.model_path = "fakes/model.gguf",
+          .model_hash = "hash",
+          .kvant_version = "0",
+          .caches = {"noise", "blind"},
+          .tokens = 1024,
+          .batch = 100,
+          .needles = 3};
 }
 
 std::string Text() { return std::string(2000, 'x'); }
@@ -27,6 +33,7 @@ TEST(EvaluateTest, TheReferenceComesFirstAndIsExact) {
   EXPECT_EQ(f16.cache, "f16");
   EXPECT_EQ(f16.divergence.positions, 511);
   EXPECT_EQ(f16.divergence.kl, 0.0);
+  EXPECT_EQ(f16.divergence.kl_by_window, std::vector<double>(8, 0.0));
   EXPECT_EQ(f16.divergence.top1, 1.0);
   EXPECT_EQ(f16.needles_right, 3);
   EXPECT_EQ(f16.use.footprint.rows, 1024u);
@@ -41,6 +48,8 @@ TEST(EvaluateTest, OtherCachesAreComparedWithIt) {
   EXPECT_GT(noise.divergence.kl, 0.005);
   EXPECT_LT(noise.divergence.kl, 1.0 / 24);
   EXPECT_LT(noise.divergence.top1, 1.0);
+  EXPECT_LT(noise.divergence.kl_interval.low, noise.divergence.kl);
+  EXPECT_GT(noise.divergence.kl_interval.high, noise.divergence.kl);
   EXPECT_EQ(noise.needles_right, 3);
   EXPECT_EQ(noise.use.footprint.bits_per_value(), 4.0);
   EXPECT_EQ(report->rows[2].needles_right, 0);

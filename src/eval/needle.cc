@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <random>
 #include <set>
 
 #include "base/check.h"
+#include "eval/dice.h"
 #include "eval/divergence.h"
 
 namespace kvant {
@@ -29,17 +29,6 @@ constexpr std::array kSyllables = {"ba", "be", "bi", "bo", "da", "de", "di", "do
 
 // An answer has five digits; a model that has not written them after this many tokens writes something else.
 constexpr int kMaxAnswerTokens = 12;
-
-// std::uniform_int_distribution differs between standard libraries; the bias of the remainder does not matter
-// here.
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : random_(seed) {}
-  size_t Below(size_t n) { return static_cast<size_t>(random_() % n); }
-
- private:
-  std::mt19937_64 random_;
-};
 
 std::string MakeName(Dice& dice) {
   std::string name;

@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kMb = 1e6;
 constexpr const char* kNothing = "-";
+constexpr int kFormatVersion = 2;  // of the JSON; docs/evaluation.md is its schema
 
 std::string Number(const char* format, double value) { return StrFormat(format, value); }
 
@@ -104,10 +105,13 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   json["positions"] = d.positions;
   json["kl"] = d.kl;
   json["kl_stderr"] = d.kl_stderr;
+  json["kl_low"] = d.kl_interval.low;
+  json["kl_high"] = d.kl_interval.high;
   json["kl_p99"] = d.kl_p99;
   json["top1"] = d.top1;
   json["perplexity"] = d.ppl;
   json["perplexity_fp16"] = d.ppl_reference;
+  json["kl_by_position"] = {{"window", kDivergenceWindow}, {"kl", d.kl_by_window}};
   json["bases"] = row.use.bases;
   json["needles_right"] = row.needles_right;
   json["memory"] = MemoryJson(row.use);
@@ -141,6 +145,12 @@ std::string ReportToMarkdown(const Report& report) {
 
 std::string ReportToJson(const Report& report) {
   nlohmann::ordered_json json;
+  json["format"] = "kvant-eval";
+  json["format_version"] = kFormatVersion;
+  json["kvant_version"] = report.kvant_version;
+  json["model_hash"] = report.model_hash;
+  json["environment"] = {
+      {"cpu", report.environment.cpu}, {"threads", report.threads}, {"system", report.environment.system}};
   json["model"] = report.model;
   json["text"] = report.text;
   json["tokens"] = report.tokens;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "eval/divergence.h"
+#include "eval/environment.h"
 #include "llama/runner.h"
 
 namespace kvant {
@@ -25,6 +26,9 @@ struct ReportRow {
 
 /// The reference (fp16) is the first row.
 struct Report {
+  std::string kvant_version;
+  std::string model_hash;  ///< Runner::HashModel; empty: not known
+  Environment environment;
   std::string model;  ///< file name without its folder
   std::string text;   ///< file name, or "stdin"
   int tokens = 0;

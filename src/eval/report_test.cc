@@ -8,7 +8,10 @@ namespace kvant {
 namespace {
 
 Report Sample() {
-  Report report{.model = "m<1>.gguf",
+  Report report{.kvant_version = "0.1.0",
+                .model_hash = "abc",
+                .environment = {"a cpu", "a system", "a hash"},
+                .model = "m<1>.gguf",
                 .text = "a.txt",
                 .tokens = 100,
                 .skip = 50,
@@ -24,10 +27,12 @@ Report Sample() {
   row.divergence = {.positions = 49,
                     .kl = 0.001234567,
                     .kl_stderr = 0.0001,
+                    .kl_interval = {0.001, 0.0015},
                     .kl_p99 = 0.01,
                     .top1 = 0.975,
                     .ppl_reference = 10,
-                    .ppl = 10.5};
+                    .ppl = 10.5,
+                    .kl_by_window = {0.001, 0.0015}};
   row.needles_right = 3;
   row.use.footprint.values = 1000;
   row.use.footprint.by_kind[static_cast<int>(StreamKind::kCodes)] = 500;
@@ -64,6 +69,22 @@ TEST(ReportTest, JsonKeepsFullPrecision) {
   EXPECT_EQ(row["memory"]["bits_per_value"], 8.0 * 562 / 1000);
   EXPECT_EQ(row["memory"]["bits_by_kind"]["codes"], 4.0);
   EXPECT_EQ(row["measured"]["prefill_tokens_per_s"], 800.0);
+}
+
+TEST(ReportTest, JsonSaysWhatItIsAndWhereItComesFrom) {
+  const auto json = nlohmann::json::parse(ReportToJson(Sample()));
+  EXPECT_EQ(json["format"], "kvant-eval");
+  EXPECT_EQ(json["format_version"], 2);
+  EXPECT_EQ(json["kvant_version"], "0.1.0");
+  EXPECT_EQ(json["model_hash"], "abc");
+  EXPECT_EQ(json["environment"], (nlohmann::json{{"cpu", "a cpu"}, {"threads", 2}, {"system", "a system"}}));
+}
+
+TEST(ReportTest, JsonHasIntervalAndCurve) {
+  const auto row = nlohmann::json::parse(ReportToJson(Sample()))["rows"][0];
+  EXPECT_EQ(row["kl_low"], 0.001);
+  EXPECT_EQ(row["kl_high"], 0.0015);
+  EXPECT_EQ(row["kl_by_position"], (nlohmann::json{{"window", 64}, {"kl", {0.001, 0.0015}}}));
 }
 
 TEST(ReportTest, JsonSurvivesForeignFileNames) {

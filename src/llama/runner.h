@@ -13,6 +13,7 @@
 #include "cache/kv_store.h"
 #include "calibrate/row_watcher.h"
 #include "kvant/calibration.h"
+#include "kvant/scheme.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
 
@@ -62,13 +63,13 @@ struct CacheUse {
 
 struct RunnerOptions {
   std::string model_path;
-  /// A kvant scheme ("kv4", "k=int:4 v=int:2"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
+  /// A kvant scheme ("kv4", "k=int:4 v=int:2"), a plan file ("plan.json"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
   /// "llama:q8_0/q4_0" (K/V).
   std::string cache = "f16";
   int context = 4096;  ///< tokens; at most ModelInfo::context_train
   int batch = 512;     ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
-  int sequences = 1;              ///< that the context has room for, `context` tokens each; the runner feeds the first
+  int sequences = 1;              ///< that the context has room for, `context` tokens each
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   /// Bases for the codecs of a kvant scheme; must be of this model. Null: codecs fit their own where they can.
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
@@ -80,7 +81,8 @@ enum class LogLevel { kNone, kError, kWarn, kInfo, kDebug };
 /// Gets a whole line, without its end. May be called from any thread, one line at a time.
 using LogSink = std::function<void(LogLevel level, std::string_view line)>;
 
-/// A model with one context. Not thread-safe.
+/// A model with one context. Tokens, logits and states are those of one of its sequences, the first unless UseSequence says
+/// otherwise. Not thread-safe.
 class Runner {
  public:
   /// Where libllama's and ggml's log goes, for the whole process; nowhere before this is called.
@@ -90,6 +92,9 @@ class Runner {
   /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each
   /// tensor, so it takes a moment whatever the model's size. Errors: those of reading the file.
   static Result<std::string> HashModel(const std::string& model_path);
+  /// The scheme that `cache` names: scheme text, or the path of a plan (kvant/plan.h), which must be for this model.
+  /// Errors: those of Scheme::Parse, Plan::Load and Plan::CheckModel.
+  static Result<Scheme> ReadScheme(const std::string& model_path, std::string_view cache);
   /// Shows the output projections of all layers to `watcher` (kOutput). Errors: NotSupported when the model has none under
   /// the usual name.
   static Status ShowOutputWeights(const std::string& model_path, RowWatcher* watcher);
@@ -114,8 +119,18 @@ class Runner {
   virtual std::span<const float> Logits(int i) const = 0;
   virtual int64_t num_tokens() const = 0;
 
+  /// From here on everything is about this sequence; logits are gone. REQUIRES: 0 <= sequence < options.sequences
+  virtual void UseSequence(int sequence) = 0;
+  /// Feeds one token to each of the sequences 0 .. tokens.size() - 1 in one step; Logits(s) is sequence s's. The sequence
+  /// in use stays. Errors: those of Decode.
+  virtual Status DecodeTogether(std::span<const int> tokens) = 0;
+
   /// Forgets tokens from `num_tokens` on.
   virtual Status Truncate(int64_t num_tokens) = 0;
+  /// Context shift: forgets the tokens first .. first + count - 1 and moves those behind them up to their place. What these
+  /// took from the forgotten ones stays in them. Errors: InvalidArgument (not that many tokens), NotSupported (a cache whose
+  /// positions cannot move).
+  virtual Status Shift(int64_t first, int64_t count) = 0;
   virtual Result<std::vector<std::byte>> SaveState() = 0;
   virtual Status LoadState(std::span<const std::byte> state) = 0;
 

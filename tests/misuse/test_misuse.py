@@ -248,3 +248,36 @@ def test_full_standard_output(kvant, kvant_cli):
 
 def test_chat_without_a_template(refused, demo_model):
     refused(FAILED, ["chat template"], "run", demo_model, "-p", "x", "--chat")
+
+
+# ---- plans
+
+
+def plan(tmp_path, **changes):
+    content = {"format": "kvant-plan", "format_version": 1, "model_hash": "0" * 32, "layers": ["k=raw v=raw"] * 12}
+    return write(tmp_path / "plan.json", json.dumps(content | changes).encode())
+
+
+def test_plans_of_another_model(refused, demo_model, tmp_path):
+    for verb in (["run", demo_model, "-p", "x"], ["inspect", demo_model], ["eval", demo_model, "--text", TEXT, "--tokens", 448]):
+        refused(USAGE, ["plan.json", "another model", "0" * 32], *verb, "--cache", plan(tmp_path))
+
+
+def test_schemes_for_other_layers(refused, demo_model):
+    refused(USAGE, ["'k12='", "0..11"], "run", demo_model, "-p", "x", "--cache", "kv4 k12=raw")
+    refused(USAGE, ["11 layers", "has 12"], "run", demo_model, "-p", "x", "--cache", "kv4 layers=11")
+
+
+def test_broken_plans(refused, demo_model, tmp_path):
+    run = ["run", demo_model, "-p", "x", "--cache"]
+    refused(FAILED, ["no.json", "No such file"], *run, "no.json")
+    refused(FAILED, ["cut.json", "not a plan"], *run, write(tmp_path / "cut.json", b'{"format": "kvant-plan", "for'))
+    refused(FAILED, ["plan.json", "format_version"], *run, plan(tmp_path, format_version=2))
+    refused(FAILED, ["plan.json", "layer 0", "'zip'"], *run, plan(tmp_path, layers=["k=zip v=raw"]))
+    refused(FAILED, ["plan.json", "sink=99"], *run, plan(tmp_path, sink=99))
+    refused(FAILED, ["is a folder"], *run, folder_named(tmp_path / "folder.json"))
+
+
+def folder_named(path):
+    path.mkdir()
+    return path
