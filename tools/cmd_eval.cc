@@ -12,6 +12,7 @@
 #include "kvant/scheme.h"
 #include "model_options.h"
 #include "progress.h"
+#include "report/report_page.h"
 #include "terminal.h"
 #include "text_input.h"
 #include "verb.h"
@@ -132,6 +133,13 @@ Result<Report> Measure(Options& o, const std::string& text) {
                   [&](std::string_view stage, int64_t done, int64_t total) { progress.Show(stage, done, total); });
 }
 
+// The page that kvant report makes of the JSON.
+Result<std::string> PageOf(const Report& report) {
+  Result<ReportInput> input = ParseReportInput(ReportToJson(report), report.text);
+  if (!input.ok()) return input.status();
+  return ReportPage({std::move(*input)}, KVANT_VERSION);
+}
+
 Status Run(Options& o) {
   const Result<std::optional<OutputFile>> json = OpenOutput(o.json);
   if (!json.ok()) return json.status();
@@ -143,7 +151,11 @@ Status Run(Options& o) {
   if (!report.ok()) return report.status();
   std::fputs((o.markdown ? ReportToMarkdown(*report) : ReportToText(*report)).c_str(), stdout);
   if (json.value()) KVANT_TRY(json.value()->Write(ReportToJson(*report)));
-  if (html.value()) KVANT_TRY(html.value()->Write(ReportToHtml(*report)));
+  if (html.value()) {
+    const Result<std::string> page = PageOf(*report);
+    if (!page.ok()) return page.status();
+    KVANT_TRY(html.value()->Write(*page));
+  }
   return Status::Ok();
 }
 

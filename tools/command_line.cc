@@ -10,8 +10,8 @@ namespace kvant {
 namespace {
 
 using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb,    AddEvalVerb,  AddCalibrateVerb, AddInspectVerb,
-                              AddCodecsVerb, AddBenchVerb, AddCompletionVerb};
+constexpr AddVerb kVerbs[] = {AddRunVerb,    AddEvalVerb,   AddCalibrateVerb, AddInspectVerb,
+                              AddReportVerb, AddCodecsVerb, AddBenchVerb,     AddCompletionVerb};
 
 const std::map<std::string, ProgressForm> kForms = {{"auto", ProgressForm::kAuto},
                                                     {"bar", ProgressForm::kBar},

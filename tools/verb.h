@@ -35,6 +35,7 @@ Verb AddRunVerb(CLI::App& app);
 Verb AddEvalVerb(CLI::App& app);
 Verb AddCalibrateVerb(CLI::App& app);
 Verb AddInspectVerb(CLI::App& app);
+Verb AddReportVerb(CLI::App& app);
 Verb AddCodecsVerb(CLI::App& app);
 Verb AddBenchVerb(CLI::App& app);
 /// These describe the whole command line: `verbs` is complete when they run.

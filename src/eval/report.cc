@@ -122,15 +122,6 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   return json;
 }
 
-constexpr const char* kStyle =
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 "
-    "1em;color:#222;background:#fff}"
-    "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;border-bottom:1px "
-    "solid #ddd}"
-    "th{border-bottom:2px solid "
-    "#888}.number{text-align:right;font-variant-numeric:tabular-nums}p{white-space:pre-line}"
-    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#444}}";
-
 }  // namespace
 
 std::string ReportToText(const Report& report) {
@@ -163,14 +154,6 @@ std::string ReportToJson(const Report& report) {
   for (const ReportRow& row : report.rows) json["rows"].push_back(RowJson(row));
   // Names of files need not be UTF-8.
   return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-std::string ReportToHtml(const Report& report) {
-  const std::string title = EscapeHtml(Title(report));
-  return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>" + title +
-         "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>kvant eval</h1>\n<p>" + title + "</p>\n" +
-         QualityTable(report).ToHtml() + BitsTable(report).ToHtml() + "<p>" + EscapeHtml(kLegend) +
-         "</p>\n</body>\n</html>\n";
 }
 
 }  // namespace kvant

@@ -47,7 +47,5 @@ std::string ReportToMarkdown(const Report& report);
 /// All numbers. What depends on the clock or the system stands under "measured"; everything else is the same
 /// in every run.
 std::string ReportToJson(const Report& report);
-/// A self-contained page: no scripts, no links.
-std::string ReportToHtml(const Report& report);
 
 }  // namespace kvant
