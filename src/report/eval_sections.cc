@@ -176,7 +176,7 @@ std::string NeedleGrids(const EvalInput& eval) {
   for (const EvalRow& row : eval.rows) {
     if (!row.needle_grid) continue;
     const HeatMap map = NeedleMap(row.cache, *row.needle_grid);
-    html += DrawFigure({.caption = row.cache}, [&](const PlotSize& size) {
+    html += DrawFigure({.caption = row.cache, .caption_first = true}, [&](const PlotSize& size) {
       return DrawHeatMap(map, {size.width / (size.width > 500 ? 2 : 1), size.height, size.font});
     });
   }
@@ -188,40 +188,55 @@ std::string NeedleGrids(const EvalInput& eval) {
          "<div class=\"grids\">\n" + html + "</div>\n";
 }
 
-std::string ScoreText(const TaskScore& score) {
-  std::string text = StrFormat("%.1f %% (%.0f/%.0f)", 100 * score.right / score.asked, score.right, score.asked);
-  if (score.low && score.high) text += StrFormat(", %.1f to %.1f", 100 * *score.low, 100 * *score.high);
-  return text;
-}
+/// A task of the table; `asked` is 0 where rows were asked differently often.
+struct TaskColumn {
+  std::string task = {};
+  double asked = 0;
+};
 
-std::vector<std::string> TaskNames(const EvalInput& eval) {
-  std::vector<std::string> names;
+std::vector<TaskColumn> TaskColumns(const EvalInput& eval) {
+  std::vector<TaskColumn> columns;
   for (const EvalRow& row : eval.rows) {
     for (const TaskScore& score : row.scores) {
-      if (std::ranges::find(names, score.task) == names.end()) names.push_back(score.task);
+      const auto column = std::ranges::find(columns, score.task, &TaskColumn::task);
+      if (column == columns.end()) {
+        columns.push_back({score.task, score.asked});
+      } else if (column->asked != score.asked) {
+        column->asked = 0;
+      }
     }
   }
-  return names;
+  return columns;
+}
+
+// "68.7 % (64-72)"
+std::string ScoreText(const TaskScore& score, bool with_asked) {
+  std::string text = StrFormat("%.1f %%", 100 * score.right / score.asked);
+  if (with_asked) text += StrFormat(" of %.0f", score.asked);
+  if (score.low && score.high) text += StrFormat(" (%.0f-%.0f)", 100 * *score.low, 100 * *score.high);
+  return text;
 }
 
 bool Drifts(const EvalRow& row) { return row.drift_agreement || row.drift_first_difference; }
 
 std::string TaskTable(const EvalInput& eval) {
-  const std::vector<std::string> tasks = TaskNames(eval);
+  const std::vector<TaskColumn> tasks = TaskColumns(eval);
   const bool drift = std::ranges::any_of(eval.rows, Drifts);
   const bool shift =
       std::ranges::any_of(eval.rows, [](const EvalRow& row) { return row.context_shift_kl.has_value(); });
   if (tasks.empty() && !drift && !shift) return "";
   std::vector<Column> columns = {{"cache"}};
-  for (const std::string& task : tasks) columns.push_back({task, true});
+  for (const TaskColumn& t : tasks) {
+    columns.push_back({t.task + (t.asked > 0 ? StrFormat(", of %.0f", t.asked) : ""), true});
+  }
   if (drift) columns.insert(columns.end(), {{"same tokens", true}, {"first difference", true}});
   if (shift) columns.push_back({"KL after context shift", true});
   Table table(columns);
   for (const EvalRow& row : eval.rows) {
     std::vector<std::string> cells = {row.cache};
-    for (const std::string& task : tasks) {
-      const auto score = std::ranges::find(row.scores, task, &TaskScore::task);
-      cells.push_back(score == row.scores.end() ? "-" : ScoreText(*score));
+    for (const TaskColumn& t : tasks) {
+      const auto score = std::ranges::find(row.scores, t.task, &TaskScore::task);
+      cells.push_back(score == row.scores.end() ? "-" : ScoreText(*score, t.asked == 0));
     }
     if (drift) {
       cells.push_back(row.drift_agreement ? StrFormat("%.1f %%", 100 * *row.drift_agreement) : "-");

@@ -38,7 +38,7 @@ Layout LayoutOf(const HeatMap& map, double width, double font) {
   const size_t per_band = (columns + bands - 1) / bands;
   const double cell = std::min(kMostCell, (width - left) / static_cast<double>(per_band));
   const double height = 2.1 * font;
-  return {left, cell, height, static_cast<double>(map.rows.size()) * height + 3.2 * font, per_band};
+  return {left, cell, height, static_cast<double>(map.rows.size()) * height + 2.4 * font, per_band};
 }
 
 double HeatMapHeight(const HeatMap& map, double width, double font) {

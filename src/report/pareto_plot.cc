@@ -51,8 +51,8 @@ void DrawErrorBar(const ParetoPoint& p, const Frame& frame, Svg* svg) {
 void DrawLabel(const PlacedLabel& label, std::pair<double, double> point, Svg* svg) {
   if (label.text.empty()) return;
   if (label.far) {
-    const double x = std::clamp(point.first, label.box.left, label.box.right);
-    svg->Line(point.first, point.second, x, label.y < point.second ? label.box.bottom : label.box.top, "leader");
+    svg->Line(point.first, point.second, std::clamp(point.first, label.box.left, label.box.right),
+              std::clamp(point.second, label.box.top, label.box.bottom), "leader");
   }
   svg->Text(label.x, label.y, label.anchor, label.text, "label");
 }

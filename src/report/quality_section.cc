@@ -48,7 +48,7 @@ std::string PointLegend(const std::vector<EvalInput>& evals, const std::vector<P
 
 std::string IntervalText(const EvalRow& row) {
   if (!row.kl_low || !row.kl_high || row.kl.value_or(0) == 0) return "-";
-  return StrFormat("%.5f to %.5f", *row.kl_low, *row.kl_high);
+  return StrFormat("%.5f-%.5f", *row.kl_low, *row.kl_high);
 }
 
 std::string NeedleText(const EvalInput& eval, const EvalRow& row) {
@@ -69,14 +69,14 @@ Table QualityTable(const EvalInput& eval) {
                {"x smaller", true},
                {"KL, nats", true},
                {"95 % interval", true},
-               {"KL p99", true},
                {"top-1", true},
-               {"ppl", true},
                {"needles", true},
                {"cache MB", true},
-               {"prefill tok/s", true},
                {"decode ms", true},
-               {"x fp16", true}});
+               {"x fp16", true},
+               {"prefill tok/s", true},
+               {"KL p99", true},
+               {"ppl", true}});
   MaybeNumber reference_ms;
   for (const EvalRow& row : eval.rows) {
     if (row.cache == kReference) reference_ms = row.decode_ms;
@@ -84,19 +84,19 @@ Table QualityTable(const EvalInput& eval) {
   for (size_t i = 0; i < eval.rows.size(); ++i) {
     const EvalRow& row = eval.rows[i];
     const MaybeNumber decode_ms = row.decode_ms.value_or(0) > 0 ? row.decode_ms : std::nullopt;
-    table.AddRow({std::to_string(i), row.cache, NumberOr("%.3f", row.bits), NumberOr("%.2f", Ratio(16.0, row.bits)),
-                  NumberOr("%.5f", row.kl), IntervalText(row), NumberOr("%.4f", row.kl_p99),
-                  NumberOr("%.1f %%", Scaled(row.top1, 100)), NumberOr("%.3f", row.perplexity), NeedleText(eval, row),
-                  NumberOr("%.1f", Scaled(row.cache_bytes, 1e-6)), NumberOr("%.0f", row.prefill_tokens_per_s),
-                  NumberOr("%.2f", decode_ms), NumberOr("%.2f", Ratio(reference_ms, decode_ms))});
+    table.AddRow({std::to_string(i), row.cache, NumberOr("%.2f", row.bits), NumberOr("%.2f", Ratio(16.0, row.bits)),
+                  NumberOr("%.5f", row.kl), IntervalText(row), NumberOr("%.1f %%", Scaled(row.top1, 100)),
+                  NeedleText(eval, row), NumberOr("%.1f", Scaled(row.cache_bytes, 1e-6)), NumberOr("%.2f", decode_ms),
+                  NumberOr("%.2f", Ratio(reference_ms, decode_ms)), NumberOr("%.0f", row.prefill_tokens_per_s),
+                  NumberOr("%.4f", row.kl_p99), NumberOr("%.3f", row.perplexity)});
   }
   return table;
 }
 
 std::string BestText(const EvalRow& row) {
-  std::string text = row.cache + StrFormat(": %.2f bits, %.1f times smaller than fp16, KL %.5f", *row.bits,
-                                           16 / std::max(*row.bits, 1e-9), *row.kl);
-  if (row.top1) text += StrFormat(", the same first token at %.1f %% of positions", 100 * *row.top1);
+  std::string text =
+      row.cache + StrFormat(": %.2f bits, 1/%.1f of fp16, KL %.5f", *row.bits, 16 / std::max(*row.bits, 1e-9), *row.kl);
+  if (row.top1) text += StrFormat(", top-1 %.1f %%", 100 * *row.top1);
   return text;
 }
 
@@ -108,7 +108,7 @@ std::string BestList(const EvalInput& eval) {
   if (points.empty()) return "";
   std::string html = "<p>No other cache of this file has both fewer bits and less KL than:</p>\n<ul>\n";
   for (const ParetoPoint& p : points) {
-    html += "<li>" + Markup(BestText(eval.rows[static_cast<size_t>(p.number)])) + "</li>\n";
+    html += "<li>" + EscapeHtml(BestText(eval.rows[static_cast<size_t>(p.number)])) + "</li>\n";
   }
   return html + "</ul>\n";
 }

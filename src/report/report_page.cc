@@ -38,11 +38,11 @@ std::string Head(const std::vector<ReportInput>& inputs) {
   const auto models = Distinct(inputs, [](const auto& one) { return one.model; });
   const auto hashes = Distinct(inputs, [](const auto& one) { return one.model_hash; });
   const std::string model = models.empty() ? "an unnamed model" : JoinSet(models);
-  std::string html = "<h1>KV cache report: " + Markup(model) + "</h1>\n<p class=\"lead\">From ";
-  for (size_t i = 0; i < inputs.size(); ++i) html += (i ? ", " : "") + Markup(NameOf(inputs[i]));
+  std::string html = "<h1>KV cache report: " + EscapeHtml(model) + "</h1>\n<p class=\"lead\">From ";
+  for (size_t i = 0; i < inputs.size(); ++i) html += (i ? ", " : "") + EscapeHtml(NameOf(inputs[i]));
   html += ". Every number compares a cache with the fp16 cache of the same model on the same text.</p>\n";
   if (hashes.size() > 1) {
-    html += "<p class=\"note\">These files are of different models (" + Markup(JoinSet(hashes)) +
+    html += "<p class=\"note\">These files are of different models (" + EscapeHtml(JoinSet(hashes)) +
             "): compare within a file, not between them.</p>\n";
   }
   std::set<std::string> texts;
@@ -51,7 +51,7 @@ std::string Head(const std::vector<ReportInput>& inputs) {
     if (eval != nullptr && !eval->text.empty()) texts.insert(eval->text);
   }
   if (texts.size() > 1) {
-    html += "<p class=\"note\">The evaluations are on different texts (" + Markup(JoinSet(texts)) +
+    html += "<p class=\"note\">The evaluations are on different texts (" + EscapeHtml(JoinSet(texts)) +
             "): their KL differs for that alone.</p>\n";
   }
   return html;
@@ -62,14 +62,14 @@ std::string Head(const std::vector<ReportInput>& inputs) {
 // ---- what sections share
 
 std::string Section(const std::string& title, const std::string& body) {
-  return body.empty() ? "" : "<section>\n<h2>" + Markup(title) + "</h2>\n" + body + "</section>\n";
+  return body.empty() ? "" : "<section>\n<h2>" + EscapeHtml(title) + "</h2>\n" + body + "</section>\n";
 }
 
 std::string FileHeading(const std::vector<EvalInput>& evals, const EvalInput& eval) {
-  return evals.size() < 2 ? "" : "<h3>" + Markup(eval.name) + "</h3>\n";
+  return evals.size() < 2 ? "" : "<h3>" + EscapeHtml(eval.name) + "</h3>\n";
 }
 
-std::string Paragraph(const std::string& text) { return "<p>" + Markup(text) + "</p>\n"; }
+std::string Paragraph(const std::string& text) { return "<p>" + EscapeHtml(text) + "</p>\n"; }
 
 std::string Scrolled(const Table& table) { return "<div class=\"scroll\">\n" + table.ToHtml() + "</div>\n"; }
 
@@ -84,7 +84,7 @@ std::string EnvironmentSection(const std::vector<ReportInput>& inputs) {
   for (const ReportInput& input : inputs) {
     Table table({{"what"}, {"value"}});
     for (const auto& [name, value] : FactsOf(input)) table.AddRow({name, value});
-    body += "<h3>" + Markup(NameOf(input)) + "</h3>\n" + Scrolled(table);
+    body += "<h3>" + EscapeHtml(NameOf(input)) + "</h3>\n" + Scrolled(table);
   }
   return Section("Environment", body);
 }
@@ -102,7 +102,7 @@ std::string ReportPage(const std::vector<ReportInput>& inputs, const std::string
          "report</title>\n<style>" +
          std::string(kReportStyle) + "</style>\n</head>\n<body>\n<main>\n" + head + QualitySection(evals) + plans +
          TaskSection(evals) + PlaceSection(evals) + SpeedSection(evals) + BytesSection(evals) +
-         EnvironmentSection(inputs) + "</main>\n<footer>" + Markup("Made by kvant " + kvant_version) +
+         EnvironmentSection(inputs) + "</main>\n<footer>" + EscapeHtml("Made by kvant " + kvant_version) +
          ". Metrics: docs/evaluation.md.</footer>\n<script>" + kReportScript + "</script>\n</body>\n</html>\n";
 }
 

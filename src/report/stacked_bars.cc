@@ -71,7 +71,7 @@ std::string PartLegend(const std::vector<std::string>& parts) {
   std::string html = "<ul class=\"legend\">\n";
   for (size_t i = 0; i < parts.size(); ++i) {
     html += "<li><svg aria-hidden=\"true\" width=\"14\" height=\"14\"><rect width=\"14\" height=\"14\" class=\"" +
-            Part(i) + "\"/></svg> " + Markup(parts[i]) + "</li>\n";
+            Part(i) + "\"/></svg> " + EscapeHtml(parts[i]) + "</li>\n";
   }
   return html + "</ul>\n";
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "eval/table.h"
 #include "kvant/status.h"
 
 namespace kvant {
@@ -25,7 +24,7 @@ std::string Fill(const std::string& fill) { return fill.empty() ? "" : " fill=\"
 
 std::string Closed(const std::string& element, const std::string& tip) {
   const std::string name = element.substr(1, element.find(' ') - 1);
-  return tip.empty() ? element + "/>\n" : element + "><title>" + Markup(tip) + "</title></" + name + ">\n";
+  return tip.empty() ? element + "/>\n" : element + "><title>" + EscapeHtml(tip) + "</title></" + name + ">\n";
 }
 
 // Circle, square, triangle, diamond, and the same again: with the colour, which of eight.
@@ -48,13 +47,6 @@ std::string MarkShape(double x, double y, int series, const std::string& css) {
 
 }  // namespace
 
-std::string Markup(std::string_view text) {
-  std::string clean(text);
-  std::ranges::replace_if(
-      clean, [](char c) { return (c >= 0 && c < ' ') || c == 0x7F; }, ' ');
-  return EscapeHtml(clean);
-}
-
 double PlotSize::TextWidth(std::string_view text) const {
   const auto characters = std::ranges::count_if(text, [](char c) { return (c & 0xC0) != 0x80; });
   return static_cast<double>(characters) * kCharWidth * font;
@@ -63,9 +55,9 @@ double PlotSize::TextWidth(std::string_view text) const {
 // ---- Svg
 
 Svg::Svg(const PlotSize& size, const std::string& label)
-    : body_("<svg role=\"img\" aria-label=\"" + Markup(label) + "\" viewBox=\"0 0 " + P(size.width) + " " +
+    : body_("<svg role=\"img\" aria-label=\"" + EscapeHtml(label) + "\" viewBox=\"0 0 " + P(size.width) + " " +
             P(size.height) + "\" width=\"" + P(size.width) + "\" height=\"" + P(size.height) + "\" font-size=\"" +
-            P(size.font) + "\">\n<title>" + Markup(label) + "</title>\n") {}
+            P(size.font) + "\">\n<title>" + EscapeHtml(label) + "</title>\n") {}
 
 void Svg::Line(double x1, double y1, double x2, double y2, const std::string& css) {
   body_ +=
@@ -93,13 +85,13 @@ void Svg::Text(double x, double y, Anchor anchor, const std::string& text, const
                const std::string& fill) {
   const char* name = anchor == Anchor::kStart ? "" : anchor == Anchor::kMiddle ? "middle" : "end";
   const std::string where = *name == '\0' ? "" : std::string(" text-anchor=\"") + name + "\"";
-  body_ += "<text x=\"" + P(x) + "\" y=\"" + P(y) + "\"" + where + Class(css) + Fill(fill) + ">" + Markup(text) +
+  body_ += "<text x=\"" + P(x) + "\" y=\"" + P(y) + "\"" + where + Class(css) + Fill(fill) + ">" + EscapeHtml(text) +
            "</text>\n";
 }
 
 void Svg::UpText(double x, double y, const std::string& text) {
   body_ += "<text text-anchor=\"middle\" transform=\"translate(" + P(x) + " " + P(y) + ") rotate(-90)\">" +
-           Markup(text) + "</text>\n";
+           EscapeHtml(text) + "</text>\n";
 }
 
 std::string Svg::Finish() && { return std::move(body_) + "</svg>\n"; }
@@ -169,7 +161,7 @@ std::string ShortNumber(double value) {
 // ---- frames and figures
 
 Box PlotArea(const PlotSize& size) {
-  return {.left = 4.6 * size.font,
+  return {.left = 5.6 * size.font,
           .top = 0.8 * size.font,
           .right = size.width - 0.8 * size.font,
           .bottom = size.height - 3.4 * size.font};
@@ -202,9 +194,11 @@ void DrawFrame(const Frame& frame, const FrameText& text, const PlotSize& size, 
 }
 
 std::string DrawFigure(const Figure& figure, const std::function<std::string(const PlotSize&)>& draw) {
-  std::string html = "<figure>\n<div class=\"wide\">\n" + draw({kWideWidth, figure.wide_height, kWideFont}) +
-                     "</div>\n<div class=\"narrow\">\n" + draw({kNarrowWidth, figure.narrow_height, kNarrowFont}) +
-                     "</div>\n<figcaption>" + Markup(figure.caption) + "</figcaption>\n";
+  const std::string caption = "<figcaption>" + EscapeHtml(figure.caption) + "</figcaption>\n";
+  std::string html = "<figure>\n" + (figure.caption_first ? caption : "") + "<div class=\"wide\">\n" +
+                     draw({kWideWidth, figure.wide_height, kWideFont}) + "</div>\n<div class=\"narrow\">\n" +
+                     draw({kNarrowWidth, figure.narrow_height, kNarrowFont}) + "</div>\n" +
+                     (figure.caption_first ? "" : caption);
   if (!figure.table.empty()) {
     html += "<details><summary>The numbers</summary>\n<div class=\"scroll\">\n" + figure.table + "</div></details>\n";
   }
@@ -219,7 +213,7 @@ std::string Legend(const std::vector<LegendEntry>& entries) {
         "<li><svg aria-hidden=\"true\" width=\"28\" height=\"14\"><line x1=\"0\" y1=\"7\" x2=\"28\" y2=\"7\" "
         "class=\"series s" +
         std::to_string(series) + "\"/>" + MarkShape(14, 7, series, "mark s" + std::to_string(series)) + "/></svg> " +
-        Markup(entry.name) + "</li>\n";
+        EscapeHtml(entry.name) + "</li>\n";
   }
   return html + "</ul>\n";
 }

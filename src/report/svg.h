@@ -6,10 +6,9 @@
 #include <string_view>
 #include <vector>
 
-namespace kvant {
+#include "eval/table.h"
 
-/// Text for HTML and SVG, from anywhere: escaped, control characters replaced.
-std::string Markup(std::string_view text);
+namespace kvant {
 
 /// Pixels at scale 1. A page holds each figure twice, for wide screens and paper, and for phones.
 struct PlotSize {
@@ -87,6 +86,7 @@ void DrawFrame(const Frame& frame, const FrameText& text, const PlotSize& size, 
 struct Figure {
   std::string caption = {};  ///< plain text
   std::string table = {};
+  bool caption_first = false;  ///< where it is a name
   double wide_height = 320, narrow_height = 320;
 };
 std::string DrawFigure(const Figure& figure, const std::function<std::string(const PlotSize&)>& draw);

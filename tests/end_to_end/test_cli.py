@@ -74,7 +74,19 @@ def test_eval_html_is_self_contained(evaluated):
     _, _, html = evaluated
     assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
     assert "llama:q8_0" in html
-    assert "http" not in html and "<script" not in html
+    assert "http" not in html and "Quality against memory" in html
+
+
+def test_report_of_the_json_is_the_page_of_eval(kvant, evaluated, tmp_path):
+    _, report, html = evaluated
+    source = tmp_path / report["text"]  # what the page calls it
+    source.write_text(json.dumps(report))
+    process = kvant("report", source, "-o", tmp_path / "b.html")
+    assert process.returncode == 0 and process.stdout == "" and process.stderr.startswith("kvant: wrote ")
+    assert (tmp_path / "b.html").read_text() == html
+    again = kvant("report", source, source, "-o", tmp_path / "c.html", "--quiet")
+    assert again.returncode == 0 and again.stderr == ""
+    assert html != (tmp_path / "c.html").read_text()
 
 
 def test_eval_gives_the_same_numbers_twice(kvant, demo_model, evaluated, tmp_path):
@@ -297,7 +309,7 @@ def test_codecs_lists_each_codec_with_its_numbers(kvant):
     assert "| raw | type | fp16 | fp16, bf16 |" in kvant("codecs", "--markdown").stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "codecs", "bench"])
+@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "report", "codecs", "bench"])
 def test_help_is_not_an_error(kvant, verb):
     process = kvant(verb, "--help")
     assert process.returncode == 0 and process.stderr == ""

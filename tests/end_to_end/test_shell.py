@@ -130,7 +130,7 @@ def test_manual_is_valid_and_complete(kvant):
     assert b"kvant inspect model.gguf --memory 8G" in shown.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "codecs", "bench", "completion", "man"])
+@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "report", "codecs", "bench", "completion", "man"])
 def test_help_has_examples(kvant, verb):
     process = kvant(verb, "--help")
     assert process.returncode == 0 and process.stderr == ""

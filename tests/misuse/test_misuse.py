@@ -40,7 +40,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        (["no verb", "run, eval, calibrate, inspect, codecs"], []),
+        (["no verb", "run, eval, calibrate, inspect, report, codecs"], []),
         (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
         (["MODEL", "required"], ["run"]),
         (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
@@ -54,6 +54,10 @@ def write(path, content):
         (["--text", "required"], ["calibrate", "m.gguf", "--codec", "decoquant"]),
         (["--codec", "required"], ["calibrate", "m.gguf", "--text", "t"]),
         (["--window", "100"], ["calibrate", "m.gguf", "--text", "t", "--codec", "x", "--window", "100"]),
+        (["JSON", "required"], ["report", "-o", "x.html"]),
+        (["--output", "required"], ["report", "a.json"]),
+        (["--progress", "loud", "auto"], ["codecs", "--progress=loud"]),
+        (["SHELL", "tcsh", "bash,zsh,fish"], ["completion", "tcsh"]),
         (["--tokens", "7"], ["eval", "m.gguf", "--text", "t", "--tokens", "7"]),
     ],
 )
@@ -220,6 +224,27 @@ def test_foreign_calibrations(refused, demo_model, tmp_path):
     header = json.dumps({"__metadata__": metadata}).encode()
     foreign = write(tmp_path / "foreign", len(header).to_bytes(8, "little") + header)
     run(USAGE, ["foreign", "another model", "0" * 32], foreign)
+
+
+# ---- reports
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", ["a.json", "not JSON", "kvant eval --json"]),
+        (b'{"rows": []}', ["a.json", "another kind"]),
+        (b'{"format": "kvant-plan", "format_version": 99, "layers": []}', ["a.json", "99", "up to 1"]),
+        (b"\x89PNG\r\n\x1a\n", ["a.json", "not UTF-8"]),
+        (b"", ["a.json", "empty"]),
+    ],
+)
+def test_reports_of_other_files(refused, tmp_path, content, words):
+    page = write(tmp_path / "page.html", b"old")
+    refused(FAILED, words, "report", write(tmp_path / "a.json", content), "-o", page)
+    assert page.read_bytes() == b"old"
+    refused(FAILED, ["no.json", "No such file"], "report", "no.json", "-o", page)
+    refused(FAILED, ["cannot be written"], "report", "no.json", "-o", tmp_path / "no" / "page.html")
 
 
 # ---- output
