@@ -12,6 +12,7 @@
 #include "kvant/scheme.h"
 #include "model_options.h"
 #include "progress.h"
+#include "results_option.h"
 #include "text_input.h"
 #include "verb.h"
 
@@ -23,6 +24,7 @@ struct Options {
   std::string text;
   std::vector<std::string> caches = {"kv8,kv4,kv3,kv2"};
   EvaluateOptions evaluate;
+  ResultsOption results;
   bool markdown = false;
   std::string json;
   std::string html;
@@ -48,6 +50,7 @@ void AddOptions(CLI::App& command, Options& o) {
   number("--needles", o.evaluate.needles, "Facts hidden in the text and asked for", 0, 1000);
   number("--decode", o.evaluate.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
   command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str();
+  AddResultsOptions(command, o.results);
   command.add_flag("--markdown", o.markdown, "Print the tables as markdown");
   command.add_option("--json", o.json, "Also write all numbers to this file");
   command.add_option("--html", o.html, "Also write a self-contained page to this file");
@@ -114,6 +117,9 @@ Result<Report> Measure(Options& o, const std::string& text) {
   const Result<std::string> hash = Runner::HashModel(o.model.model);
   if (!hash.ok()) return hash.status();
   o.evaluate.model_hash = *hash;
+  Result<ResultCache> results = OpenResults(o.results);
+  if (!results.ok()) return results.status();
+  o.evaluate.results = std::move(*results);
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
