@@ -9,6 +9,7 @@
 #include "codec/calibrated.h"
 #include "codec/registry.h"
 #include "eval/evaluate.h"
+#include "eval_tasks.h"
 #include "kvant/scheme.h"
 #include "model_options.h"
 #include "progress.h"
@@ -24,24 +25,29 @@ struct Options {
   std::string text;
   std::vector<std::string> caches = {"kv8,kv4,kv3,kv2"};
   EvaluateOptions evaluate;
+  EvalTaskOptions tasks;
   ResultsOption results;
   bool markdown = false;
   std::string json;
   std::string html;
 };
 
-void AddOptions(CLI::App& command, Options& o) {
-  AddModelOptions(command, o.model);
-  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")->required();
+// Groups of --help; MODEL and what other verbs have as well stand before them.
+void AddTextOptions(CLI::App& command, Options& o) {
+  constexpr const char* kGroup = "Text and caches";
+  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")
+      ->required()
+      ->group(kGroup);
   command
       .add_option(
           "--cache", o.caches,
           "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), plan files (plan.json), "
           "llama.cpp's own types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
       ->allow_extra_args(false)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->group(kGroup);
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
-    command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str();
+    command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str()->group(kGroup);
   };
   number("--tokens", o.evaluate.tokens, "Tokens of the text, needles included", 8, 1 << 24);
   number("--skip", o.evaluate.skip, "Tokens at the start that are not scored; -1: half", -1, 1 << 24);
@@ -49,11 +55,22 @@ void AddOptions(CLI::App& command, Options& o) {
   number("--scored-batch", o.evaluate.scored_batch, "Tokens per chunk of the scored part", 1, 1 << 16);
   number("--needles", o.evaluate.needles, "Facts hidden in the text and asked for", 0, 1000);
   number("--decode", o.evaluate.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
-  command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str();
-  AddResultsOptions(command, o.results);
-  command.add_flag("--markdown", o.markdown, "Print the tables as markdown");
-  command.add_option("--json", o.json, "Also write all numbers to this file");
-  command.add_option("--html", o.html, "Also write a self-contained page to this file");
+  command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str()->group(kGroup);
+}
+
+void AddOutputOptions(CLI::App& command, Options& o) {
+  constexpr const char* kGroup = "Output";
+  AddResultsOptions(command, kGroup, o.results);
+  command.add_flag("--markdown", o.markdown, "Print the tables as markdown")->group(kGroup);
+  command.add_option("--json", o.json, "Also write all numbers to this file")->group(kGroup);
+  command.add_option("--html", o.html, "Also write a self-contained page to this file")->group(kGroup);
+}
+
+void AddOptions(CLI::App& command, Options& o) {
+  AddModelOptions(command, o.model);
+  AddTextOptions(command, o);
+  AddEvalTaskOptions(command, o.tasks);
+  AddOutputOptions(command, o);
 }
 
 constexpr const char* kAllCodecs = "all";
@@ -123,6 +140,9 @@ Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
+  Result<std::vector<std::shared_ptr<Task>>> tasks = MakeEvalTasks(o.tasks, o.evaluate, text);
+  if (!tasks.ok()) return tasks.status();
+  o.evaluate.tasks = std::move(*tasks);
   CacheNames caches = NamesOf(o.caches);
   const auto calibration = OpenCalibration(o.model.calibration, o.model.model, caches.Joined());
   if (!calibration.ok()) return calibration.status();

@@ -15,11 +15,13 @@ std::string CacheFolder() {
 
 }  // namespace
 
-void AddResultsOptions(CLI::App& command, ResultsOption& options) {
-  command.add_option("--results", options.folder,
-                     "Folder of earlier results: what it has is not measured again, what is measured is added. Without "
-                     "it: kvant/results in the user's cache folder");
-  command.add_flag("--no-cache", options.none, "Neither read nor keep results")->excludes("--results");
+void AddResultsOptions(CLI::App& command, const char* group, ResultsOption& options) {
+  command
+      .add_option("--results", options.folder,
+                  "Folder of earlier results: what it has is not measured again, what is measured is added. Without "
+                  "it: kvant/results in the user's cache folder")
+      ->group(group);
+  command.add_flag("--no-cache", options.none, "Neither read nor keep results")->excludes("--results")->group(group);
 }
 
 Result<ResultCache> OpenResults(const ResultsOption& options) {

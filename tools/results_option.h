@@ -13,8 +13,8 @@ struct ResultsOption {
   bool none = false;
 };
 
-/// Adds --results, whose default is the folder `results` of kvant in the user's cache folder (XDG), and --no-cache.
-void AddResultsOptions(CLI::App& command, ResultsOption& options);
+/// Adds --results, whose default is the folder `results` of kvant in the user's cache folder (XDG), and --no-cache, in this group of --help.
+void AddResultsOptions(CLI::App& command, const char* group, ResultsOption& options);
 
 /// The folder that was asked for, ready to be written; one that keeps nothing with --no-cache.
 /// Errors: those of ResultCache::Open; NotFound when there is no home to have a default in.
