@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "eval/dice.h"
-#include "eval/divergence.h"
+#include "eval/generate.h"
 
 namespace kvant {
 namespace {
@@ -50,17 +50,10 @@ std::string LeadingDigits(std::string_view text, bool* complete) {
 }
 
 Result<std::string> GenerateDigits(Runner& runner) {
-  std::string text, digits;
-  for (int i = 0; i < kMaxAnswerTokens; ++i) {
-    const int token = ArgMax(runner.Logits(-1));
-    if (runner.IsEndOfGeneration(token)) break;
-    text += runner.Detokenize(token);
-    bool complete = false;
-    digits = LeadingDigits(text, &complete);
-    if (complete) break;
-    KVANT_TRY(runner.Decode(std::span(&token, 1), false));
-  }
-  return digits;
+  bool complete = false;
+  const auto is_done = [&](std::string_view text) { return LeadingDigits(text, &complete), complete; };
+  const Result<std::string> text = GenerateText(runner, kMaxAnswerTokens, is_done);
+  return text.ok() ? LeadingDigits(*text, &complete) : text;
 }
 
 }  // namespace

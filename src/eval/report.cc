@@ -1,7 +1,9 @@
 #include "eval/report.h"
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
+#include "base/join.h"
 #include "eval/table.h"
 
 namespace kvant {
@@ -74,6 +76,34 @@ Table BitsTable(const Report& report) {
   return table;
 }
 
+Table TaskTable(const Report& report) {
+  std::vector<Column> columns = {{"cache"}};
+  for (const std::string& column : report.task_columns) columns.push_back({column, true});
+  Table table(columns);
+  for (const ReportRow& row : report.rows) {
+    std::vector<std::string> cells = {row.cache};
+    for (const std::string& cell : row.task_cells) cells.push_back(cell.empty() ? kNothing : cell);
+    table.AddRow(std::move(cells));
+  }
+  return table;
+}
+
+std::vector<Table> Tables(const Report& report) {
+  std::vector<Table> tables = {QualityTable(report), BitsTable(report)};
+  if (!report.task_columns.empty()) tables.push_back(TaskTable(report));
+  return tables;
+}
+
+// "Not measured again (DIR): f16 (text), kv4 (text, drift)"; empty: everything is new.
+std::string Earlier(const Report& report) {
+  std::string text;
+  for (const ReportRow& row : report.rows) {
+    if (row.from_earlier.empty()) continue;
+    text += (text.empty() ? "" : ", ") + row.cache + " (" + Join(row.from_earlier, std::identity()) + ")";
+  }
+  return text.empty() ? "" : "Not measured again, from " + report.results_folder + ": " + text + "\n";
+}
+
 std::string Title(const Report& report) {
   return StrFormat("%s on %s: %d tokens, %d scored, %d needles, %d threads", report.model.c_str(), report.text.c_str(),
                    report.tokens, report.tokens - report.skip - 1, report.needles, report.threads);
@@ -118,20 +148,24 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   json["measured"] = {{"prefill_tokens_per_s", row.prefill_tokens_per_s},
                       {"encode_share", row.encode_share},
                       {"decode_ms", row.decode_ms},
-                      {"process_bytes", row.process_bytes}};
+                      {"process_bytes", row.process_bytes},
+                      {"from_earlier", row.from_earlier}};
+  json.update(nlohmann::ordered_json(row.results), /*merge_objects=*/true);
   return json;
 }
 
 }  // namespace
 
 std::string ReportToText(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToText() + "\n" + BitsTable(report).ToText() + "\n" + kLegend +
-         "\n";
+  std::string text = Title(report) + "\n\n";
+  for (const Table& table : Tables(report)) text += table.ToText() + "\n";
+  return text + kLegend + "\n" + Earlier(report);
 }
 
 std::string ReportToMarkdown(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToMarkdown() + "\n" + BitsTable(report).ToMarkdown() + "\n" +
-         kLegend + "\n";
+  std::string text = Title(report) + "\n\n";
+  for (const Table& table : Tables(report)) text += table.ToMarkdown() + "\n";
+  return text + kLegend + "\n" + Earlier(report);
 }
 
 std::string ReportToJson(const Report& report) {

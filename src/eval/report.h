@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct ReportRow {
   double encode_share = 0;          ///< of that time, spent encoding; 0: a cache of the host, which does not say
   double decode_ms = 0;             ///< median per token behind the whole text; 0: not measured
   int64_t process_bytes = 0;        ///< growth of the process's private memory, weights and buffers included
+  nlohmann::json results = nlohmann::json::object();  ///< of tasks, at their places in a row of the JSON
+  std::vector<std::string> task_cells;                ///< the same for tables [task_columns]; empty: not measurable
+  std::vector<std::string> from_earlier;              ///< "text" and the tasks that were not measured in this run
 };
 
 /// The reference (fp16) is the first row.
@@ -38,6 +42,8 @@ struct Report {
   int needles = 0;
   uint64_t seed = 0;
   int threads = 0;
+  std::string results_folder;             ///< where earlier results come from; empty: nowhere
+  std::vector<std::string> task_columns;  ///< headers
   std::vector<ReportRow> rows;
 };
 

@@ -20,6 +20,8 @@ Report Sample() {
                 .needles = 4,
                 .seed = 1,
                 .threads = 2,
+                .results_folder = "kept",
+                .task_columns = {"drift", "shift"},
                 .rows = {}};
   ReportRow row;
   row.cache = "kv4";
@@ -41,6 +43,9 @@ Report Sample() {
   row.use.fp16_bytes = 4'000'000;
   row.prefill_tokens_per_s = 800;
   row.encode_share = 0.025;
+  row.results = {{"tasks", {{"drift", {{"tokens", 256}}}}}, {"measured", {{"speed_by_context", {1, 2}}}}};
+  row.task_cells = {"12 (40 %)", ""};
+  row.from_earlier = {"text", "drift"};
   report.rows = {row};
   return report;
 }
@@ -85,6 +90,26 @@ TEST(ReportTest, JsonHasIntervalAndCurve) {
   EXPECT_EQ(row["kl_low"], 0.001);
   EXPECT_EQ(row["kl_high"], 0.0015);
   EXPECT_EQ(row["kl_by_position"], (nlohmann::json{{"window", 64}, {"kl", {0.001, 0.0015}}}));
+}
+
+TEST(ReportTest, ResultsOfTasksStandInTheirPlaces) {
+  const auto row = nlohmann::json::parse(ReportToJson(Sample()))["rows"][0];
+  EXPECT_EQ(row["tasks"]["drift"]["tokens"], 256);
+  EXPECT_EQ(row["measured"]["speed_by_context"], (nlohmann::json{1, 2}));
+  EXPECT_EQ(row["measured"]["prefill_tokens_per_s"], 800.0) << "merged, not replaced";
+  EXPECT_NE(ReportToMarkdown(Sample()).find("| kv4 | 12 (40 %) | - |"), std::string::npos);
+  Report without = Sample();
+  without.task_columns.clear();
+  EXPECT_EQ(ReportToText(without).find("drift  "), std::string::npos);
+}
+
+TEST(ReportTest, SaysWhatWasNotMeasuredAgain) {
+  const auto row = nlohmann::json::parse(ReportToJson(Sample()))["rows"][0];
+  EXPECT_EQ(row["measured"]["from_earlier"], (nlohmann::json{"text", "drift"}));
+  EXPECT_NE(ReportToText(Sample()).find("Not measured again, from kept: kv4 (text, drift)\n"), std::string::npos);
+  Report fresh = Sample();
+  fresh.rows[0].from_earlier.clear();
+  EXPECT_EQ(ReportToText(fresh).find("Not measured again"), std::string::npos);
 }
 
 TEST(ReportTest, JsonSurvivesForeignFileNames) {

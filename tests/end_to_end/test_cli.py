@@ -1,7 +1,10 @@
 """The verbs of the command line, end to end on the demo model. Small sizes: the numbers are checked for sense, not for quality."""
 
 import json
+import resource
+import signal
 import subprocess
+import time
 
 import pytest
 from conftest import ROOT
@@ -91,15 +94,47 @@ def test_report_of_the_json_is_the_page_of_eval(kvant, evaluated, tmp_path):
 
 def test_eval_gives_the_same_numbers_twice(kvant, demo_model, evaluated, tmp_path):
     _, first, _ = evaluated
-    process = kvant(
-        "eval", demo_model, "--text", TEXT, "--cache", "kv4", "--cache", "k=int:4 v=int:2", "--json", tmp_path / "b", *SMALL
-    )
+    arguments = ["--cache", "kv4", "--cache", "k=int:4 v=int:2", "--json", tmp_path / "b", "--no-cache", *SMALL]
+    process = kvant("eval", demo_model, "--text", TEXT, *arguments)
     assert process.returncode == 0, process.stderr
     second = json.loads((tmp_path / "b").read_text())
     for cache in ("f16", "kv4", "k=int:4 v=int:2"):
         a, b = row(first, cache), row(second, cache)
         del a["measured"], b["measured"]
         assert a == b
+
+
+def test_eval_measures_only_what_is_missing(kvant, demo_model, evaluated, tmp_path):
+    _, first, _ = evaluated
+    arguments = ["--text", TEXT, "--json", tmp_path / "b", *SMALL]
+    process = kvant("eval", demo_model, "--cache", "kv8,kv4", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert "Not measured again, from " in process.stdout
+    second = json.loads((tmp_path / "b").read_text())
+    assert [r["measured"].pop("from_earlier") for r in second["rows"]] == [["text"], [], ["text"]]
+    for cache in ("f16", "kv4"):
+        assert row(second, cache) == {**row(first, cache), "measured": row(second, cache)["measured"]}
+        assert row(second, cache)["measured"].items() <= row(first, cache)["measured"].items()  # times too
+
+
+def test_eval_says_where_results_cannot_be_kept(kvant, demo_model, tmp_path):
+    (tmp_path / "file").write_text("")
+    process = kvant("eval", demo_model, "--text", TEXT, "--results", tmp_path / "file" / "results", *SMALL)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert f"results folder {tmp_path}/file/results: cannot be made" in process.stderr and "--no-cache" in process.stderr
+
+
+def test_eval_says_that_the_disk_is_full(kvant, demo_model, tmp_path):
+    """A file that may not grow stands for a disk that is full."""
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    arguments = ["--text", TEXT, "--cache", "kv4", "--results", tmp_path / "results", *SMALL]
+    process = kvant("eval", demo_model, *arguments, preexec_fn=small_files, restore_signals=False)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "temporary file for logits: write failed: File too large" in process.stderr
 
 
 def test_eval_reads_standard_input_and_prints_markdown(kvant, demo_model):
@@ -316,8 +351,25 @@ def test_help_is_not_an_error(kvant, verb):
     assert verb in process.stdout
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupt_leaves_what_was_measured(kvant_cli, kvant, demo_model, tmp_path, how):
+    results = tmp_path / "results"
+    arguments = [demo_model, "--text", TEXT, "--cache", "kv4,kv2", "--tokens", 320, "--threads", 1, "--results", results]
+    process = subprocess.Popen([kvant_cli, "eval", *map(str, arguments)], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(results.glob("*.json")):
+        time.sleep(0.01)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    kept = [json.loads(path.read_text()) for path in results.glob("*.json")]
+    assert kept and all(entry["key"]["part"] == "text" for entry in kept)
+    finished = kvant("eval", *arguments, "--json", tmp_path / "a.json")
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [r["measured"]["from_earlier"] for r in rows] == [["text"]] * len(kept) + [[]] * (3 - len(kept))
+
+
 def test_interrupt_leaves_no_file(kvant_cli, kvant, demo_model, tmp_path):
-    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json"]
+    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json", "--no-cache"]
     process = subprocess.Popen([kvant_cli, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)

@@ -27,7 +27,7 @@ MAY_INCLUDE = {
     "cuda": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/tile.h", "src/codec/parts/hadamard.h", "src/codec/parts/trellis.h"}),
     "calibrate": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/covariance.h"}),
     "llama": ({"base", "page", "cache", "attention", "calibrate"}, CODEC_FRONT),
-    "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER),
+    "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER | {"src/calibrate/row_watcher.h"}),
     "tune": ({"base", "page", "cache", "attention", "eval"}, CODEC_FRONT | RUNNER | {"src/calibrate/row_watcher.h"}),
     "report": ({"base", "eval"}, set()),
     "capi": (set(), set()),
