@@ -10,7 +10,7 @@ namespace kvant {
 namespace {
 
 using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb,    AddEvalVerb,   AddCalibrateVerb, AddInspectVerb,
+constexpr AddVerb kVerbs[] = {AddRunVerb,    AddEvalVerb,   AddCalibrateVerb, AddTuneVerb,      AddInspectVerb,
                               AddReportVerb, AddCodecsVerb, AddBenchVerb,     AddCompletionVerb};
 
 const std::map<std::string, ProgressForm> kForms = {{"auto", ProgressForm::kAuto},

@@ -34,6 +34,7 @@ inline constexpr const char* kSizeValue = "SIZE";    ///< of memory: 8G, 500MB
 Verb AddRunVerb(CLI::App& app);
 Verb AddEvalVerb(CLI::App& app);
 Verb AddCalibrateVerb(CLI::App& app);
+Verb AddTuneVerb(CLI::App& app);
 Verb AddInspectVerb(CLI::App& app);
 Verb AddReportVerb(CLI::App& app);
 Verb AddCodecsVerb(CLI::App& app);

@@ -52,6 +52,8 @@ struct PlanTuning {
   std::string text;                     ///< file name of the text that the costs were measured on
   int64_t tokens = 0;                   ///< read from it
   double expected_gain = 0;             ///< geometric over arithmetic mean of the costs at equal rates; 0: unknown
+  /// Divergence of a cache that changes rows by next to nothing, which every plan has beside its costs.
+  double floor_kl = 0;
   std::vector<std::string> candidates;  ///< codec texts: "int:bits=8"
   std::vector<PlanCost> costs;
   double proxy_rank_correlation = 0;  ///< of attention_error with kl, over the measured costs

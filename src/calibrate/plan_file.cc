@@ -127,6 +127,7 @@ void ReadTuning(const Fields& fields, PlanTuning* tuning) {
   fields.Read("text", &tuning->text);
   fields.Read("tokens", &tuning->tokens);
   fields.Read("expected_gain", &tuning->expected_gain);
+  fields.Read("floor_kl", &tuning->floor_kl);
   fields.Texts("candidates", &tuning->candidates);
   fields.List("costs", &tuning->costs, ReadCost);
   fields.Read("proxy_rank_correlation", &tuning->proxy_rank_correlation);
@@ -190,6 +191,7 @@ OrderedJson TuningJson(const PlanTuning& t) {
   return {{"text", t.text},
           {"tokens", t.tokens},
           {"expected_gain", t.expected_gain},
+          {"floor_kl", t.floor_kl},
           {"candidates", t.candidates},
           {"costs", std::move(costs)},
           {"proxy_rank_correlation", t.proxy_rank_correlation},

@@ -25,6 +25,7 @@ Plan Small() {
   plan.tuning = {.text = "u.txt",
                  .tokens = 50,
                  .expected_gain = 0.9,
+                 .floor_kl = 0.001,
                  .candidates = {"raw", "int:bits=2"},
                  .costs = {{.layer = 2,
                             .is_key = false,

@@ -50,7 +50,7 @@ double HeatMapHeight(const HeatMap& map, double width, double font) {
 }  // namespace
 
 std::string HeatColor(double share) {
-  const double place = std::clamp(share, 0.0, 1.0) * (kScale.size() - 1);
+  const double place = (share > 0 ? std::min(share, 1.0) : 0.0) * (kScale.size() - 1);
   const size_t i = std::min(static_cast<size_t>(place), kScale.size() - 2);
   const double t = place - static_cast<double>(i);
   std::string color = "#";

@@ -100,12 +100,7 @@ std::string ValidationFigure(const PlanInput& plan) {
   for (const auto& [predicted, measured] : plan.validation) {
     table.AddRow({StrFormat("%.5f", predicted), StrFormat("%.5f", measured)});
   }
-  if (plan.predicted_kl.value_or(0) > 0 && plan.measured.kl.value_or(0) > 0) {
-    plot.series.push_back({.name = "this plan", .series = 1, .points = {{*plan.predicted_kl, *plan.measured.kl}}});
-  }
-  std::vector<LegendEntry> entries;
-  for (const PlotSeries& series : plot.series) entries.push_back({series.name, series.series});
-  return "<h3>Predicted against measured</h3>\n" + Legend(entries) +
+  return "<h3>Predicted against measured</h3>\n" +
          DrawFigure({.caption = "Plans drawn at random, measured; on the dashed line the prediction is exact.",
                      .table = table.ToHtml(),
                      .wide_height = 400},
@@ -129,7 +124,8 @@ std::string Summary(const PlanInput& plan) {
   std::string text;
   if (plan.measured.kl && plan.measured.bits) {
     text += StrFormat("Measured: KL %.5f at %.3f bits per value", *plan.measured.kl, *plan.measured.bits);
-    text += plan.predicted_kl ? StrFormat(" (predicted: %.5f). ", *plan.predicted_kl) : ". ";
+    text +=
+        plan.predicted_kl ? StrFormat(" (predicted for the text it was tuned on: %.5f). ", *plan.predicted_kl) : ". ";
   }
   text += GainText(plan);
   if (plan.expected_gain.value_or(0) > 0)

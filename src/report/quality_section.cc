@@ -17,13 +17,18 @@ int KindOf(const EvalRow& row) {
   return row.scheme.empty() || row.cache.starts_with("llama:") ? kHosts : kOurs;
 }
 
+// "plans/a.json" -> "a.json".
+std::string LabelOf(const EvalRow& row) {
+  return KindOf(row) == kPlans ? row.cache.substr(row.cache.rfind('/') + 1) : row.cache;
+}
+
 std::vector<ParetoPoint> Points(const std::vector<EvalInput>& evals) {
   std::vector<ParetoPoint> points;
   for (size_t file = 0; file < evals.size(); ++file) {
     for (size_t i = 0; i < evals[file].rows.size(); ++i) {
       const EvalRow& row = evals[file].rows[i];
       if (!row.bits || row.kl.value_or(0) <= 0) continue;
-      points.push_back({.label = row.cache,
+      points.push_back({.label = LabelOf(row),
                         .number = static_cast<int>(i),
                         .series = evals.size() > 1 ? static_cast<int>(file) : KindOf(row),
                         .bits = *row.bits,

@@ -184,9 +184,10 @@ class CandidateBits {
     const Json& costs = At(tuning_, "costs");
     if (!candidates.is_array() || !costs.is_array()) return BitsInName(codec);
     for (const Json& cost : costs) {
-      const size_t candidate = static_cast<size_t>(Number(cost, "candidate").value_or(-1));
+      const double candidate = Number(cost, "candidate").value_or(-1);
       if (Number(cost, "layer") != static_cast<double>(layer) || String(cost, "side") != side) continue;
-      if (candidate < candidates.size() && candidates[candidate] == codec) return Number(cost, "bits_per_value");
+      if (candidate < 0 || candidate >= static_cast<double>(candidates.size())) continue;
+      if (candidates[static_cast<size_t>(candidate)] == codec) return Number(cost, "bits_per_value");
     }
     return BitsInName(codec);
   }

@@ -11,10 +11,12 @@ namespace {
 constexpr double kWideWidth = 820, kNarrowWidth = 340;
 constexpr double kWideFont = 13, kNarrowFont = 11;
 constexpr double kMarkRadius = 4.5;
+constexpr double kLargest = 1e100;   // beyond it axes end
 constexpr double kCharWidth = 0.58;  // of the font size, of a usual sans-serif font
 
 std::string P(double value) {  // a coordinate
-  std::string text = StrFormat("%.1f", value);
+  constexpr double kFar = 1e5;
+  std::string text = StrFormat("%.1f", std::isnan(value) ? 0 : std::clamp(value, -kFar, kFar));
   if (text.ends_with(".0")) text.resize(text.size() - 2);
   return text == "-0" ? "0" : text;
 }
@@ -104,6 +106,7 @@ Axis::Axis(const std::vector<double>& values, bool log, double from, double to, 
   bool any = false;
   for (double value : values) {
     if (!Has(value)) continue;
+    value = std::clamp(value, log ? 1 / kLargest : -kLargest, kLargest);
     low_ = any ? std::min(low_, value) : value;
     high_ = any ? std::max(high_, value) : value;
     any = true;
@@ -116,7 +119,8 @@ Axis::Axis(const std::vector<double>& values, bool log, double from, double to, 
     return;
   }
   if (from_zero) low_ = std::min(0.0, low_);
-  const double room = high_ > low_ ? kMargin * (high_ - low_) : 0.5;
+  const double least = 1e-9 * std::max(std::abs(low_), std::abs(high_));  // or ticks would not be numbers of their own
+  const double room = std::max(high_ > low_ ? kMargin * (high_ - low_) : 0.5, least);
   if (!from_zero || low_ < 0) low_ -= room;
   high_ += room;
 }
@@ -145,7 +149,8 @@ std::vector<double> Axis::Ticks(int most) const {
   const double rough = (high_ - low_) / most;
   const double unit = std::pow(10, std::floor(std::log10(rough)));
   const double step = unit * (rough <= unit ? 1 : rough <= 2 * unit ? 2 : rough <= 5 * unit ? 5 : 10);
-  for (double i = std::ceil(low_ / step); i * step <= high_; ++i) ticks.push_back(i * step);
+  const double first = std::ceil(low_ / step) * step;
+  for (int i = 0; i <= 2 * most && first + i * step <= high_; ++i) ticks.push_back(first + i * step);
   return ticks;
 }
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "report/heat_map.h"
 #include "report/pareto_plot.h"
 
@@ -32,6 +34,13 @@ TEST(AxisTest, SurvivesOddValues) {
   EXPECT_FALSE(Axis({3}, false, 0, 1).Ticks(5).empty());
   EXPECT_FALSE(Axis({0, -1}, true, 0, 1).Has(0));
   EXPECT_EQ(Axis({0, 4}, false, 10, 20, true)(0), 10);
+  for (const auto& values : {std::vector<double>{1e17, 1e17 + 16}, {1e300, -1e300}, {5e-324, 1e308}, {1e308}}) {
+    for (const bool log : {false, true}) {
+      const std::vector<double> ticks = Axis(values, log, 0, 100).Ticks(8);
+      EXPECT_LE(ticks.size(), 17u);
+      EXPECT_TRUE(std::ranges::is_sorted(ticks));
+    }
+  }
 }
 
 TEST(SvgTest, NumbersAreShort) {

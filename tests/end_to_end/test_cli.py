@@ -198,6 +198,72 @@ def test_run_and_inspect_take_a_plan(kvant, demo_model, plan_path):
     assert process.returncode == 0 and str(plan_path) in process.stdout, process.stderr
 
 
+# ---- tune
+
+CODECS = "int:2,int:4,int:8"
+TUNE = ["--codecs", CODECS, "--tokens", 256, "--check-tokens", 256, "--threads", 2]
+
+
+@pytest.fixture(scope="module")
+def tuned(kvant, demo_model, tmp_path_factory):
+    """One short tuning: (standard output, plan file, plan)."""
+    path = tmp_path_factory.mktemp("tune") / "plan.json"
+    process = kvant("tune", demo_model, "--text", TEXT, "--budget", "4.5bits", "-o", path, *TUNE)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout, path, json.loads(path.read_text())
+
+
+def test_tune_says_the_gain_first_and_stays_within_the_budget(tuned):
+    output, path, plan = tuned
+    assert "expected gain: 0." in output.splitlines()[1] and f"wrote {path}" in output
+    assert plan["format"] == "kvant-plan" and plan["model"] == "demo-29m-q8_0.gguf" and len(plan["layers"]) == 12
+    assert len(set(plan["layers"])) > 1
+    assert plan["measured"]["bits_per_value"] <= 4.5
+    assert plan["measured"]["bits_per_value"] == pytest.approx(plan["predicted"]["bits_per_value"])
+    assert 0 < plan["measured"]["kl"] < 1 and plan["measured"]["tokens"] == 256
+    assert 0 < plan["tuning"]["expected_gain"] < 1
+    assert len(plan["tuning"]["costs"]) == 12 * 2 * len(plan["tuning"]["candidates"])
+    assert min(u["bits_per_value"] for u in plan["uniform"]) < 4.5 < max(u["bits_per_value"] for u in plan["uniform"])
+
+
+def test_a_tuned_plan_is_a_cache(kvant, demo_model, tuned):
+    _, path, _ = tuned
+    process = kvant("run", demo_model, "--cache", path, "-n", 2, "-p", "It was a cold morning")
+    assert process.returncode == 0, process.stderr
+
+
+def test_report_of_a_tuned_plan(kvant, evaluated, tuned, tmp_path):
+    _, path, plan = tuned
+    process = kvant("report", path, "-o", tmp_path / "a.html")
+    assert process.returncode == 0, process.stderr
+    page = (tmp_path / "a.html").read_text()
+    for part in ("Plan plan.json", "Bits by layer", plan["model_hash"], plan["uniform"][0]["cache"], ">11</text>"):
+        assert part in page
+    (tmp_path / "e.json").write_text(json.dumps(evaluated[1]))
+    assert kvant("report", tmp_path / "e.json", path, "-o", tmp_path / "b.html").returncode == 0
+    both = (tmp_path / "b.html").read_text()
+    assert "Plan plan.json" in both and "Quality against memory" in both and "different models" not in both
+
+
+def test_tune_goes_on_from_its_journal(kvant, demo_model, tuned, tmp_path):
+    output, path, plan = tuned
+    journal = path.with_name(path.name + ".journal").read_bytes()
+    cut = tmp_path / "cut.journal"
+    cut.write_bytes(journal[: len(journal) // 2])
+    again = ["tune", demo_model, "--text", TEXT, "--budget", "4.5bits", "-o", tmp_path / "b.json", "--journal", cut, *TUNE]
+    process = kvant(*again)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "b.json").read_text()) == plan
+    assert runs(output) / 3 < runs(process.stdout) < runs(output)
+    assert sorted(cut.read_bytes().splitlines()) == sorted(journal.splitlines())
+    assert runs(kvant(*again).stdout) == 0
+
+
+def runs(output):
+    return int(output.split(" runs of the model")[0].split("; ")[-1])
+
+
 # ---- run
 
 FACT = "The secret number of Kalo is 48213. "

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 TEXT = ROOT / "DESIGN.md"
-QUICK = ["--text", TEXT, "--cache", "kv4", "--tokens", 128, "--needles", 0, "--decode", 0]
+QUICK = ["--text", TEXT, "--cache", "kv4", "--tokens", 128, "--needles", 0, "--decode", 0, "--no-cache"]
 
 # ---- completions
 
