@@ -1,7 +1,8 @@
 #include "inspection.h"
 
 #include <algorithm>
-#include <limits>
+
+#include "kvant/plan.h"
 
 namespace kvant {
 namespace {
@@ -151,7 +152,8 @@ Inspection InspectModel(ModelInfo model, uint64_t memory_bytes) {
 Status AddCache(const std::string& cache, const std::shared_ptr<const Calibration>& maybe_calibration,
                 Inspection* inspection) {
   const ModelInfo& model = inspection->model;
-  const Result<Scheme> scheme = Runner::ReadScheme(model.path, cache);
+  // A plan has to be of this model, which takes libllama; scheme text does not.
+  const Result<Scheme> scheme = IsPlanPath(cache) ? Runner::ReadScheme(model.path, cache) : Scheme::Parse(cache);
   if (!scheme.ok()) return scheme.status();
   Result<CacheCost> cost = CacheCost::Of(*scheme, model.layers, maybe_calibration);
   if (!cost.ok()) return cost.status();
