@@ -8,7 +8,7 @@
 namespace kvant {
 namespace {
 
-constexpr double kWideWidth = 820, kNarrowWidth = 340;
+constexpr double kWideWidth = 880, kNarrowWidth = 340;
 constexpr double kWideFont = 13, kNarrowFont = 11;
 constexpr double kMarkRadius = 4.5;
 constexpr double kLargest = 1e100;   // beyond it axes end
