@@ -28,6 +28,14 @@ std::string Cut(const std::string& text, size_t most) {
   return text;
 }
 
+// "k=int:bits=4,group=32" -> "k=int:4".
+std::string ShortWord(const std::string& word) {
+  constexpr std::string_view kBits = "bits=";
+  std::string shorter = word.substr(0, word.find(','));
+  const size_t bits = shorter.find(kBits);
+  return bits == std::string::npos ? shorter : shorter.erase(bits, kBits.size());
+}
+
 Box LabelBox(double x, double y, Anchor anchor, double width, double font) {
   const double left = anchor == Anchor::kStart ? x : anchor == Anchor::kEnd ? x - width : x - width / 2;
   return {left - 1, y - 0.85 * font, left + width + 1, y + 0.25 * font};
@@ -80,6 +88,18 @@ Frame ParetoFrame(const std::vector<ParetoPoint>& points, const PlotSize& size) 
 
 }  // namespace
 
+std::string ShortLabel(const std::string& label, size_t most) {
+  if (label.size() <= most) return label;
+  std::string shorter;
+  for (size_t first = 0, blank = 0; first < label.size(); first = blank + 1) {
+    blank = std::min(label.find(' ', first), label.size());
+    const std::string word = label.substr(first, blank - first);
+    if (word.starts_with("sink=") || word.starts_with("recent=")) continue;
+    shorter += (shorter.empty() ? "" : " ") + ShortWord(word);
+  }
+  return Cut(shorter, most);
+}
+
 void MarkBest(std::vector<ParetoPoint>* points) {
   for (ParetoPoint& p : *points) {
     p.best = std::ranges::none_of(*points, [&](const ParetoPoint& o) {
@@ -110,7 +130,7 @@ std::vector<PlacedLabel> PlaceLabels(const std::vector<ParetoPoint>& points,
     return false;
   };
   for (const size_t i : order) {
-    if (!place(i, Cut(points[i].label, most))) place(i, "#" + std::to_string(points[i].number));
+    if (!place(i, ShortLabel(points[i].label, most))) place(i, "#" + std::to_string(points[i].number));
   }
   return labels;
 }

@@ -25,6 +25,10 @@ void MarkBest(std::vector<ParetoPoint>* points);
 /// A drawing of one size. REQUIRES: !points.empty()
 std::string ParetoPlot(const std::vector<ParetoPoint>& points, const std::string& label, const PlotSize& size);
 
+/// A label of at most `most` characters: of a long scheme the codecs with their first option each, and what fits of that.
+/// "k=int:bits=4,group=32 v=int:bits=2,group=32 sink=4" -> "k=int:4 v=int:2".
+std::string ShortLabel(const std::string& label, size_t most);
+
 /// Where the label of each point goes: no two overlap each other or a mark. Given boxes of marks and error bars.
 struct PlacedLabel {
   std::string text = {};  ///< empty: found no room

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "report/heat_map.h"
 #include "report/line_plot.h"
@@ -107,17 +108,27 @@ std::string ValidationFigure(const PlanInput& plan) {
                     [&](const PlotSize& size) { return DrawLinePlot(plot, size); });
 }
 
-// The measured KL over that of the uniform cache with the next fewer or equal bits.
-std::string GainText(const PlanInput& plan) {
-  const MeasuredCache* best = nullptr;
-  for (const MeasuredCache& uniform : plan.uniform) {
-    if (!uniform.bits || !uniform.kl || !plan.measured.bits || *uniform.kl <= 0) continue;
-    if (*uniform.bits > *plan.measured.bits * 1.005) continue;  // more memory is no comparison
-    if (best == nullptr || *uniform.kl < *best->kl) best = &uniform;
+// KL of a uniform cache as large as the plan: on the line, in log KL, between the nearest ones below and above.
+MaybeNumber UniformKl(const PlanInput& plan) {
+  const MeasuredCache *below = nullptr, *above = nullptr;
+  for (const MeasuredCache& u : plan.uniform) {
+    if (!u.bits || u.kl.value_or(0) <= 0) continue;
+    if (*u.bits <= *plan.measured.bits && (below == nullptr || *u.bits > *below->bits)) below = &u;
+    if (*u.bits >= *plan.measured.bits && (above == nullptr || *u.bits < *above->bits)) above = &u;
   }
-  if (best == nullptr || !plan.measured.kl) return "";
-  return StrFormat("Its KL is %.2f times that of %s, the best uniform cache of at most its size. ",
-                   *plan.measured.kl / *best->kl, best->cache.c_str());
+  if (below == nullptr || above == nullptr) return {};
+  if (*below->bits == *above->bits) return std::min(*below->kl, *above->kl);
+  const double share = (*plan.measured.bits - *below->bits) / (*above->bits - *below->bits);
+  return std::exp((1 - share) * std::log(*below->kl) + share * std::log(*above->kl));
+}
+
+std::string GainText(const PlanInput& plan) {
+  if (!plan.measured.bits || plan.measured.kl.value_or(0) <= 0) return "";
+  const MaybeNumber uniform = UniformKl(plan);
+  if (!uniform) return "";
+  return StrFormat(
+      "That is %.2f times the KL of one scheme for all layers at the same size (%.5f, between its neighbours). ",
+      *plan.measured.kl / *uniform, *uniform);
 }
 
 std::string Summary(const PlanInput& plan) {
@@ -130,7 +141,7 @@ std::string Summary(const PlanInput& plan) {
   text += GainText(plan);
   if (plan.expected_gain.value_or(0) > 0)
     text += StrFormat("Gain to expect from these layers: %.3f. ", *plan.expected_gain);
-  if (plan.validation_rank_correlation) {
+  if (plan.validation_rank_correlation && !plan.validation.empty()) {
     text += StrFormat("Rank correlation of predicted and measured KL: %.3f. ", *plan.validation_rank_correlation);
   }
   if (plan.proxy_rank_correlation) {

@@ -82,6 +82,13 @@ TEST(ParetoTest, BestPointsAreThoseThatNothingBeats) {
   EXPECT_FALSE(points[1].best || points[3].best);
 }
 
+TEST(ParetoTest, LongSchemesAreShortened) {
+  EXPECT_EQ(ShortLabel("kv4", 18), "kv4");
+  EXPECT_EQ(ShortLabel("k=int:bits=4,group=32 v=int:bits=2,group=32 sink=4 recent=0", 30), "k=int:4 v=int:2");
+  EXPECT_EQ(ShortLabel("decoquant:bits=2.75,gauge=klt", 18), "decoquant:2.75");
+  EXPECT_EQ(ShortLabel("a-file-with-a-very-long-name.json", 10), "a-file-wit\u2026");
+}
+
 class ParetoLabels : public testing::TestWithParam<int> {};
 
 TEST_P(ParetoLabels, DoNotCollide) {
