@@ -104,7 +104,7 @@ TEST(EvaluateTest, RefusesSizesThatDoNotFit) {
   EvaluateOptions options = Options();
   options.tokens = 9000;
   EXPECT_EQ(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message(),
-            "tokens 9000 is not accepted: the model's context is 8192; accepted: up to 8128");
+            "tokens 9000 is not accepted: the model's context is 8192; accepted: up to 8096");
   options.tokens = 4096;
   EXPECT_NE(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message().find("too few for 4096"),
             std::string::npos);
