@@ -184,6 +184,73 @@ def test_run_and_inspect_take_a_plan(kvant, demo_model, plan_path):
     assert process.returncode == 0 and str(plan_path) in process.stdout, process.stderr
 
 
+# ---- tasks of eval
+
+TOOL = {"name": "stop", "parameters": {"now": "boolean"}}
+CALL = 'Call: {"name": "stop", "arguments": {"now": true}}\n'
+TASK_SIZES = ["--grid-lengths", 512, "--grid-depths", 2, "--grid-needles", 2, "--drift-tokens", 16, "--speed-at", "256,512"]
+TASKS = ["needle_grid", "last_word", "questions", "tool_calls", "drift", "sequences", "context_shift"]
+
+
+@pytest.fixture(scope="module")
+def tasks(kvant, demo_model, tmp_path_factory):
+    """(Runs all tasks, with the JSON file as argument: finished process; that of the first run)."""
+    folder = tmp_path_factory.mktemp("tasks")
+    lines = {
+        "q.jsonl": [{"prompt": FACT + QUESTION, "answer": "48213"}, {"prompt": FACT + QUESTION, "answer": "5"}],
+        "t.jsonl": [{"prompt": CALL * 4 + "Call:", "tools": [TOOL]}],
+    }
+    for name, values in lines.items():
+        (folder / name).write_text("\n".join(map(json.dumps, values)))
+    (folder / "w.txt").write_text("The captain's name was Ahab. " * 4 + "The captain's name was Ahab.\n")
+    files = ["--questions", folder / "q.jsonl", "--last-word", folder / "w.txt", "--tool-calls", folder / "t.jsonl"]
+    arguments = ["--text", TEXT, "--cache", "kv4,llama:q8_0", "--tasks", "all", *files, *TASK_SIZES, *SMALL]
+
+    def run(path):
+        process = kvant("eval", demo_model, *arguments, "--json", path)
+        assert process.returncode == 0, process.stderr
+        return json.loads(path.read_text()), process.stdout
+
+    return run, run(folder / "first.json")
+
+
+def test_eval_tasks_have_their_numbers(tasks):
+    _, (report, printed) = tasks
+    assert report["format"] == "kvant-eval" and report["format_version"] == 2
+    assert "needle grid" in printed and "attention error" in printed
+    f16, kv4, q8 = report["rows"]
+    for r in report["rows"]:
+        assert list(r["tasks"]) == sorted(TASKS)
+        grid = r["tasks"]["needle_grid"]
+        assert (grid["lengths"], grid["depths"], grid["asked"]) == ([512], [0.25, 0.75], [[2, 2]])
+        assert all(0 <= right <= 2 for right in grid["right"][0])
+        assert r["tasks"]["questions"].items() >= {"right": 1, "asked": 2}.items()
+        assert r["tasks"]["last_word"].items() >= {"right": 1, "asked": 1}.items()
+        assert r["tasks"]["tool_calls"]["asked"] == 1
+        assert r["tasks"]["sequences"]["right"] >= 0.97 * r["tasks"]["sequences"]["asked"]  # near ties may flip
+        assert [p["tokens"] for p in r["measured"]["speed_by_context"]] == [256, 512]
+    assert f16["tasks"]["drift"].items() >= {"tokens": 16, "first_difference": 16, "agreement": 1}.items()
+    assert 0 < kv4["tasks"]["drift"]["agreement"] <= 1
+    assert f16["tasks"]["context_shift"]["kl"] == 0 < q8["tasks"]["context_shift"]["kl"]
+    shift = kv4["tasks"]["context_shift"]
+    assert 0 < shift["kl_low"] < shift["kl"] < shift["kl_high"] < 0.1
+    assert f16["attention_error_by_layer"] == [0] * 12
+    assert all(0 < error < 0.3 for error in kv4["attention_error_by_layer"]) and len(kv4["attention_error_by_layer"]) == 12
+    assert "attention_error_by_layer" not in q8
+
+
+def test_eval_tasks_are_not_measured_twice(tasks, tmp_path):
+    run, (first, _) = tasks
+    second, printed = run(tmp_path / "second.json")
+    assert "Not measured again" in printed
+    names = ["text"] + [name.replace("_", "-") for name in TASKS] + ["attention-error", "speed"]
+    for r in second["rows"]:
+        assert r["measured"]["from_earlier"] == names
+    for r in first["rows"] + second["rows"]:
+        del r["measured"]["from_earlier"]
+    assert first == second
+
+
 # ---- run
 
 FACT = "The secret number of Kalo is 48213. "
