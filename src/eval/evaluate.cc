@@ -99,6 +99,8 @@ class Evaluation {
                  const std::function<Status(Subject&)>& measure);
   TaskRun RunOf(const Subject& subject, std::string_view task) const;
   Json KeyOf(const Subject& subject, std::string_view part, const Json& part_options) const;
+  Json KeyOf(const Subject& subject, const Task& task) const;
+  int ChunkTokens() const { return std::max(options_.batch, options_.scored_batch); }
   void AddResult(size_t task, const Json& result, Subject* subject) const;
 
   const EvaluateOptions& options_;
@@ -120,11 +122,16 @@ Json Evaluation::KeyOf(const Subject& subject, std::string_view part, const Json
                    part, part_options);
 }
 
+// A runner cuts what a task feeds into chunks of this size.
+Json Evaluation::KeyOf(const Subject& subject, const Task& task) const {
+  return KeyOf(subject, task.info().name, {{"chunk", ChunkTokens()}, {"task", task.options()}});
+}
+
 TaskRun Evaluation::RunOf(const Subject& subject, std::string_view task) const {
   const std::string stage = subject.row.cache + (task == kText ? "" : ", " + std::string(task));
   return {.options = {.model_path = options_.model_path,
                       .cache = subject.row.cache,
-                      .batch = std::max(options_.batch, options_.scored_batch),
+                      .batch = ChunkTokens(),
                       .threads = options_.threads,
                       .memory_limit_bytes = subject.is_reference ? 0 : options_.memory_limit_bytes,
                       .maybe_calibration = options_.maybe_calibration},
@@ -150,7 +157,7 @@ void Evaluation::Recall() {
     subject.row.task_cells.resize(options_.tasks.size());
     for (size_t i = 0; i < options_.tasks.size(); ++i) {
       const Task& task = *options_.tasks[i];
-      const auto result = options_.results.Find(KeyOf(subject, task.info().name, task.options()));
+      const auto result = options_.results.Find(KeyOf(subject, task));
       subject.lacks_task.push_back(!result);
       if (!result) continue;
       AddResult(i, *result, &subject);
@@ -207,7 +214,7 @@ Status Evaluation::MeasureTask(size_t index, Subject& subject) {
   if (!result.ok()) return result.status();
   if (!subject.lacks_task[index]) return Status::Ok();
   AddResult(index, *result, &subject);
-  return options_.results.Store(KeyOf(subject, task.info().name, task.options()), *result);
+  return options_.results.Store(KeyOf(subject, task), *result);
 }
 
 Result<Report> Evaluation::Run() {

@@ -283,6 +283,12 @@ TEST_F(EvaluateAgainTest, TheReferenceRunsAgainOnlyForTasksThatCompare) {
 TEST_F(EvaluateAgainTest, OtherOptionsOfATaskAreAnotherResult) {
   options_.tasks = {std::make_shared<NameTask>(false, 1)};
   Run();
+  const auto chunked = std::make_shared<NameTask>(false, 1);
+  EvaluateOptions chunks = options_;
+  chunks.tasks = {chunked};
+  chunks.batch += 1;
+  ASSERT_TRUE(Evaluate(chunks, Text(), FakeRunner::Open, kSilent).ok());
+  EXPECT_EQ(chunked->ran.size(), 3u);
   const auto task = std::make_shared<NameTask>(false, 2);
   options_.tasks = {task};
   Run();
