@@ -267,6 +267,20 @@ TEST_F(EvaluateAgainTest, TasksStandInTheReport) {
   }
 }
 
+TEST_F(EvaluateAgainTest, DamagedResultsOfTasksAreMeasuredAgain) {
+  options_.tasks = {std::make_shared<NameTask>(false)};
+  Run();
+  for (const auto& file : std::filesystem::directory_iterator(folder_)) {
+    auto entry = nlohmann::json::parse(std::ifstream(file.path()));
+    if (entry["key"]["part"] == "name" && entry["key"]["cache"] == "noise") entry["value"] = 5;
+    std::ofstream(file.path()) << entry;
+  }
+  const auto task = std::make_shared<NameTask>(false);
+  options_.tasks = {task};
+  EXPECT_EQ(Run().rows[1].task_cells, Names{"is noise"});
+  EXPECT_EQ(task->ran, Names{"noise"});
+}
+
 TEST_F(EvaluateAgainTest, TheReferenceRunsAgainOnlyForTasksThatCompare) {
   for (const bool needs_reference : {false, true}) {
     options_.caches = {"noise"};
