@@ -109,9 +109,13 @@ void AddEvalTaskOptions(CLI::App& command, EvalTaskOptions& o) {
       "Further measurements, with commas between them: " + Join(names, std::identity()) +
           " (those that need no file). None unless asked for")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::IsMember(names).description(""));
   const auto lengths = [&](const char* name, std::vector<int>& value, const char* help) {
-    add(name, value, help)->delimiter(',')->check(CLI::Range(64, 1 << 24).description("LENGTH,..."));
+    add(name, value, help)
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::Range(64, 1 << 24).description("LENGTH,..."));
   };
   lengths("--grid-lengths", o.grid_lengths, "needle-grid: tokens of text. Without it: 1/4, 1/2 and all of --tokens");
   add("--grid-depths", o.grid_depths, "needle-grid: depths")->check(CLI::Range(1, 100))->capture_default_str();

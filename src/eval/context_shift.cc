@@ -26,7 +26,7 @@ class ContextShift : public Task {
   }
   Status Prepare(const Runner& model) override;
   Result<Json> Run(const TaskRun& run) override;
-  std::string Show(const Json& result) const override { return StrFormat("%.5f", result.value("kl", 0.0)); }
+  std::string Show(const Json& result) const override { return StrFormat("%.5f", result.at("kl").get<double>()); }
 
  private:
   Result<DivergenceSummary> Score(const TaskRun& run, Runner& runner);

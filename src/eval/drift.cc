@@ -26,7 +26,8 @@ class Drift : public Task {
   Status Prepare(const Runner& model) override;
   Result<Json> Run(const TaskRun& run) override;
   std::string Show(const Json& result) const override {
-    return StrFormat("%.0f (%.0f %%)", result.value("first_difference", 0.0), 100 * result.value("agreement", 0.0));
+    return StrFormat("%.0f (%.0f %%)", result.at("first_difference").get<double>(),
+                     100 * result.at("agreement").get<double>());
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/check.h"
 #include "eval/result_key.h"
 #include "eval/text_run.h"
 #include "kvant/plan.h"
@@ -99,7 +100,9 @@ class Evaluation {
                  const std::function<Status(Subject&)>& measure);
   TaskRun RunOf(const Subject& subject, std::string_view task) const;
   Json KeyOf(const Subject& subject, std::string_view part, const Json& part_options) const;
-  void AddResult(size_t task, const Json& result, Subject* subject) const;
+  Json KeyOf(const Subject& subject, const Task& task) const;
+  int ChunkTokens() const { return std::max(options_.batch, options_.scored_batch); }
+  bool AddResult(size_t task, const Json& result, Subject* subject) const;
 
   const EvaluateOptions& options_;
   const std::string_view text_;
@@ -120,11 +123,16 @@ Json Evaluation::KeyOf(const Subject& subject, std::string_view part, const Json
                    part, part_options);
 }
 
+// A runner cuts what a task feeds into chunks of this size.
+Json Evaluation::KeyOf(const Subject& subject, const Task& task) const {
+  return KeyOf(subject, task.info().name, {{"chunk", ChunkTokens()}, {"task", task.options()}});
+}
+
 TaskRun Evaluation::RunOf(const Subject& subject, std::string_view task) const {
   const std::string stage = subject.row.cache + (task == kText ? "" : ", " + std::string(task));
   return {.options = {.model_path = options_.model_path,
                       .cache = subject.row.cache,
-                      .batch = std::max(options_.batch, options_.scored_batch),
+                      .batch = ChunkTokens(),
                       .threads = options_.threads,
                       .memory_limit_bytes = subject.is_reference ? 0 : options_.memory_limit_bytes,
                       .maybe_calibration = options_.maybe_calibration},
@@ -150,20 +158,23 @@ void Evaluation::Recall() {
     subject.row.task_cells.resize(options_.tasks.size());
     for (size_t i = 0; i < options_.tasks.size(); ++i) {
       const Task& task = *options_.tasks[i];
-      const auto result = options_.results.Find(KeyOf(subject, task.info().name, task.options()));
-      subject.lacks_task.push_back(!result);
-      if (!result) continue;
-      AddResult(i, *result, &subject);
-      subject.row.from_earlier.emplace_back(task.info().name);
+      const auto result = options_.results.Find(KeyOf(subject, task));
+      subject.lacks_task.push_back(!result || !AddResult(i, *result, &subject));
+      if (!subject.lacks_task.back()) subject.row.from_earlier.emplace_back(task.info().name);
     }
   }
 }
 
-void Evaluation::AddResult(size_t task, const Json& result, Subject* subject) const {
-  const TaskInfo& info = options_.tasks[task]->info();
-  if (result.is_null()) return;
-  subject->row.results[Json::json_pointer(std::string(info.place))] = result;
-  subject->row.task_cells[task] = options_.tasks[task]->Show(result);
+// False when the result is not of the task's form, which only a damaged file can have.
+bool Evaluation::AddResult(size_t task, const Json& result, Subject* subject) const {
+  if (result.is_null()) return true;
+  try {
+    subject->row.task_cells[task] = options_.tasks[task]->Show(result);
+  } catch (const Json::exception&) {
+    return false;
+  }
+  subject->row.results[Json::json_pointer(std::string(options_.tasks[task]->info().place))] = result;
+  return true;
 }
 
 // ---- What is missing ----
@@ -206,8 +217,8 @@ Status Evaluation::MeasureTask(size_t index, Subject& subject) {
   const Result<Json> result = task.Run(RunOf(subject, task.info().name));
   if (!result.ok()) return result.status();
   if (!subject.lacks_task[index]) return Status::Ok();
-  AddResult(index, *result, &subject);
-  return options_.results.Store(KeyOf(subject, task.info().name, task.options()), *result);
+  KVANT_CHECK(AddResult(index, *result, &subject));
+  return options_.results.Store(KeyOf(subject, task), *result);
 }
 
 Result<Report> Evaluation::Run() {

@@ -104,7 +104,7 @@ TEST(EvaluateTest, RefusesSizesThatDoNotFit) {
   EvaluateOptions options = Options();
   options.tokens = 9000;
   EXPECT_EQ(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message(),
-            "tokens 9000 is not accepted: the model's context is 8192; accepted: up to 8128");
+            "tokens 9000 is not accepted: the model's context is 8192; accepted: up to 8096");
   options.tokens = 4096;
   EXPECT_NE(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message().find("too few for 4096"),
             std::string::npos);
@@ -267,6 +267,20 @@ TEST_F(EvaluateAgainTest, TasksStandInTheReport) {
   }
 }
 
+TEST_F(EvaluateAgainTest, DamagedResultsOfTasksAreMeasuredAgain) {
+  options_.tasks = {std::make_shared<NameTask>(false)};
+  Run();
+  for (const auto& file : std::filesystem::directory_iterator(folder_)) {
+    auto entry = nlohmann::json::parse(std::ifstream(file.path()));
+    if (entry["key"]["part"] == "name" && entry["key"]["cache"] == "noise") entry["value"] = 5;
+    std::ofstream(file.path()) << entry;
+  }
+  const auto task = std::make_shared<NameTask>(false);
+  options_.tasks = {task};
+  EXPECT_EQ(Run().rows[1].task_cells, Names{"is noise"});
+  EXPECT_EQ(task->ran, Names{"noise"});
+}
+
 TEST_F(EvaluateAgainTest, TheReferenceRunsAgainOnlyForTasksThatCompare) {
   for (const bool needs_reference : {false, true}) {
     options_.caches = {"noise"};
@@ -283,6 +297,12 @@ TEST_F(EvaluateAgainTest, TheReferenceRunsAgainOnlyForTasksThatCompare) {
 TEST_F(EvaluateAgainTest, OtherOptionsOfATaskAreAnotherResult) {
   options_.tasks = {std::make_shared<NameTask>(false, 1)};
   Run();
+  const auto chunked = std::make_shared<NameTask>(false, 1);
+  EvaluateOptions chunks = options_;
+  chunks.tasks = {chunked};
+  chunks.batch += 1;
+  ASSERT_TRUE(Evaluate(chunks, Text(), FakeRunner::Open, kSilent).ok());
+  EXPECT_EQ(chunked->ran.size(), 3u);
   const auto task = std::make_shared<NameTask>(false, 2);
   options_.tasks = {task};
   Run();

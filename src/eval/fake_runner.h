@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -11,8 +12,9 @@
 namespace kvant {
 
 /// Predicts pseudo-random bytes, except after "Answer:": there it copies the number that follows the asked
-/// name in the text, as a model with working retrieval does. `cache` decides how wrong it is: "f16" is exact,
-/// "noise" adds a perturbation to the logits, "blind" also forgets the needles.
+/// name in the text, as a model with working retrieval does, and ends the line; and after "Call:", where it copies what
+/// stands behind the first "Call:". `cache` decides how wrong it is: "f16" is exact, "noise" adds a perturbation to the
+/// logits, "blind" also copies nothing, "leaky" sees how many sequences there are, "stuck" cannot shift.
 class FakeRunner : public Runner {
  public:
   static constexpr int kVocab = 257;  ///< the bytes and BOS
@@ -20,7 +22,8 @@ class FakeRunner : public Runner {
   static constexpr int kContextTrain = 8192;
 
   static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options) {
-    if (options.cache != "f16" && options.cache != "noise" && options.cache != "blind") {
+    constexpr std::array kCaches = {"f16", "noise", "blind", "leaky", "stuck"};
+    if (std::ranges::find(kCaches, options.cache) == kCaches.end()) {
       return Status::InvalidArgument("cache: '" + options.cache + "' is unknown; accepted: f16, noise, blind");
     }
     return std::unique_ptr<Runner>(new FakeRunner(options));
@@ -76,6 +79,7 @@ class FakeRunner : public Runner {
     return Status::Ok();
   }
   Status Shift(int64_t first, int64_t count) override {
+    if (options_.cache == "stuck") return Status::NotSupported("the fake is stuck");
     held().erase(static_cast<size_t>(first), static_cast<size_t>(count));
     return Status::Ok();
   }
@@ -99,6 +103,7 @@ class FakeRunner : public Runner {
     info_.architecture = "fake";
     info_.vocab_size = kVocab;
     info_.context_train = kContextTrain;
+    info_.layers = {{.kv_heads = 2, .k_dim = 64, .v_dim = 64}};
   }
 
   std::string& held() { return held_[sequence_]; }
@@ -110,6 +115,7 @@ class FakeRunner : public Runner {
     for (size_t i = held().size() - std::min<size_t>(4, held().size()); i < held().size(); ++i) {
       state = (state ^ static_cast<unsigned char>(held()[i])) * 1099511628211u;
     }
+    if (options_.cache == "leaky") state ^= held_.size();
     std::vector<float> logits(kVocab);
     for (float& logit : logits) {
       state = state * 6364136223846793005u + 1442695040888963407u;
@@ -117,14 +123,16 @@ class FakeRunner : public Runner {
       if (options_.cache != "f16") logit += static_cast<float>((state >> 20) & 0xFFFF) / 65536.0f;
     }
     logits[kBos] = -10.0f;
-    if (const int answer = Retrieve(); answer >= 0) logits[static_cast<size_t>(answer)] = 50.0f;
+    for (const int copied : {Retrieve(), CopyCall()}) {
+      if (copied >= 0 && options_.cache != "blind") logits[static_cast<size_t>(copied)] = 50.0f;
+    }
     return logits;
   }
 
   // The next byte of the answer when the text ends in "... NAME...? Answer:" and some digits; -1 otherwise.
   int Retrieve() const {
-    const size_t question = held().rfind("\nQuestion:");
-    if (options_.cache == "blind" || question == std::string::npos) return -1;
+    const size_t question = held().rfind("Question:");
+    if (question == std::string::npos) return -1;
     const size_t answer = held().find("Answer:", question);
     if (answer == std::string::npos) return -1;
     const std::string said = held().substr(answer + 7);
@@ -134,8 +142,16 @@ class FakeRunner : public Runner {
         held().substr(name, held().find_first_not_of("abcdefghijklmnopqrstuvwxyz", name + 1) - name);
     const size_t fact = held().find(asked + " ");
     if (fact >= question) return -1;
-    const std::string number = " " + held().substr(held().find_first_of("0123456789", fact), 5) + ".";
+    const std::string number = " " + held().substr(held().find_first_of("0123456789", fact), 5) + ".\n";
     return said.size() < number.size() ? static_cast<unsigned char>(number[said.size()]) : -1;
+  }
+
+  // The next byte of the first call when the text ends in another "Call:" and a part of it; -1 otherwise.
+  int CopyCall() const {
+    const size_t first = held().find("Call:"), last = held().rfind("Call:");
+    if (first == last) return -1;
+    const size_t next = first + (held().size() - last);
+    return next <= held().find('\n', first) ? static_cast<unsigned char>(held()[next]) : -1;
   }
 
   RunnerOptions options_;

@@ -83,7 +83,7 @@ Result<Json> NeedleGrid::Run(const TaskRun& run) {
 std::string NeedleGrid::Show(const Json& result) const {
   int64_t sums[2] = {0, 0};
   for (int i = 0; i < 2; ++i) {
-    for (const Json& line : result[i ? "asked" : "right"]) {
+    for (const Json& line : result.at(i ? "asked" : "right")) {
       for (const Json& cell : line) sums[i] += cell.get<int64_t>();
     }
   }

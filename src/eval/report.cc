@@ -115,6 +115,18 @@ constexpr const char* kLegend =
     "Prefill: the unscored tokens; encode: share of its time. Decode: median, with the whole text in the cache; "
     "x fp16: how much faster.";
 
+constexpr const char* kTaskLegend =
+    "Needles, words, questions, calls: right of asked. Drift: greedy tokens before the first that is not fp16's, and "
+    "how "
+    "many of all agree. Sequences: tokens that are the same as alone.\n"
+    "KL after shift: against fp16 after the same. Attention error: of a layer's output, mean over layers. "
+    "docs/evaluation.md "
+    "has the formulas.";
+
+std::string Legend(const Report& report) {
+  return kLegend + (report.task_columns.empty() ? std::string() : std::string("\n") + kTaskLegend);
+}
+
 nlohmann::ordered_json MemoryJson(const CacheUse& use) {
   nlohmann::ordered_json by_kind;
   for (int kind = 0; kind < kNumStreamKinds; ++kind) {
@@ -159,13 +171,13 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
 std::string ReportToText(const Report& report) {
   std::string text = Title(report) + "\n\n";
   for (const Table& table : Tables(report)) text += table.ToText() + "\n";
-  return text + kLegend + "\n" + Earlier(report);
+  return text + Legend(report) + "\n" + Earlier(report);
 }
 
 std::string ReportToMarkdown(const Report& report) {
   std::string text = Title(report) + "\n\n";
   for (const Table& table : Tables(report)) text += table.ToMarkdown() + "\n";
-  return text + kLegend + "\n" + Earlier(report);
+  return text + Legend(report) + "\n" + Earlier(report);
 }
 
 std::string ReportToJson(const Report& report) {

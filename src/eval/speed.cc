@@ -62,7 +62,7 @@ Result<Json> Speed::Run(const TaskRun& run) {
 std::string Speed::Show(const Json& result) const {
   std::string text;
   for (const Json& point : result) {
-    text += (text.empty() ? "" : ", ") + StrFormat("%.2f", point.value("decode_ms", 0.0));
+    text += (text.empty() ? "" : ", ") + StrFormat("%.2f", point.at("decode_ms").get<double>());
   }
   return text;
 }

@@ -18,7 +18,7 @@ nlohmann::json ShareJson(int64_t right, int64_t asked) {
 }
 
 std::string ShowShare(const nlohmann::json& share) {
-  return std::to_string(share.value("right", 0)) + "/" + std::to_string(share.value("asked", 0));
+  return std::to_string(share.at("right").get<int64_t>()) + "/" + std::to_string(share.at("asked").get<int64_t>());
 }
 
 std::string HashText(std::string_view text) {

@@ -46,7 +46,8 @@ class Task {
   /// The result as it stands in the report; null: this cache cannot be measured so. With needs_reference the reference is
   /// run before all others. Errors: those of the runner.
   virtual Result<nlohmann::json> Run(const TaskRun& run) = 0;
-  /// A result that is not null, in the few characters of a table's cell.
+  /// A result that is not null, in the few characters of a table's cell. Throws nlohmann::json::exception for anything that
+  /// Run does not make: results come back from files.
   virtual std::string Show(const nlohmann::json& result) const = 0;
 };
 

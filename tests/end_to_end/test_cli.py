@@ -99,9 +99,7 @@ def test_eval_gives_the_same_numbers_twice(kvant, demo_model, evaluated, tmp_pat
     assert process.returncode == 0, process.stderr
     second = json.loads((tmp_path / "b").read_text())
     for cache in ("f16", "kv4", "k=int:4 v=int:2"):
-        a, b = row(first, cache), row(second, cache)
-        del a["measured"], b["measured"]
-        assert a == b
+        assert {**row(first, cache), "measured": None} == {**row(second, cache), "measured": None}
 
 
 def test_eval_measures_only_what_is_missing(kvant, demo_model, evaluated, tmp_path):
@@ -264,6 +262,72 @@ def runs(output):
     return int(output.split(" runs of the model")[0].split("; ")[-1])
 
 
+# ---- tasks of eval
+
+TOOL = {"name": "stop", "parameters": {"now": "boolean"}}
+CALL = 'Call: {"name": "stop", "arguments": {"now": true}}\n'
+TASK_SIZES = ["--grid-lengths", 512, "--grid-depths", 2, "--grid-needles", 2, "--drift-tokens", 16, "--speed-at", "256,512"]
+TASKS = ["needle_grid", "last_word", "questions", "tool_calls", "drift", "sequences", "context_shift"]
+
+
+@pytest.fixture(scope="module")
+def tasks(kvant, demo_model, tmp_path_factory):
+    """(Runs all tasks, with the JSON file as argument: finished process; that of the first run)."""
+    folder = tmp_path_factory.mktemp("tasks")
+    lines = {
+        "q.jsonl": [{"prompt": FACT + QUESTION, "answer": "48213"}, {"prompt": FACT + QUESTION, "answer": "5"}],
+        "t.jsonl": [{"prompt": CALL * 4 + "Call:", "tools": [TOOL]}],
+    }
+    for name, values in lines.items():
+        (folder / name).write_text("\n".join(map(json.dumps, values)))
+    (folder / "w.txt").write_text("The captain's name was Ahab. " * 4 + "The captain's name was Ahab.\n")
+    files = ["--questions", folder / "q.jsonl", "--last-word", folder / "w.txt", "--tool-calls", folder / "t.jsonl"]
+    arguments = ["--text", TEXT, "--cache", "kv4", "--tasks", "all", *files, *TASK_SIZES, *SMALL]
+
+    def run(path):
+        process = kvant("eval", demo_model, *arguments, "--json", path)
+        assert process.returncode == 0, process.stderr
+        return json.loads(path.read_text()), process.stdout
+
+    return run, run(folder / "first.json")
+
+
+def test_eval_tasks_have_their_numbers(tasks):
+    _, (report, printed) = tasks
+    assert report["format"] == "kvant-eval" and report["format_version"] == 2
+    assert "needle grid" in printed and "attention error" in printed
+    f16, kv4 = report["rows"]
+    for r in report["rows"]:
+        assert list(r["tasks"]) == sorted(TASKS)
+        grid = r["tasks"]["needle_grid"]
+        assert (grid["lengths"], grid["depths"], grid["asked"]) == ([512], [0.25, 0.75], [[2, 2]])
+        assert all(0 <= right <= 2 for right in grid["right"][0])
+        assert r["tasks"]["questions"].items() >= {"right": 1, "asked": 2}.items()
+        assert r["tasks"]["last_word"].items() >= {"right": 1, "asked": 1}.items()
+        assert r["tasks"]["tool_calls"]["asked"] == 1
+        assert r["tasks"]["sequences"]["right"] >= 0.97 * r["tasks"]["sequences"]["asked"]  # near ties may flip
+        assert [p["tokens"] for p in r["measured"]["speed_by_context"]] == [256, 512]
+    assert f16["tasks"]["drift"].items() >= {"tokens": 16, "first_difference": 16, "agreement": 1}.items()
+    assert 0 < kv4["tasks"]["drift"]["agreement"] <= 1
+    assert f16["tasks"]["context_shift"]["kl"] == 0
+    shift = kv4["tasks"]["context_shift"]
+    assert 0 < shift["kl_low"] < shift["kl"] < shift["kl_high"] < 0.1
+    assert f16["attention_error_by_layer"] == [0] * 12
+    assert all(0 < error < 0.3 for error in kv4["attention_error_by_layer"]) and len(kv4["attention_error_by_layer"]) == 12
+
+
+def test_eval_tasks_are_not_measured_twice(tasks, tmp_path):
+    run, (first, _) = tasks
+    second, printed = run(tmp_path / "second.json")
+    assert "Not measured again" in printed
+    names = ["text"] + [name.replace("_", "-") for name in TASKS] + ["attention-error", "speed"]
+    for r in second["rows"]:
+        assert r["measured"]["from_earlier"] == names
+    for r in first["rows"] + second["rows"]:
+        del r["measured"]["from_earlier"]
+    assert first == second
+
+
 # ---- run
 
 FACT = "The secret number of Kalo is 48213. "
@@ -417,11 +481,17 @@ def test_help_is_not_an_error(kvant, verb):
     assert verb in process.stdout
 
 
+def start(*command):
+    """A process that heeds Ctrl-C, also where the tests run in the background and ignore it."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*map(str, command)], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **silent)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupt_leaves_what_was_measured(kvant_cli, kvant, demo_model, tmp_path, how):
     results = tmp_path / "results"
     arguments = [demo_model, "--text", TEXT, "--cache", "kv4,kv2", "--tokens", 320, "--threads", 1, "--results", results]
-    process = subprocess.Popen([kvant_cli, "eval", *map(str, arguments)], stdout=subprocess.DEVNULL)
+    process = start(kvant_cli, "eval", *arguments)
     while process.poll() is None and not list(results.glob("*.json")):
         time.sleep(0.01)
     process.send_signal(how)
@@ -436,7 +506,7 @@ def test_interrupt_leaves_what_was_measured(kvant_cli, kvant, demo_model, tmp_pa
 
 def test_interrupt_leaves_no_file(kvant_cli, kvant, demo_model, tmp_path):
     arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json", "--no-cache"]
-    process = subprocess.Popen([kvant_cli, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(kvant_cli, *arguments)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.send_signal(2)

@@ -59,6 +59,9 @@ def write(path, content):
         (["--progress", "loud", "auto"], ["codecs", "--progress=loud"]),
         (["SHELL", "tcsh", "bash,zsh,fish"], ["completion", "tcsh"]),
         (["--tokens", "7"], ["eval", "m.gguf", "--text", "t", "--tokens", "7"]),
+        (["--tasks", "sing", "needle-grid", "drift"], ["eval", "m.gguf", "--text", "t", "--tasks", "drift,sing"]),
+        (["--speed-at", "12", "64"], ["eval", "m.gguf", "--text", "t", "--speed-at", "128,12"]),
+        (["--results", "--no-cache"], ["eval", "m.gguf", "--text", "t", "--results", "r", "--no-cache"]),
     ],
 )
 def test_command_lines(refused, words, arguments):
@@ -131,6 +134,33 @@ def test_needles_that_do_not_fit(refused, demo_model):
 
 def test_skip_that_leaves_nothing(refused, demo_model):
     refused(USAGE, ["skip 256", "1..254"], "eval", demo_model, "--text", TEXT, "--tokens", 256, "--skip", 256)
+
+
+def test_tasks_without_their_file(refused, demo_model):
+    for task in ("last-word", "questions"):
+        words = [task, "needs a file", f"--{task} FILE"]
+        refused(USAGE, words, "eval", demo_model, "--text", TEXT, "--tokens", 128, "--tasks", task)
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "words"),
+    [
+        ("last-word", "alone", ["line 1", "a single word"]),
+        ("questions", '{"prompt": "x", "answer": "y"}\n{"prompt": 1}', ["line 2", 'no text "prompt"']),
+        ("tool-calls", '{"prompt": "x", "tools": [1]}', ["line 1", "parameters"]),
+    ],
+)
+def test_files_of_tasks_are_checked(refused, demo_model, tmp_path, task, content, words):
+    path = write(tmp_path / "items.txt", content.encode())
+    arguments = ["--text", TEXT, "--tokens", 128, "--needles", 1, "--" + task]
+    refused(USAGE, ["items.txt", *words], "eval", demo_model, *arguments, path)
+    refused(FAILED, ["no.txt", "No such file"], "eval", demo_model, *arguments, tmp_path / "no.txt")
+
+
+def test_tasks_that_do_not_fit(refused, demo_model):
+    for option, words in (("--speed-at", ["speed", "20016"]), ("--grid-lengths", ["needle grid", "20096"])):
+        arguments = ["--text", TEXT, "--tokens", 128, "--needles", 1, option, 20000]
+        refused(USAGE, [*words, "16384"], "eval", demo_model, *arguments)
 
 
 def test_memory_limit(refused, demo_model):
