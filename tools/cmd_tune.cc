@@ -242,7 +242,9 @@ Status Run(const Options& o) {
   if (!options.ok()) return options.status();
   const Result<std::string> model_hash = Runner::HashModel(o.model);
   if (!model_hash.ok()) return model_hash.status();
-  const auto calibration = OpenCalibration(o.calibration, o.model, o.codecs);
+  std::vector<std::string> codecs;
+  for (const Candidate& c : options->candidates) codecs.push_back(c.name());
+  const auto calibration = OpenCalibration(o.calibration, o.model, codecs);
   if (!calibration.ok()) return calibration.status();
   options->maybe_calibration = *calibration;
 
