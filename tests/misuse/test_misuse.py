@@ -295,7 +295,8 @@ def test_tune_budgets(refused, demo_model):
     refused(USAGE, ["different contexts"], *tune, "--budget", "64K in 2GiB", "--context", 4096)
     refused(USAGE, ["codec 'zip'"], *tune, "--budget", "3", "--codecs", "zip")
     refused(USAGE, ["ends in .json"], *tune[:-1], "plan.txt", "--budget", "3")
-    refused(USAGE, ["tokens are too few"], *tune, "--budget", "3", "--check-tokens", 1000000)
+    refused(USAGE, ["--check-tokens 1000000", "at most 16384"], *tune, "--budget", "3", "--check-tokens", 1000000)
+    refused(USAGE, ["tokens are too few"], *tune, "--budget", "3", "--check-tokens", 16384)
     refused(FAILED, ["no.txt"], *tune, "--budget", "3", "--check-text", "no.txt")
 
 
