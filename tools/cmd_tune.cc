@@ -76,8 +76,8 @@ void AddOptions(CLI::App& command, Options& o) {
   const auto number = [&](const char* name, auto& value, const char* help, int64_t min, int64_t max) {
     return command.add_option(name, value, help)->check(CLI::Range(min, max));
   };
-  number("--tokens", o.tokens, "Tokens to tune on; a third of them is not scored", 256, 1 << 24)->capture_default_str();
-  number("--check-tokens", o.check_tokens, "Tokens to check on; half of them is not scored", 256, 1 << 24)
+  number("--tokens", o.tokens, "Tokens to tune on; a third of them is not scored", 128, 1 << 24)->capture_default_str();
+  number("--check-tokens", o.check_tokens, "Tokens to check on; half of them is not scored", 128, 1 << 24)
       ->capture_default_str();
   number("--context", o.context,
          "Tokens in the cache that the budget is for; default: as in --budget, or --check-tokens", 1, int64_t{1} << 40);
@@ -152,6 +152,11 @@ Status FeedProbe(Runner& runner, const std::vector<int>& tokens, int64_t rows, A
 // ---- the whole
 
 Result<TunerOptions> MakeTunerOptions(const Options& o, const ModelInfo& model) {
+  if (std::max(o.tokens, o.check_tokens) > model.context_train) {
+    return Status::InvalidArgument(
+        StrFormat("--tokens %d, --check-tokens %d: the model was trained for at most %d tokens; accepted: up to that",
+                  o.tokens, o.check_tokens, model.context_train));
+  }
   std::vector<std::string> texts;
   for (const std::string& list : o.codecs) {
     for (std::string& text : SplitCaches(list)) texts.push_back(std::move(text));
@@ -233,6 +238,15 @@ void Print(const TuneResult& result, const Options& o, const TunerOptions& optio
       plan.bits_per_value, plan.bytes_per_token, result.runs, path.c_str(), o.model.c_str(), path.c_str());
 }
 
+// Where the plan comes from.
+void SayWhere(const Options& o, const std::string& model_hash, Plan* plan) {
+  plan->kvant_version = KVANT_VERSION;
+  plan->model = FileName(o.model);
+  plan->model_hash = model_hash;
+  plan->tuning.text = FileName(o.text);
+  plan->measured.text = FileName(o.check_text.empty() ? o.text : o.check_text);
+}
+
 Status Run(const Options& o) {
   const std::string path =
       o.output.empty() ? std::filesystem::path(o.model).replace_extension(".plan.json").string() : o.output;
@@ -243,7 +257,9 @@ Status Run(const Options& o) {
   if (!options.ok()) return options.status();
   const Result<std::string> model_hash = Runner::HashModel(o.model);
   if (!model_hash.ok()) return model_hash.status();
-  const auto calibration = OpenCalibration(o.calibration, o.model, o.codecs);
+  std::vector<std::string> codecs;
+  for (const Candidate& c : options->candidates) codecs.push_back(c.name());
+  const auto calibration = OpenCalibration(o.calibration, o.model, codecs);
   if (!calibration.ok()) return calibration.status();
   options->maybe_calibration = *calibration;
 
@@ -281,13 +297,8 @@ Status Run(const Options& o) {
   Result<TuneResult> result = tuner.Run();
   progress.Clear();
   if (!result.ok()) return result.status();
-  Plan& plan = result->plan;
-  plan.kvant_version = KVANT_VERSION;
-  plan.model = FileName(o.model);
-  plan.model_hash = *model_hash;
-  plan.tuning.text = FileName(o.text);
-  plan.measured.text = FileName(o.check_text.empty() ? o.text : o.check_text);
-  KVANT_TRY(output->Write(plan.Serialize()));
+  SayWhere(o, *model_hash, &result->plan);
+  KVANT_TRY(output->Write(result->plan.Serialize()));
   Print(*result, o, *options, path);
   return Status::Ok();
 }

@@ -37,7 +37,7 @@ struct TunerOptions {
 struct TuneResult {
   Plan plan;                 ///< model, hash and version are for the caller to fill in
   double limit_bytes = 0;    ///< of the budget at options.context; 0: there was none
-  int64_t bytes = 0;         ///< of the plan there, at its largest on the way when the budget says so
+  int64_t bytes = 0;         ///< of the plan there; at its largest on the way with Budget::Unit::kBytes
   double tuning_kl = 0;      ///< measured on the tuning text, to compare with plan.predicted_kl
   double uniform_kl = 0;     ///< of the best uniform scheme at the plan's measured bits; 0: not known
   int runs = 0;              ///< caches that went through the model, references apart
@@ -71,12 +71,14 @@ class Tuner {
   Result<Picks> SolveMaxKl(double max_kl) const;
   Result<Picks> Fit(ChoiceProgram program) const;
   Status CheckOnTuningText(Picks* picks, TuneResult* result);
-  Status Repair(const Picks& picks, double kl);
+  Status Repair(const Picks& picks, const Measurement& whole);
   Status CheckOnOtherText(Picks* picks, TuneResult* result);
+  Status CheckBytes(const Measurement& measured) const;
   Status CompareWithUniform(TuneResult* result);
   Status Validate(TuneResult* result);
   void FillPlan(const Picks& picks, TuneResult* result) const;
 
+  static size_t Group(int layer, bool is_key) { return 2 * static_cast<size_t>(layer) + !is_key; }
   int num_layers() const { return static_cast<int>(options_.layers.size()); }
   int num_candidates() const { return static_cast<int>(options_.candidates.size()); }
   bool IsExact(int candidate) const { return options_.candidates[static_cast<size_t>(candidate)].is_exact; }

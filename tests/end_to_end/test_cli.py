@@ -198,15 +198,14 @@ def test_run_and_inspect_take_a_plan(kvant, demo_model, plan_path):
 
 # ---- tune
 
-CODECS = "int:2,int:4,int:8"
-TUNE = ["--codecs", CODECS, "--tokens", 256, "--check-tokens", 256, "--threads", 2]
+TUNE = ["--codecs", "int:2,int:8", "--tokens", 128, "--check-tokens", 128, "--threads", 1]
 
 
 @pytest.fixture(scope="module")
 def tuned(kvant, demo_model, tmp_path_factory):
     """One short tuning: (standard output, plan file, plan)."""
     path = tmp_path_factory.mktemp("tune") / "plan.json"
-    process = kvant("tune", demo_model, "--text", TEXT, "--budget", "4.5bits", "-o", path, *TUNE)
+    process = kvant("tune", demo_model, "--text", TEXT, "--budget", "6bits", "-o", path, *TUNE)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     return process.stdout, path, json.loads(path.read_text())
@@ -214,15 +213,15 @@ def tuned(kvant, demo_model, tmp_path_factory):
 
 def test_tune_says_the_gain_first_and_stays_within_the_budget(tuned):
     output, path, plan = tuned
-    assert "expected gain: 0." in output.splitlines()[1] and f"wrote {path}" in output
+    assert output.startswith("expected gain: 0.") and f"wrote {path}" in output
     assert plan["format"] == "kvant-plan" and plan["model"] == "demo-29m-q8_0.gguf" and len(plan["layers"]) == 12
     assert len(set(plan["layers"])) > 1
-    assert plan["measured"]["bits_per_value"] <= 4.5
+    assert plan["measured"]["bits_per_value"] <= 6
     assert plan["measured"]["bits_per_value"] == pytest.approx(plan["predicted"]["bits_per_value"])
-    assert 0 < plan["measured"]["kl"] < 1 and plan["measured"]["tokens"] == 256
+    assert 0 < plan["measured"]["kl"] < 1 and plan["measured"]["tokens"] == 128
     assert 0 < plan["tuning"]["expected_gain"] < 1
     assert len(plan["tuning"]["costs"]) == 12 * 2 * len(plan["tuning"]["candidates"])
-    assert min(u["bits_per_value"] for u in plan["uniform"]) < 4.5 < max(u["bits_per_value"] for u in plan["uniform"])
+    assert min(u["bits_per_value"] for u in plan["uniform"]) < 6 < max(u["bits_per_value"] for u in plan["uniform"])
 
 
 def test_a_tuned_plan_is_a_cache(kvant, demo_model, tuned):
@@ -249,7 +248,7 @@ def test_tune_goes_on_from_its_journal(kvant, demo_model, tuned, tmp_path):
     journal = path.with_name(path.name + ".journal").read_bytes()
     cut = tmp_path / "cut.journal"
     cut.write_bytes(journal[: len(journal) // 2])
-    again = ["tune", demo_model, "--text", TEXT, "--budget", "4.5bits", "-o", tmp_path / "b.json", "--journal", cut, *TUNE]
+    again = ["tune", demo_model, "--text", TEXT, "--budget", "6bits", "-o", tmp_path / "b.json", "--journal", cut, *TUNE]
     process = kvant(*again)
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "b.json").read_text()) == plan
