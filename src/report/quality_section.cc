@@ -67,21 +67,31 @@ MaybeNumber Ratio(MaybeNumber a, MaybeNumber b) {
 
 MaybeNumber Scaled(MaybeNumber value, double by) { return value ? MaybeNumber(*value * by) : std::nullopt; }
 
+// Columns in which something stands.
+Table WithoutEmptyColumns(const std::vector<Column>& columns, const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> kept;
+  std::vector<Column> headers;
+  for (size_t c = 0; c < columns.size(); ++c) {
+    if (std::ranges::all_of(rows, [&](const auto& row) { return row[c] == "-"; })) continue;
+    kept.push_back(c);
+    headers.push_back(columns[c]);
+  }
+  Table table(headers);
+  for (const auto& row : rows) {
+    std::vector<std::string> cells;
+    for (const size_t c : kept) cells.push_back(row[c]);
+    table.AddRow(std::move(cells));
+  }
+  return table;
+}
+
 Table QualityTable(const EvalInput& eval) {
-  Table table({{"#", true},
-               {"cache"},
-               {"bits", true},
-               {"x smaller", true},
-               {"KL, nats", true},
-               {"95 % interval", true},
-               {"top-1", true},
-               {"needles", true},
-               {"cache MB", true},
-               {"decode ms", true},
-               {"x fp16", true},
-               {"prefill tok/s", true},
-               {"KL p99", true},
-               {"ppl", true}});
+  const std::vector<Column> columns = {{"#", true},         {"cache"},          {"bits", true},
+                                       {"x smaller", true}, {"KL, nats", true}, {"95 % interval", true},
+                                       {"top-1", true},     {"needles", true},  {"cache MB", true},
+                                       {"decode ms", true}, {"x fp16", true},   {"prefill tok/s", true},
+                                       {"KL p99", true},    {"ppl", true}};
+  std::vector<std::vector<std::string>> rows;
   MaybeNumber reference_ms;
   for (const EvalRow& row : eval.rows) {
     if (row.cache == kReference) reference_ms = row.decode_ms;
@@ -89,13 +99,13 @@ Table QualityTable(const EvalInput& eval) {
   for (size_t i = 0; i < eval.rows.size(); ++i) {
     const EvalRow& row = eval.rows[i];
     const MaybeNumber decode_ms = row.decode_ms.value_or(0) > 0 ? row.decode_ms : std::nullopt;
-    table.AddRow({std::to_string(i), row.cache, NumberOr("%.2f", row.bits), NumberOr("%.2f", Ratio(16.0, row.bits)),
-                  NumberOr("%.5f", row.kl), IntervalText(row), NumberOr("%.1f %%", Scaled(row.top1, 100)),
-                  NeedleText(eval, row), NumberOr("%.1f", Scaled(row.cache_bytes, 1e-6)), NumberOr("%.2f", decode_ms),
-                  NumberOr("%.2f", Ratio(reference_ms, decode_ms)), NumberOr("%.0f", row.prefill_tokens_per_s),
-                  NumberOr("%.4f", row.kl_p99), NumberOr("%.3f", row.perplexity)});
+    rows.push_back({std::to_string(i), row.cache, NumberOr("%.2f", row.bits), NumberOr("%.2f", Ratio(16.0, row.bits)),
+                    NumberOr("%.5f", row.kl), IntervalText(row), NumberOr("%.1f %%", Scaled(row.top1, 100)),
+                    NeedleText(eval, row), NumberOr("%.1f", Scaled(row.cache_bytes, 1e-6)), NumberOr("%.2f", decode_ms),
+                    NumberOr("%.2f", Ratio(reference_ms, decode_ms)), NumberOr("%.0f", row.prefill_tokens_per_s),
+                    NumberOr("%.4f", row.kl_p99), NumberOr("%.3f", row.perplexity)});
   }
-  return table;
+  return WithoutEmptyColumns(columns, rows);
 }
 
 std::string BestText(const EvalRow& row) {
@@ -135,7 +145,7 @@ std::string QualitySection(const std::vector<EvalInput>& evals) {
         [&](const PlotSize& size) { return ParetoPlot(points, "KL against effective bits", size); });
   }
   for (const EvalInput& eval : evals) {
-    body += FileHeading(evals, eval) + BestList(eval) + Scrolled(QualityTable(eval));
+    if (!eval.rows.empty()) body += FileHeading(evals, eval) + BestList(eval) + Scrolled(QualityTable(eval));
   }
   return Section("Quality against memory", body);
 }
