@@ -48,15 +48,21 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def kvant(kvant_cli):
+def environment(tmp_path_factory):
+    """Of the programs under test: nothing is kept in the user's own cache folder, or read from there."""
+    return {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="session")
+def kvant(kvant_cli, environment):
     """Runs the `kvant` program with the arguments given: kvant("eval", ..., stdin=b"") -> finished process with text output."""
     if os.environ.get("KVANT_LLAMA_DIR", "none") == "none":
         pytest.skip("skipped: built without libllama")
 
     def run(*arguments, stdin=b"", **options):
-        process = subprocess.run(
-            [kvant_cli, *map(str, arguments)], input=stdin, capture_output=True, timeout=300, check=False, **options
-        )
+        options = {"env": environment, "timeout": 300, **options}
+        command = [kvant_cli, *map(str, arguments)]
+        process = subprocess.run(command, input=stdin, capture_output=True, check=False, **options)
         process.stdout = process.stdout.decode("utf-8", "replace")
         process.stderr = process.stderr.decode("utf-8", "replace")
         return process

@@ -4,10 +4,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/output_file.h"
 #include "bench_attend.h"
 #include "bench_codec.h"
 #include "eval/table.h"
-#include "output_file.h"
 #include "verb.h"
 
 namespace kvant {
@@ -130,7 +130,7 @@ Verb AddBenchVerb(CLI::App& app) {
   CLI::App* attend = command->add_subcommand("attend", "Fused decode attention over a large cache");
   CLI::App* codec = command->add_subcommand("codec", "Every verb of every codec on one block");
   for (CLI::App* verb : {attend, codec}) {
-    verb->add_option("--cache", options->attend.schemes, "Schemes; default: one of each kind");
+    verb->add_option("--cache", options->attend.schemes, "Schemes; default: one of each kind")->type_name(kCacheValue);
     verb->add_option("--group", options->attend.heads_per_kv, "Query heads per KV head")->check(CLI::Range(1, 16));
     verb->add_option("--dim", options->attend.dim, "Head size");
   }
@@ -139,8 +139,13 @@ Verb AddBenchVerb(CLI::App& app) {
   attend->add_option("--threads", options->attend.threads, "Threads")->check(CLI::Range(1, 256));
   attend->add_option("--repeats", options->attend.repeats, "Runs of each kernel")->check(CLI::Range(3, 1000));
   attend->add_flag("--markdown", options->markdown, "Print the table as markdown");
-  attend->add_option("--json", options->json, "Also write the numbers to this file");
-  return {command, [options, codec] { return codec->parsed() ? RunCodec(*options) : RunAttend(*options); }};
+  attend->add_option("--json", options->json, "Also write the numbers to this file")->type_name(kFileValue);
+  return {
+      command,
+      [options, codec] { return codec->parsed() ? RunCodec(*options) : RunAttend(*options); },
+      {{"kvant bench attend", "Attention over 512 MB of cache: all kinds of codecs, llama.cpp's kernel beside them"},
+       {"kvant bench attend --cache int:4 --size 64 --repeats 21 --json a.json", "One scheme, 64 MiB, more runs"},
+       {"kvant bench codec --cache decoquant:4 --dim 64", "Every verb of one codec on one block"}}};
 }
 
 }  // namespace kvant

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/hash.h"
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibrate/collector.h"
 #include "calibrate/fit_entries.h"
@@ -12,8 +13,8 @@
 #include "codec/registry.h"
 #include "kvant/plan.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
+#include "terminal.h"
 #include "text_input.h"
 #include "verb.h"
 
@@ -39,17 +40,20 @@ struct Options {
 };
 
 void AddOptions(CLI::App& command, Options& o) {
-  command.add_option("MODEL", o.model, "GGUF file of the model")->required();
+  command.add_option("MODEL", o.model, "GGUF file of the model")->type_name(kModelValue)->required();
   command.add_option("--text", o.texts, "UTF-8 text files to read; may be repeated. Not those that you measure on")
+      ->type_name(kFileValue)
       ->required();
   command
       .add_option(
           "--codec", o.codecs,
           "Codecs with their options (decoquant:bits=3,gauge=klt) or whole schemes, with commas between them; may "
           "be repeated")
+      ->type_name("CODECS")
       ->required()
       ->allow_extra_args(false);
-  command.add_option("-o,--output", o.output, "File to write; default: MODEL with the ending .kvant.safetensors");
+  command.add_option("-o,--output", o.output, "File to write; default: MODEL with the ending .kvant.safetensors")
+      ->type_name(kFileValue);
   const auto number = [&](const char* name, auto& value, const char* help, int64_t min, int64_t max) {
     command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str();
   };
@@ -310,9 +314,9 @@ Status Run(Options o) {
   const size_t count = entries->size();
   const std::string bytes = Calibration::Of(path, origin, std::move(*entries))->Serialize();
   KVANT_TRY(output->Write(bytes));
-  std::fprintf(stderr, "kvant: wrote %s: %zu entries, %.2f MB, from %lld tokens (%lld rows of each head)\n",
-               path.c_str(), count, static_cast<double>(bytes.size()) / 1e6, static_cast<long long>(origin.tokens),
-               static_cast<long long>(collector.num_rows()));
+  Note("wrote %s: %zu entries, %.2f MB, from %lld tokens (%lld rows of each head)", path.c_str(), count,
+       static_cast<double>(bytes.size()) / 1e6, static_cast<long long>(origin.tokens),
+       static_cast<long long>(collector.num_rows()));
   return Status::Ok();
 }
 
@@ -322,7 +326,13 @@ Verb AddCalibrateVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("calibrate", "Fit codecs to a model with texts, and keep what they learn");
   AddOptions(*command, *options);
-  return {command, [options] { return Run(*options); }};
+  return {
+      command,
+      [options] { return Run(*options); },
+      {{"kvant calibrate model.gguf --text a.txt --text b.txt --codec cq",
+        "Fit the codebooks of cq, and keep them beside the model, where the other verbs find them"},
+       {"kvant calibrate model.gguf --text a.txt --codec decoquant:bits=2,gauge=klt --tokens 65536 -o klt.safetensors",
+        "Fit a basis to 65,536 tokens; use it with --calibration klt.safetensors"}}};
 }
 
 }  // namespace kvant

@@ -77,7 +77,10 @@ Verb AddCodecsVerb(CLI::App& app) {
   auto markdown = std::make_shared<bool>(false);
   CLI::App* command = app.add_subcommand("codecs", "List codecs, their options, and their bits and errors");
   command->add_flag("--markdown", *markdown, "Print the tables as markdown");
-  return {command, [markdown] { return Run(*markdown); }};
+  return {command,
+          [markdown] { return Run(*markdown); },
+          {{"kvant codecs", "See every codec with its options, bits and errors"},
+           {"kvant codecs --markdown > codecs.md", "The same for a document"}}};
 }
 
 }  // namespace kvant

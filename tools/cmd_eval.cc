@@ -3,15 +3,19 @@
 #include <memory>
 #include <optional>
 
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibration_option.h"
 #include "codec/calibrated.h"
 #include "codec/registry.h"
 #include "eval/evaluate.h"
+#include "eval_tasks.h"
 #include "kvant/scheme.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
+#include "report/report_page.h"
+#include "results_option.h"
+#include "terminal.h"
 #include "text_input.h"
 #include "verb.h"
 
@@ -23,23 +27,31 @@ struct Options {
   std::string text;
   std::vector<std::string> caches = {"kv8,kv4,kv3,kv2"};
   EvaluateOptions evaluate;
+  EvalTaskOptions tasks;
+  ResultsOption results;
   bool markdown = false;
   std::string json;
   std::string html;
 };
 
-void AddOptions(CLI::App& command, Options& o) {
-  AddModelOptions(command, o.model);
-  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")->required();
+// Groups of --help; MODEL and what other verbs have as well stand before them.
+void AddTextOptions(CLI::App& command, Options& o) {
+  constexpr const char* kGroup = "Text and caches";
+  command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")
+      ->type_name(kFileValue)
+      ->required()
+      ->group(kGroup);
   command
       .add_option(
           "--cache", o.caches,
           "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), plan files (plan.json), "
           "llama.cpp's own types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
+      ->type_name(kCacheValue)
       ->allow_extra_args(false)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->group(kGroup);
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
-    command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str();
+    command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str()->group(kGroup);
   };
   number("--tokens", o.evaluate.tokens, "Tokens of the text, needles included", 8, 1 << 24);
   number("--skip", o.evaluate.skip, "Tokens at the start that are not scored; -1: half", -1, 1 << 24);
@@ -47,10 +59,24 @@ void AddOptions(CLI::App& command, Options& o) {
   number("--scored-batch", o.evaluate.scored_batch, "Tokens per chunk of the scored part", 1, 1 << 16);
   number("--needles", o.evaluate.needles, "Facts hidden in the text and asked for", 0, 1000);
   number("--decode", o.evaluate.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
-  command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str();
-  command.add_flag("--markdown", o.markdown, "Print the tables as markdown");
-  command.add_option("--json", o.json, "Also write all numbers to this file");
-  command.add_option("--html", o.html, "Also write a self-contained page to this file");
+  command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str()->group(kGroup);
+}
+
+void AddOutputOptions(CLI::App& command, Options& o) {
+  constexpr const char* kGroup = "Output";
+  AddResultsOptions(command, kGroup, o.results);
+  command.add_flag("--markdown", o.markdown, "Print the tables as markdown")->group(kGroup);
+  command.add_option("--json", o.json, "Also write all numbers to this file")->type_name(kFileValue)->group(kGroup);
+  command.add_option("--html", o.html, "Also write a self-contained page to this file")
+      ->type_name(kFileValue)
+      ->group(kGroup);
+}
+
+void AddOptions(CLI::App& command, Options& o) {
+  AddModelOptions(command, o.model);
+  AddTextOptions(command, o);
+  AddEvalTaskOptions(command, o.tasks);
+  AddOutputOptions(command, o);
 }
 
 constexpr const char* kAllCodecs = "all";
@@ -97,7 +123,7 @@ void LeaveOutUncalibrated(const Calibration* maybe_calibration, std::vector<std:
     return lacks;
   });
   if (left_out.empty()) return;
-  std::fprintf(stderr, "kvant eval: --cache all leaves out what needs a calibration: %s\n", left_out.c_str());
+  Note("--cache all leaves out what needs a calibration: %s", left_out.c_str());
 }
 
 /// Nothing when no path is given.
@@ -110,9 +136,19 @@ Result<std::optional<OutputFile>> OpenOutput(const std::string& path) {
 
 Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.model_path = o.model.model;
+  o.evaluate.kvant_version = KVANT_VERSION;
+  const Result<std::string> hash = Runner::HashModel(o.model.model);
+  if (!hash.ok()) return hash.status();
+  o.evaluate.model_hash = *hash;
+  Result<ResultCache> results = OpenResults(o.results);
+  if (!results.ok()) return results.status();
+  o.evaluate.results = std::move(*results);
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
+  Result<std::vector<std::shared_ptr<Task>>> tasks = MakeEvalTasks(o.tasks, o.evaluate, text);
+  if (!tasks.ok()) return tasks.status();
+  o.evaluate.tasks = std::move(*tasks);
   CacheNames caches = NamesOf(o.caches);
   const auto calibration = OpenCalibration(o.model.calibration, o.model.model, caches.Joined());
   if (!calibration.ok()) return calibration.status();
@@ -122,6 +158,13 @@ Result<Report> Measure(Options& o, const std::string& text) {
   Progress progress;
   return Evaluate(o.evaluate, text, Runner::Open,
                   [&](std::string_view stage, int64_t done, int64_t total) { progress.Show(stage, done, total); });
+}
+
+// The page that kvant report makes of the JSON.
+Result<std::string> PageOf(const Report& report) {
+  Result<ReportInput> input = ParseReportInput(ReportToJson(report), report.text);
+  if (!input.ok()) return input.status();
+  return ReportPage({std::move(*input)}, KVANT_VERSION);
 }
 
 Status Run(Options& o) {
@@ -135,7 +178,11 @@ Status Run(Options& o) {
   if (!report.ok()) return report.status();
   std::fputs((o.markdown ? ReportToMarkdown(*report) : ReportToText(*report)).c_str(), stdout);
   if (json.value()) KVANT_TRY(json.value()->Write(ReportToJson(*report)));
-  if (html.value()) KVANT_TRY(html.value()->Write(ReportToHtml(*report)));
+  if (html.value()) {
+    const Result<std::string> page = PageOf(*report);
+    if (!page.ok()) return page.status();
+    KVANT_TRY(html.value()->Write(*page));
+  }
   return Status::Ok();
 }
 
@@ -145,7 +192,15 @@ Verb AddEvalVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "Compare caches with fp16 on a text: quality, memory, speed");
   AddOptions(*command, *options);
-  return {command, [options] { return Run(*options); }};
+  return {command,
+          [options] { return Run(*options); },
+          {{"kvant eval model.gguf --text book.txt", "Compare the presets with fp16"},
+           {"kvant eval model.gguf --text book.txt --cache kv4,llama:q8_0,\"k=int:4 v=kivi:2\" --tokens 8192",
+            "Compare caches of your choice on 8,192 tokens"},
+           {"kvant eval model.gguf --text book.txt --tasks all --speed-at 1024,4096 --json a.json",
+            "Ask for more than a text: needles, drift, tool calls, speed"},
+           {"kvant eval model.gguf --text book.txt --json a.json --html a.html --progress=json",
+            "Keep the numbers and a page, and tell a program how far it is"}}};
 }
 
 }  // namespace kvant

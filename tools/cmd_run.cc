@@ -11,6 +11,7 @@
 #include "model_options.h"
 #include "progress.h"
 #include "sampler.h"
+#include "terminal.h"
 #include "text_input.h"
 #include "verb.h"
 
@@ -45,10 +46,13 @@ double Seconds(Clock::time_point since) { return std::chrono::duration<double>(C
 void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
   auto* prompt = command.add_option("-p,--prompt", o.prompt, "The prompt; without it and --file: the standard input");
-  command.add_option("--file", o.file, "Read the prompt from this file; '-' is the standard input")->excludes(prompt);
+  command.add_option("--file", o.file, "Read the prompt from this file; '-' is the standard input")
+      ->type_name(kFileValue)
+      ->excludes(prompt);
   command
       .add_option("--cache", o.cache,
                   "Preset (kv4), scheme (\"k=int:4 v=int:2\"), plan file (plan.json) or llama.cpp type (llama:q8_0)")
+      ->type_name(kCacheValue)
       ->capture_default_str();
   command.add_option("-n,--predict", o.predict, "Most tokens to generate")
       ->check(CLI::Range(1, 1 << 24))
@@ -113,13 +117,13 @@ Status Generate(Runner& runner, const Options& o, Speed* speed) {
 }
 
 void PrintSummary(const Options& o, const CacheUse& use, const Speed& speed) {
-  std::fprintf(stderr,
-               "kvant: cache %s holds %.2f MB (fp16: %.2f MB), %.2f bits per value; prefill %.0f tok/s, decode %.1f "
-               "tok/s%s\n",
-               o.cache.c_str(), static_cast<double>(use.memory_bytes) / 1e6, static_cast<double>(use.fp16_bytes) / 1e6,
-               use.footprint.bits_per_value(), speed.prefill_tokens / speed.prefill_s,
-               speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0,
-               use.bases.empty() ? "" : ("; bases: " + use.bases).c_str());
+  Note(
+      "cache %s holds %.2f MB (fp16: %.2f MB), %.2f bits per value; prefill %.0f tok/s, decode %.1f "
+      "tok/s%s",
+      o.cache.c_str(), static_cast<double>(use.memory_bytes) / 1e6, static_cast<double>(use.fp16_bytes) / 1e6,
+      use.footprint.bits_per_value(), speed.prefill_tokens / speed.prefill_s,
+      speed.decode_tokens > 0 ? speed.decode_tokens / speed.decode_s : 0.0,
+      use.bases.empty() ? "" : ("; bases: " + use.bases).c_str());
 }
 
 Status Run(const CLI::App& command, const Options& o) {
@@ -155,7 +159,12 @@ Verb AddRunVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("run", "Generate text with a compressed cache");
   AddOptions(*command, *options);
-  return {command, [command, options] { return Run(*command, *options); }};
+  return {command,
+          [command, options] { return Run(*command, *options); },
+          {{"kvant run model.gguf -p \"Once upon a time\"", "Generate 128 tokens with the cache at about 4 bits"},
+           {"kvant run model.gguf --file book.txt --cache kv3 --context 16384 -n 64", "Continue a long text"},
+           {"echo \"What is a page?\" | kvant run model.gguf --chat --cache \"k=int:8 v=int:4\" --quiet",
+            "Answer a question, and print nothing but the answer"}}};
 }
 
 }  // namespace kvant

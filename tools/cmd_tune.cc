@@ -5,11 +5,11 @@
 #include <memory>
 
 #include "base/hash.h"
+#include "base/output_file.h"
 #include "cache_list.h"
 #include "calibration_option.h"
 #include "eval/table.h"
 #include "model_options.h"
-#include "output_file.h"
 #include "progress.h"
 #include "text_input.h"
 #include "tune/tuner.h"
@@ -51,10 +51,13 @@ struct Options {
 };
 
 void AddOptions(CLI::App& command, Options& o) {
-  command.add_option("MODEL", o.model, "GGUF file of the model")->required();
-  command.add_option("--text", o.text, "UTF-8 text to tune on: like what the model will read")->required();
-  command.add_option("--check-text", o.check_text,
-                     "Another text to check the plan on; default: a later part of --text");
+  command.add_option("MODEL", o.model, "GGUF file of the model")->type_name(kModelValue)->required();
+  command.add_option("--text", o.text, "UTF-8 text to tune on: like what the model will read")
+      ->type_name(kFileValue)
+      ->required();
+  command
+      .add_option("--check-text", o.check_text, "Another text to check the plan on; default: a later part of --text")
+      ->type_name(kFileValue);
   auto* budget = command.add_option(
       "--budget", o.budget,
       "Most memory: bits per value (3, 2.5bits), bytes per token (512B), or a context in memory (\"64K in 2GiB\")");
@@ -68,6 +71,7 @@ void AddOptions(CLI::App& command, Options& o) {
           "--codecs", o.codecs,
           "Codecs to choose from, with commas between them; 16 bits is always among them. Default: data-free ones "
           "in fine steps")
+      ->type_name("CODECS")
       ->allow_extra_args(false);
   const auto number = [&](const char* name, auto& value, const char* help, int64_t min, int64_t max) {
     return command.add_option(name, value, help)->check(CLI::Range(min, max));
@@ -83,17 +87,14 @@ void AddOptions(CLI::App& command, Options& o) {
       ->capture_default_str();
   command.add_option("--time-limit", o.time_limit, "Seconds after which only what is needed for a plan is measured")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("-o,--output", o.output, "Plan file to write; default: MODEL with the ending .plan.json");
-  command.add_option("--journal", o.journal,
-                     "File that keeps measurements for another run; default: the plan file with .journal behind it");
+  command.add_option("-o,--output", o.output, "Plan file to write; default: MODEL with the ending .plan.json")
+      ->type_name(kFileValue);
+  command
+      .add_option("--journal", o.journal,
+                  "File that keeps measurements for another run; default: the plan file with .journal behind it")
+      ->type_name(kFileValue);
   AddThreadsOption(command, o.threads);
   AddCalibrationOption(command, o.calibration);
-  command.footer(
-      "Examples:\n"
-      "  kvant tune model.gguf --text book.txt --budget 3bits -o plan.json\n"
-      "  kvant tune model.gguf --text book.txt --budget \"64K in 2GiB\" --check-text notes.txt --validate 10\n"
-      "  kvant tune model.gguf --text book.txt --max-kl 0.005\n"
-      "  kvant run model.gguf --cache plan.json -p \"Once upon a time\"");
 }
 
 std::string FileName(const std::string& path) { return std::filesystem::path(path).filename().string(); }
@@ -151,6 +152,11 @@ Status FeedProbe(Runner& runner, const std::vector<int>& tokens, int64_t rows, A
 // ---- the whole
 
 Result<TunerOptions> MakeTunerOptions(const Options& o, const ModelInfo& model) {
+  if (std::max(o.tokens, o.check_tokens) > model.context_train) {
+    return Status::InvalidArgument(
+        StrFormat("--tokens %d, --check-tokens %d: the model was trained for at most %d tokens; accepted: up to that",
+                  o.tokens, o.check_tokens, model.context_train));
+  }
   std::vector<std::string> texts;
   for (const std::string& list : o.codecs) {
     for (std::string& text : SplitCaches(list)) texts.push_back(std::move(text));
@@ -232,6 +238,15 @@ void Print(const TuneResult& result, const Options& o, const TunerOptions& optio
       plan.bits_per_value, plan.bytes_per_token, result.runs, path.c_str(), o.model.c_str(), path.c_str());
 }
 
+// Where the plan comes from.
+void SayWhere(const Options& o, const std::string& model_hash, Plan* plan) {
+  plan->kvant_version = KVANT_VERSION;
+  plan->model = FileName(o.model);
+  plan->model_hash = model_hash;
+  plan->tuning.text = FileName(o.text);
+  plan->measured.text = FileName(o.check_text.empty() ? o.text : o.check_text);
+}
+
 Status Run(const Options& o) {
   const std::string path =
       o.output.empty() ? std::filesystem::path(o.model).replace_extension(".plan.json").string() : o.output;
@@ -242,7 +257,9 @@ Status Run(const Options& o) {
   if (!options.ok()) return options.status();
   const Result<std::string> model_hash = Runner::HashModel(o.model);
   if (!model_hash.ok()) return model_hash.status();
-  const auto calibration = OpenCalibration(o.calibration, o.model, o.codecs);
+  std::vector<std::string> codecs;
+  for (const Candidate& c : options->candidates) codecs.push_back(c.name());
+  const auto calibration = OpenCalibration(o.calibration, o.model, codecs);
   if (!calibration.ok()) return calibration.status();
   options->maybe_calibration = *calibration;
 
@@ -280,13 +297,8 @@ Status Run(const Options& o) {
   Result<TuneResult> result = tuner.Run();
   progress.Clear();
   if (!result.ok()) return result.status();
-  Plan& plan = result->plan;
-  plan.kvant_version = KVANT_VERSION;
-  plan.model = FileName(o.model);
-  plan.model_hash = *model_hash;
-  plan.tuning.text = FileName(o.text);
-  plan.measured.text = FileName(o.check_text.empty() ? o.text : o.check_text);
-  KVANT_TRY(output->Write(plan.Serialize()));
+  SayWhere(o, *model_hash, &result->plan);
+  KVANT_TRY(output->Write(result->plan.Serialize()));
   Print(*result, o, *options, path);
   return Status::Ok();
 }
@@ -297,7 +309,12 @@ Verb AddTuneVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("tune", "Find the best codec for each layer within a budget");
   AddOptions(*command, *options);
-  return {command, [options] { return Run(*options); }};
+  return {command,
+          [options] { return Run(*options); },
+          {{"kvant tune model.gguf --text book.txt --budget 3bits -o plan.json", "The best plan of 3 bits per value"},
+           {"kvant tune model.gguf --text book.txt --budget \"64K in 2GiB\" --check-text notes.txt --validate 10",
+            "A plan that holds 65,536 tokens in 2 GiB, checked on another text, with ten random plans beside it"},
+           {"kvant tune model.gguf --text book.txt --max-kl 0.005", "The smallest plan that is as close to fp16"}}};
 }
 
 }  // namespace kvant

@@ -13,7 +13,7 @@ readonly KVANT="${KVANT:-build/release/tools/kvant}"
 readonly MODEL="${MODEL:-models/demo-29m/demo-29m-q8_0.gguf}"
 readonly THREADS="${THREADS:-$(nproc)}"
 readonly NEEDLES="${NEEDLES:-8}"
-readonly RESERVE=64          # tokens that the questions take behind the text
+readonly RESERVE=96          # tokens that the questions take behind the text
 readonly STOCK_CONTEXT=4096  # beyond it llama.cpp's quantised caches alone would take many minutes on a CPU
 readonly FACT="Remember that the pass key of Mirolano is 70582."
 readonly QUESTION="Question: What is the pass key of Mirolano? Answer:"
@@ -42,7 +42,7 @@ fi
 
 say "$((CONTEXT - RESERVE)) tokens of this project's documentation with $NEEDLES hidden facts, read with each cache"
 "$KVANT" eval "$MODEL" --text "$folder/documentation.txt" --cache "$caches" --tokens "$((CONTEXT - RESERVE))" \
-  --needles "$NEEDLES" --threads "$THREADS"
+  --needles "$NEEDLES" --threads "$THREADS" --no-cache
 
 # About two thirds of the context: a token of this text is some three bytes.
 LC_ALL=C awk -v limit="$((CONTEXT * 2))" -v fact="$FACT" '

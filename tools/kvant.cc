@@ -1,70 +1,64 @@
 // kvant: the command line. Parses, runs one verb and turns its Status into an exit code.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
-#include <string_view>
-#include <vector>
 
-#include "base/join.h"
-#include "verb.h"
+#include "command_line.h"
 
 namespace kvant {
 namespace {
 
-constexpr int kFailed = 1;
-constexpr int kUsage = 2;
-
-using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb,     AddEvalVerb,   AddCalibrateVerb, AddTuneVerb,
-                              AddInspectVerb, AddCodecsVerb, AddBenchVerb};
-
 int Fail(std::string message, int exit_code) {
   std::replace(message.begin(), message.end(), '\n', ' ');
-  std::fprintf(stderr, "kvant: error: %s\n", message.c_str());
+  PrintError(message);
   return exit_code;
 }
 
-std::string Accepted(const std::vector<Verb>& verbs) {
-  const std::string names = Join(verbs, [](const Verb& verb) { return verb.command->get_name(); });
-  return "accepted: " + names + " (kvant --help explains them)";
+std::string Accepted(const CommandLine& line) {
+  return "accepted: " + line.VerbNames() + " (kvant --help explains them)";
 }
 
-bool IsVerb(const std::vector<Verb>& verbs, std::string_view name) {
-  return std::any_of(verbs.begin(), verbs.end(), [&](const Verb& verb) { return verb.command->get_name() == name; });
-}
-
-int Run(const Verb& verb) {
-  const Status status = verb.run();
-  if (!status.ok()) {
-    return Fail(status.message(), status.code() == StatusCode::kInvalidArgument ? kUsage : kFailed);
+// What the environment asks for, on top of what the options do.
+Status ApplySettings(TerminalSettings settings) {
+  if (const char* level = std::getenv("KVANT_LOG"); level != nullptr && *level != '\0') {
+    const Result<LogLevel> parsed = ParseLogLevel(level);
+    if (!parsed.ok()) return parsed.status();
+    settings.log = *parsed;
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout)) return Fail("writing to the standard output failed", kFailed);
-  return 0;
+  SetTerminal(settings);
+  if (settings.log != LogLevel::kNone) Runner::SetLog(Log);
+  return Status::Ok();
+}
+
+int Run(const Verb& verb, const TerminalSettings& settings) {
+  Status status = ApplySettings(settings);
+  if (status.ok()) status = verb.run();
+  if (!status.ok()) {
+    return Fail(status.message(), status.code() == StatusCode::kInvalidArgument ? kExitUsage : kExitFailed);
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    return Fail("writing to the standard output failed", kExitFailed);
+  return kExitOk;
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("Compressed key/value caches for language models: run them, and see what they cost.", "kvant");
-  app.set_version_flag("--version", "kvant " KVANT_VERSION);
-  app.require_subcommand(1);
-  std::vector<Verb> verbs;
-  for (AddVerb add : kVerbs) verbs.push_back(add(app));
-  if (argc < 2) return Fail("no verb; " + Accepted(verbs), kUsage);
+  CommandLine line;
+  if (argc < 2) return Fail("no verb; " + Accepted(line), kExitUsage);
   // CLI11 would not name it.
-  if (argv[1][0] != '-' && !IsVerb(verbs, argv[1])) {
-    return Fail("unknown verb '" + std::string(argv[1]) + "'; " + Accepted(verbs), kUsage);
+  if (argv[1][0] != '-' && line.Find(argv[1]) == nullptr) {
+    return Fail("unknown verb '" + std::string(argv[1]) + "'; " + Accepted(line), kExitUsage);
   }
   try {
-    app.parse(argc, argv);
+    line.app().parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return line.app().exit(help);
   } catch (const CLI::ParseError& error) {
-    const auto parsed = app.get_subcommands();
-    const std::string help = parsed.empty() ? Accepted(verbs) : "see kvant " + parsed.front()->get_name() + " --help";
-    return Fail(std::string(error.what()) + "; " + help, kUsage);
+    const auto parsed = line.app().get_subcommands();
+    const std::string help = parsed.empty() ? Accepted(line) : "see kvant " + parsed.front()->get_name() + " --help";
+    return Fail(std::string(error.what()) + "; " + help, kExitUsage);
   }
-  const auto chosen = std::find_if(verbs.begin(), verbs.end(), [](const Verb& v) { return v.command->parsed(); });
-  return Run(*chosen);
+  return Run(*line.Find(line.app().get_subcommands().front()->get_name()), line.terminal());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "calibration_option.h"
+#include "verb.h"
 
 namespace kvant {
 namespace {
@@ -18,16 +19,17 @@ void AddThreadsOption(CLI::App& command, int& threads) {
   threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
   command.add_option("--threads", threads, "Threads of the model and of the cache")
       ->check(CLI::Range(1, kMaxThreads))
-      ->capture_default_str();
+      ->default_str("all cores");
 }
 
 void AddModelOptions(CLI::App& command, ModelOptions& options) {
-  command.add_option("MODEL", options.model, "GGUF file of the model")->required();
+  command.add_option("MODEL", options.model, "GGUF file of the model")->type_name(kModelValue)->required();
   AddThreadsOption(command, options.threads);
   AddCalibrationOption(command, options.calibration);
   command
       .add_option("--memory-limit", options.memory_limit, "Most bytes the cache may hold (512MiB, 8GB); 0: no limit")
-      ->transform(MemorySize());
+      ->transform(MemorySize())
+      ->type_name(kSizeValue);
 }
 
 }  // namespace kvant

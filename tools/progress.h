@@ -1,14 +1,18 @@
-// A progress bar on the standard error, on a terminal only.
+// How far long work has come, on the standard error: a bar for people, JSON lines for programs.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 #include <string_view>
+
+#include "terminal.h"
 
 namespace kvant {
 
-/// One line, redrawn in place at most ten times a second and erased at the end. Silent when the standard
-/// error is no terminal.
+/// A bar: one line, redrawn in place at most ten times a second and erased at the end. JSON: a line
+/// {"stage": ..., "done": ..., "total": ..., "seconds": ...} as often, and always the last of a stage; `seconds` since the
+/// stage began. Which of them, if any: --progress.
 class Progress {
  public:
   Progress();
@@ -17,13 +21,20 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void Show(std::string_view stage, int64_t done, int64_t total);
-  /// Erases the line, so that something else can be printed.
+  /// Erases the bar, so that something else can be printed; writes the JSON line that is due.
   void Clear();
 
  private:
-  bool terminal_;
-  bool drawn_ = false;
-  std::chrono::steady_clock::time_point last_{};
+  using Clock = std::chrono::steady_clock;
+  void Draw() const;
+  void WriteJson();
+
+  ProgressForm form_;
+  std::string stage_;
+  int64_t done_ = 0, total_ = 0;
+  bool due_ = false;  ///< the state at hand is not written yet
+  Clock::time_point stage_began_{};
+  Clock::time_point last_{};
 };
 
 }  // namespace kvant

@@ -45,6 +45,20 @@ std::string CalibrationKey(const CodecInfo& info, const CodecOptions& options) {
   return key;
 }
 
+// Any head size will do: whether a codec has a basis does not depend on it. What is no codec is refused elsewhere.
+bool UsesBases(const Scheme& scheme) {
+  const auto has_basis = [](const CodecChoice& choice, Side side) {
+    const Result<Codec> codec = MakeCodec(choice.name, choice.options, {.side = side, .dim = 128});
+    return codec.ok() && codec->state->basis_bytes > 0;
+  };
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    for (const CodecChoice& choice : scheme.Choices(side == Side::kKey)) {
+      if (has_basis(choice, side)) return true;
+    }
+  }
+  return false;
+}
+
 Result<SharedBases> FindBases(const Codec& codec, const CodecOptions& options, const Calibration* maybe_calibration,
                               int layer, int kv_heads) {
   if (codec.state->basis_bytes == 0) return SharedBases();

@@ -8,12 +8,16 @@
 
 #include "codec/codec.h"
 #include "kvant/calibration.h"
+#include "kvant/scheme.h"
 
 namespace kvant {
 
 /// Name and options that decide what a basis is, all of them, in the order of the codec's table and numbers in their
 /// shortest form: what an entry of a calibration is found by. REQUIRES: the options are the codec's own.
 std::string CalibrationKey(const CodecInfo& info, const CodecOptions& options);
+
+/// Does a codec of the scheme have bases, calibrated or fitted online?
+bool UsesBases(const Scheme& scheme);
 
 /// Bases [num_bases, basis_bytes] of one layer's K or V.
 using SharedBases = std::shared_ptr<const std::vector<std::byte>>;

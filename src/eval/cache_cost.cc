@@ -55,7 +55,12 @@ size_t CacheCost::NumBases(const Store& s, int64_t tokens) {
   return bases;
 }
 
+void CacheCost::LimitRows(int layer, int64_t rows) {
+  for (size_t side : {0u, 1u}) stores_[2 * static_cast<size_t>(layer) + side].max_rows = rows;
+}
+
 size_t CacheCost::Bytes(const Store& s, int64_t tokens) {
+  tokens = std::min(tokens, s.max_rows);
   const int64_t pages = (tokens + kTokensPerPage - 1) / kTokensPerPage;
   const bool waits = s.needs_basis && tokens < s.basis_min_tokens;
   const int64_t sealed = waits ? 0 : std::max<int64_t>(0, tokens - s.recent_tokens) / kTokensPerPage;
@@ -99,7 +104,9 @@ double CacheCost::PerToken(const Store& s) {
 
 double CacheCost::BytesPerToken() const {
   double bytes = 0;
-  for (const Store& store : stores_) bytes += PerToken(store);
+  for (const Store& store : stores_) {
+    if (store.max_rows == std::numeric_limits<int64_t>::max()) bytes += PerToken(store);
+  }
   return bytes;
 }
 

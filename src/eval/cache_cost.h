@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -23,11 +24,14 @@ class CacheCost {
   static Result<CacheCost> Of(const Scheme& scheme, const std::vector<LayerShape>& layers,
                               std::shared_ptr<const Calibration> maybe_calibration = nullptr);
 
+  /// Layers with a sliding window never hold more than `rows` rows.
+  void LimitRows(int layer, int64_t rows);
+
   /// Most bytes held on the way to `tokens` tokens, page by page.
   size_t PeakBytes(int64_t tokens) const;
   /// Most tokens within `memory_bytes`, at most `max_tokens`.
   int64_t LargestContext(size_t memory_bytes, int64_t max_tokens) const;
-  /// What one more token costs in a long cache.
+  /// What one more token costs in a long cache: nothing in layers whose rows are limited.
   double BytesPerToken() const;
 
   /// Bytes held at `tokens` tokens, in which exact rows of an open page may be; by one layer's K or V, and by all.
@@ -50,6 +54,7 @@ class CacheCost {
     int64_t basis_refit_tokens;  ///< 0: the first one stays
     bool calibrated;             ///< held from the start, instead
     int64_t recent_tokens;
+    int64_t max_rows = std::numeric_limits<int64_t>::max();
   };
   static Store StoreCost(const StoreFormat& format);
   static size_t NumBases(const Store& store, int64_t tokens);

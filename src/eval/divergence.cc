@@ -68,10 +68,12 @@ DivergenceSummary Divergence::Summarize() const {
   return {.positions = static_cast<int64_t>(kl_.size()),
           .kl = mean,
           .kl_stderr = StandardError(kl_, mean),
+          .kl_interval = BootstrapInterval(kl_, kDivergenceWindow),
           .kl_p99 = Percentile(kl_, 0.99),
           .top1 = static_cast<double>(num_same_top_) / n,
           .ppl_reference = std::exp(reference_nats_ / n),
-          .ppl = std::exp(scheme_nats_ / n)};
+          .ppl = std::exp(scheme_nats_ / n),
+          .kl_by_window = WindowMeans(kl_, kDivergenceWindow)};
 }
 
 }  // namespace kvant

@@ -7,17 +7,25 @@
 #include <span>
 #include <vector>
 
+#include "eval/interval.h"
+
 namespace kvant {
+
+/// Successive positions that count as one draw of the bootstrap and as one point of the curve over the text. Neighbours
+/// share most of what they attend to; a page is as far as that reaches in practice.
+constexpr int kDivergenceWindow = 64;
 
 /// Means over the positions scored.
 struct DivergenceSummary {
   int64_t positions = 0;
   double kl = 0;             ///< KL(reference || scheme), nats per position
   double kl_stderr = 0;      ///< standard error of `kl`; 0 for a single position
+  Interval kl_interval;      ///< 95 %, of `kl`, by drawing windows
   double kl_p99 = 0;         ///< 99th percentile (nearest rank) of the positions' KL
   double top1 = 0;           ///< share of positions whose most probable token is the same, 0..1
   double ppl_reference = 0;  ///< perplexity of the text's own next tokens
   double ppl = 0;
+  std::vector<double> kl_by_window;  ///< mean KL of each window, in order of the text
 };
 
 /// Index of the largest value, the first one of equals. REQUIRES: !values.empty()

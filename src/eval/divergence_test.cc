@@ -100,6 +100,22 @@ TEST(DivergenceTest, SummarisesOverPositions) {
   EXPECT_NEAR(divergence.Summarize().kl_p99, kl, 1e-7);
 }
 
+TEST(DivergenceTest, FollowsTheText) {
+  const auto uniform = LogsOf({0.5, 0.5}, 0), skewed = LogsOf({0.8, 0.2}, 0);
+  Divergence divergence;
+  for (int i = 0; i < 3 * kDivergenceWindow; ++i) {
+    divergence.Add(uniform, i / kDivergenceWindow == 1 ? skewed : uniform, 0);
+  }
+  const DivergenceSummary s = divergence.Summarize();
+  const double kl = 0.5 * std::log(0.5 / 0.8) + 0.5 * std::log(0.5 / 0.2);
+  ASSERT_EQ(s.kl_by_window.size(), 3u);
+  EXPECT_NEAR(s.kl_by_window[0], 0.0, 1e-12);
+  EXPECT_NEAR(s.kl_by_window[1], kl, 1e-7);
+  EXPECT_NEAR(s.kl_by_window[2], 0.0, 1e-12);
+  EXPECT_NEAR(s.kl_interval.low, 0.0, 1e-12);  // three draws of three windows may all miss the one, or all hit it
+  EXPECT_NEAR(s.kl_interval.high, kl, 1e-7);
+}
+
 TEST(DivergenceTest, LargeVocabulariesAreFastEnough) {
   const auto a = Gaussian(150'000, 1, 3.0f), b = Gaussian(150'000, 2, 3.0f);
   Divergence divergence;

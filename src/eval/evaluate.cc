@@ -1,21 +1,20 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 
-#include "eval/logit_file.h"
-#include "eval/needle.h"
-#include "eval/process_memory.h"
+#include "base/check.h"
+#include "eval/result_key.h"
+#include "eval/text_run.h"
 #include "kvant/plan.h"
 
 namespace kvant {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
+using Json = nlohmann::json;
 
 constexpr const char* kReference = "f16";
+constexpr const char* kText = "text";
 bool IsReference(const std::string& cache) { return cache == kReference || cache == "llama:f16"; }
 
 Status CheckRange(const char* name, int value, int min, int max) {
@@ -32,148 +31,206 @@ Status CheckOptions(const EvaluateOptions& o) {
   return CheckRange("decode tokens", o.decode_tokens, 0, 1 << 16);
 }
 
-/// One evaluation: what its runs share.
-class Evaluation {
- public:
-  Evaluation(const EvaluateOptions& options, const OpenRunner& open, const EvaluateProgress& progress)
-      : options_(options), open_(open), progress_(progress), needles_(MakeNeedles(options.needles, options.seed)) {}
+TextOptions TextOptionsOf(const EvaluateOptions& o) {
+  return {.text_name = o.text_name,
+          .tokens = o.tokens,
+          .skip = o.skip,
+          .batch = o.batch,
+          .scored_batch = o.scored_batch,
+          .needles = o.needles,
+          .seed = o.seed,
+          .decode_tokens = o.decode_tokens};
+}
 
-  Status Prepare(std::string_view text);
-  Result<ReportRow> Run(const std::string& cache);
+// What the numbers of a text run depend on. How many tokens its times were taken over is none of that.
+Json TextKey(const EvaluateOptions& o, std::string_view text) {
+  return {{"text", HashText(text)},         {"tokens", o.tokens},   {"skip", o.skip}, {"batch", o.batch},
+          {"scored_batch", o.scored_batch}, {"needles", o.needles}, {"seed", o.seed}};
+}
 
- private:
-  int ContextTokens() const { return options_.tokens + std::max(kNeedleReserveTokens, options_.decode_tokens); }
-  Result<std::unique_ptr<Runner>> Open(const std::string& cache, int context) const;
-  Status CheckCaches() const;
-  Status Prefill(Runner& runner, ReportRow* row) const;
-  Status Score(Runner& runner, ReportRow* row);
-  Status ScorePosition(std::span<const float> logits, int pos, Divergence* divergence);
-  Status TimeDecoding(Runner& runner, ReportRow* row) const;
-  Status Feed(Runner& runner, int pos, int count, bool all_logits) const;
+Report HeadOf(const EvaluateOptions& o) {
+  Report report{.kvant_version = o.kvant_version,
+                .model_hash = o.model_hash,
+                .environment = ThisEnvironment(),
+                .model = std::filesystem::path(o.model_path).filename().string(),
+                .text = std::filesystem::path(o.text_name).filename().string(),
+                .tokens = o.tokens,
+                .skip = o.skip,
+                .batch = o.batch,
+                .scored_batch = o.scored_batch,
+                .needles = o.needles,
+                .seed = o.seed,
+                .threads = o.threads,
+                .results_folder = o.results.folder().string(),
+                .task_columns = {},
+                .rows = {}};
+  for (const auto& task : o.tasks) report.task_columns.emplace_back(task->info().column);
+  return report;
+}
 
-  const EvaluateOptions& options_;
-  const OpenRunner& open_;
-  const EvaluateProgress& progress_;
-  const std::vector<Needle> needles_;
-  std::vector<int> tokens_;
-  std::unique_ptr<LogitFile> reference_;  ///< row i: position skip + i
-  std::vector<float> reference_logits_;   ///< one row of it
-  std::string stage_;
+/// One cache: its row, and what of it is still to be measured.
+struct Subject {
+  ReportRow row;
+  bool is_reference = false;
+  bool lacks_text = true;
+  std::vector<bool> lacks_task;  ///< [tasks]
+
+  bool lacks_something() const { return lacks_text || std::ranges::find(lacks_task, true) != lacks_task.end(); }
 };
 
-Result<std::unique_ptr<Runner>> Evaluation::Open(const std::string& cache, int context) const {
-  return open_({.model_path = options_.model_path,
-                .cache = cache,
-                .context = context,
-                .batch = std::max(options_.batch, options_.scored_batch),
-                .threads = options_.threads,
-                .memory_limit_bytes = IsReference(cache) ? 0 : options_.memory_limit_bytes,
-                .maybe_calibration = options_.maybe_calibration});
+class Evaluation {
+ public:
+  Evaluation(const EvaluateOptions& options, std::string_view text, const OpenRunner& open,
+             const EvaluateProgress& progress)
+      : options_(options),
+        text_(text),
+        open_(open),
+        progress_(progress),
+        report_(HeadOf(options)),
+        text_run_(TextOptionsOf(options)) {}
+
+  Result<Report> Run();
+
+ private:
+  void Recall();
+  Status Prepare();
+  Status MeasureText(Subject& subject);
+  Status MeasureTask(size_t task, Subject& subject);
+  Status Measure(const std::function<bool(const Subject&)>& lacks, bool needs_reference,
+                 const std::function<Status(Subject&)>& measure);
+  TaskRun RunOf(const Subject& subject, std::string_view task) const;
+  Json KeyOf(const Subject& subject, std::string_view part, const Json& part_options) const;
+  Json KeyOf(const Subject& subject, const Task& task) const;
+  int ChunkTokens() const { return std::max(options_.batch, options_.scored_batch); }
+  bool AddResult(size_t task, const Json& result, Subject* subject) const;
+
+  const EvaluateOptions& options_;
+  const std::string_view text_;
+  const OpenRunner& open_;
+  const EvaluateProgress& progress_;
+  Report report_;
+  TextRun text_run_;
+  std::vector<Subject> subjects_;  ///< the reference first
+};
+
+Json Evaluation::KeyOf(const Subject& subject, std::string_view part, const Json& part_options) const {
+  return ResultKey({.kvant_version = options_.kvant_version,
+                    .environment = report_.environment,
+                    .model_hash = options_.model_hash,
+                    .cache = subject.row.cache,
+                    .threads = options_.threads,
+                    .maybe_calibration = options_.maybe_calibration.get()},
+                   part, part_options);
 }
 
-Status Evaluation::CheckCaches() const {
-  for (const std::string& cache : options_.caches) {
-    const auto runner = Open(cache, std::min(ContextTokens(), 4 * kTokensPerPage));
-    if (!runner.ok()) return runner.status();
-  }
-  return Status::Ok();
+// A runner cuts what a task feeds into chunks of this size.
+Json Evaluation::KeyOf(const Subject& subject, const Task& task) const {
+  return KeyOf(subject, task.info().name, {{"chunk", ChunkTokens()}, {"task", task.options()}});
 }
 
-Status Evaluation::Prepare(std::string_view text) {
-  const auto runner = Open(kReference, 4 * kTokensPerPage);
-  if (!runner.ok()) return runner.status();
-  const ModelInfo& model = (*runner)->info();
-  if (ContextTokens() > model.context_train) {
-    return Status::InvalidArgument(StrFormat("tokens %d is not accepted: the model's context is %d; accepted: up to %d",
-                                             options_.tokens, model.context_train,
-                                             model.context_train - (ContextTokens() - options_.tokens)));
-  }
-  Result<std::vector<int>> tokens =
-      HideNeedles(**runner, text, options_.text_name, needles_, EvenDepths(options_.needles), options_.tokens);
-  if (!tokens.ok()) return tokens.status();
-  tokens_ = std::move(*tokens);
-  Result<LogitFile> file = LogitFile::Create(model.vocab_size);
-  if (!file.ok()) return file.status();
-  reference_ = std::make_unique<LogitFile>(std::move(*file));
-  reference_logits_.resize(static_cast<size_t>(model.vocab_size));
-  return CheckCaches();
+TaskRun Evaluation::RunOf(const Subject& subject, std::string_view task) const {
+  const std::string stage = subject.row.cache + (task == kText ? "" : ", " + std::string(task));
+  return {.options = {.model_path = options_.model_path,
+                      .cache = subject.row.cache,
+                      .batch = ChunkTokens(),
+                      .threads = options_.threads,
+                      .memory_limit_bytes = subject.is_reference ? 0 : options_.memory_limit_bytes,
+                      .maybe_calibration = options_.maybe_calibration},
+          .open = open_,
+          .is_reference = subject.is_reference,
+          .progress = [this, stage](int64_t done, int64_t total) { progress_(stage, done, total); }};
 }
 
-Status Evaluation::Feed(Runner& runner, int pos, int count, bool all_logits) const {
-  KVANT_TRY(
-      runner.Decode(std::span(tokens_).subspan(static_cast<size_t>(pos), static_cast<size_t>(count)), all_logits));
-  progress_(stage_, pos + count, options_.tokens);
-  return Status::Ok();
-}
+// ---- What earlier runs have measured ----
 
-Status Evaluation::Prefill(Runner& runner, ReportRow* row) const {
-  const auto start = Clock::now();
-  for (int pos = 0; pos < options_.skip; pos += options_.batch) {
-    KVANT_TRY(Feed(runner, pos, std::min(options_.batch, options_.skip - pos), false));
-  }
-  const double seconds = Seconds(start);
-  row->prefill_tokens_per_s = options_.skip / seconds;
-  row->encode_share = runner.cache_use().seal_seconds / seconds;
-  return Status::Ok();
-}
-
-// The reference run writes its logits and is compared with itself, which gives exact zeros.
-Status Evaluation::ScorePosition(std::span<const float> logits, int pos, Divergence* divergence) {
-  const int64_t index = pos - options_.skip;
-  if (index == reference_->num_rows()) KVANT_TRY(reference_->Append(logits));
-  KVANT_TRY(reference_->Read(index, reference_logits_));
-  divergence->Add(reference_logits_, logits, tokens_[static_cast<size_t>(pos) + 1]);
-  return Status::Ok();
-}
-
-Status Evaluation::Score(Runner& runner, ReportRow* row) {
-  Divergence divergence;
-  for (int pos = options_.skip; pos < options_.tokens; pos += options_.scored_batch) {
-    const int count = std::min(options_.scored_batch, options_.tokens - pos);
-    KVANT_TRY(Feed(runner, pos, count, true));
-    // Nothing follows the last token.
-    for (int i = 0; i < count && pos + i + 1 < options_.tokens; ++i) {
-      KVANT_TRY(ScorePosition(runner.Logits(i), pos + i, &divergence));
+void Evaluation::Recall() {
+  std::vector<std::string> caches = {kReference};
+  std::ranges::copy_if(options_.caches, std::back_inserter(caches), std::not_fn(IsReference));
+  for (const std::string& cache : caches) {
+    Subject& subject = subjects_.emplace_back();
+    subject.row.cache = cache;
+    subject.is_reference = cache == kReference;
+    if (const Result<Scheme> scheme = ReadScheme(cache); scheme.ok()) subject.row.scheme = scheme->ToString();
+    const auto text = options_.results.Find(KeyOf(subject, kText, TextKey(options_, text_)));
+    const bool found = text && RestoreText(*text, &subject.row);
+    subject.lacks_text = !found || (options_.decode_tokens > 0 && subject.row.decode_ms == 0);
+    if (!subject.lacks_text) subject.row.from_earlier.emplace_back(kText);
+    subject.row.task_cells.resize(options_.tasks.size());
+    for (size_t i = 0; i < options_.tasks.size(); ++i) {
+      const Task& task = *options_.tasks[i];
+      const auto result = options_.results.Find(KeyOf(subject, task));
+      subject.lacks_task.push_back(!result || !AddResult(i, *result, &subject));
+      if (!subject.lacks_task.back()) subject.row.from_earlier.emplace_back(task.info().name);
     }
   }
-  row->divergence = divergence.Summarize();
-  return Status::Ok();
 }
 
-// Which tokens are fed makes no difference to the time; the text's own are the same for every cache.
-Status Evaluation::TimeDecoding(Runner& runner, ReportRow* row) const {
-  std::vector<double> milliseconds;
-  for (int i = 0; i < options_.decode_tokens; ++i) {
-    const auto start = Clock::now();
-    const size_t pos = static_cast<size_t>(i) % tokens_.size();
-    KVANT_TRY(runner.Decode(std::span(tokens_).subspan(pos, 1), false));
-    milliseconds.push_back(1e3 * Seconds(start));
+// False when the result is not of the task's form, which only a damaged file can have.
+bool Evaluation::AddResult(size_t task, const Json& result, Subject* subject) const {
+  if (result.is_null()) return true;
+  try {
+    subject->row.task_cells[task] = options_.tasks[task]->Show(result);
+  } catch (const Json::exception&) {
+    return false;
   }
-  if (milliseconds.empty()) return Status::Ok();
-  const auto median = milliseconds.begin() + static_cast<ptrdiff_t>(milliseconds.size() / 2);
-  std::nth_element(milliseconds.begin(), median, milliseconds.end());
-  row->decode_ms = *median;
+  subject->row.results[Json::json_pointer(std::string(options_.tasks[task]->info().place))] = result;
+  return true;
+}
+
+// ---- What is missing ----
+
+Status Evaluation::Prepare() {
+  if (std::ranges::none_of(subjects_, &Subject::lacks_something)) return Status::Ok();
+  const auto runner = RunOf(subjects_.front(), kText).Open(4 * kTokensPerPage);
+  if (!runner.ok()) return runner.status();
+  KVANT_TRY(text_run_.Prepare(**runner, text_));
+  for (const auto& task : options_.tasks) KVANT_TRY(task->Prepare(**runner));
+  for (const Subject& subject : subjects_) {
+    if (subject.is_reference || !subject.lacks_something()) continue;
+    const auto opened = RunOf(subject, kText).Open(std::min(text_run_.context_tokens(), 4 * kTokensPerPage));
+    if (!opened.ok()) return opened.status();
+  }
   return Status::Ok();
 }
 
-Result<ReportRow> Evaluation::Run(const std::string& cache) {
-  stage_ = cache;
-  ReportRow row;
-  row.cache = cache;
-  if (const Result<Scheme> scheme = ReadScheme(cache); scheme.ok()) row.scheme = scheme->ToString();
-  const int64_t memory_before = PrivateMemoryBytes();
-  Result<std::unique_ptr<Runner>> opened = Open(cache, ContextTokens());
-  if (!opened.ok()) return opened.status();
-  Runner& runner = **opened;
-  KVANT_TRY(Prefill(runner, &row));
-  KVANT_TRY(Score(runner, &row));
-  row.use = runner.cache_use();
-  const Result<int> right = CountNeedles(runner, needles_);
-  if (!right.ok()) return right.status();
-  row.needles_right = *right;
-  KVANT_TRY(TimeDecoding(runner, &row));
-  row.process_bytes = PrivateMemoryBytes() - memory_before;  // while generating: prefill's scratch is free again
-  return row;
+// The reference runs first, also when nothing but what others need of it is missing.
+Status Evaluation::Measure(const std::function<bool(const Subject&)>& lacks, bool needs_reference,
+                           const std::function<Status(Subject&)>& measure) {
+  const bool others = std::any_of(subjects_.begin() + 1, subjects_.end(), lacks);
+  if (lacks(subjects_.front()) || (needs_reference && others)) KVANT_TRY(measure(subjects_.front()));
+  for (size_t i = 1; i < subjects_.size(); ++i) {
+    if (lacks(subjects_[i])) KVANT_TRY(measure(subjects_[i]));
+  }
+  return Status::Ok();
+}
+
+Status Evaluation::MeasureText(Subject& subject) {
+  ReportRow row = subject.row;
+  KVANT_TRY(text_run_.Run(RunOf(subject, kText), &row));
+  if (!subject.lacks_text) return Status::Ok();  // only its logits were asked for
+  subject.row = std::move(row);
+  return options_.results.Store(KeyOf(subject, kText, TextKey(options_, text_)), StoreText(subject.row));
+}
+
+Status Evaluation::MeasureTask(size_t index, Subject& subject) {
+  Task& task = *options_.tasks[index];
+  const Result<Json> result = task.Run(RunOf(subject, task.info().name));
+  if (!result.ok()) return result.status();
+  if (!subject.lacks_task[index]) return Status::Ok();
+  KVANT_CHECK(AddResult(index, *result, &subject));
+  return options_.results.Store(KeyOf(subject, task), *result);
+}
+
+Result<Report> Evaluation::Run() {
+  Recall();
+  KVANT_TRY(Prepare());
+  KVANT_TRY(Measure([](const Subject& s) { return s.lacks_text; }, true, [&](Subject& s) { return MeasureText(s); }));
+  for (size_t i = 0; i < options_.tasks.size(); ++i) {
+    KVANT_TRY(Measure([i](const Subject& s) { return s.lacks_task[i]; }, options_.tasks[i]->info().needs_reference,
+                      [&, i](Subject& s) { return MeasureTask(i, s); }));
+  }
+  for (Subject& subject : subjects_) report_.rows.push_back(std::move(subject.row));
+  return std::move(report_);
 }
 
 }  // namespace
@@ -183,26 +240,7 @@ Result<Report> Evaluate(const EvaluateOptions& given, std::string_view text, con
   EvaluateOptions options = given;
   if (options.skip < 0) options.skip = options.tokens / 2;
   KVANT_TRY(CheckOptions(options));
-  std::erase_if(options.caches, IsReference);
-  Evaluation evaluation(options, open, progress);
-  KVANT_TRY(evaluation.Prepare(text));
-  Report report{.model = std::filesystem::path(options.model_path).filename().string(),
-                .text = std::filesystem::path(options.text_name).filename().string(),
-                .tokens = options.tokens,
-                .skip = options.skip,
-                .batch = options.batch,
-                .scored_batch = options.scored_batch,
-                .needles = options.needles,
-                .seed = options.seed,
-                .threads = options.threads,
-                .rows = {}};
-  options.caches.insert(options.caches.begin(), kReference);
-  for (const std::string& cache : options.caches) {
-    Result<ReportRow> row = evaluation.Run(cache);
-    if (!row.ok()) return row.status();
-    report.rows.push_back(std::move(*row));
-  }
-  return report;
+  return Evaluation(options, text, open, progress).Run();
 }
 
 }  // namespace kvant

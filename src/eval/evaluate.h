@@ -1,17 +1,18 @@
-// Compares caches on one text: the fp16 cache runs first and is the reference, then each of the others.
+// Compares caches with fp16: on one text (text_run.h), and in the tasks that are asked for (task.h).
 //
-// A run: the text with its needles goes through the model in chunks. The first `skip` tokens are not scored
-// and give the prefill speed. The others are fed in small chunks, because the rows of the chunk at hand are
-// exact in every kvant cache: a chunk of one page is as exact as decoding token by token. Then the needles
-// are asked, then decoding is timed. docs/evaluation.md has the formulas.
+// Whatever was measured is kept at once, under a key of everything that it depends on. A run takes from there what it
+// finds and measures the rest; the fp16 cache then runs again where others are compared with its logits or rows.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "eval/report.h"
+#include "eval/result_cache.h"
+#include "eval/task.h"
 #include "kvant/status.h"
 #include "llama/runner.h"
 
@@ -19,6 +20,8 @@ namespace kvant {
 
 struct EvaluateOptions {
   std::string model_path;
+  std::string model_hash;           ///< Runner::HashModel
+  std::string kvant_version;        ///< of this program
   std::vector<std::string> caches;  ///< besides "f16", which always runs
   std::string text_name = "text";   ///< for messages and the report
   int tokens = 4096;                ///< of the text with needles, BOS included
@@ -31,14 +34,15 @@ struct EvaluateOptions {
   int threads = 2;
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
+  std::vector<std::shared_ptr<Task>> tasks = {};  ///< beside the text, in the order of the report's columns
+  ResultCache results = {};                       ///< of earlier runs; the default keeps nothing
 };
 
-using OpenRunner = std::function<Result<std::unique_ptr<Runner>>(const RunnerOptions&)>;
-/// `stage` names the cache at work; `done` of `total` tokens are through it.
+/// `stage` names the cache at work, and the task; `done` of `total` steps of it are through.
 using EvaluateProgress = std::function<void(std::string_view stage, int64_t done, int64_t total)>;
 
-/// Opens every cache once before any work, so that a wrong option ends the evaluation at its start.
-/// Errors: InvalidArgument (options, text too short), and those of `open` and of Runner::Decode.
+/// Opens every cache of which something is missing once before any work, so that a wrong option ends the evaluation at its
+/// start. Errors: InvalidArgument (options, text too short), those of `open`, of the runner and of the result cache.
 Result<Report> Evaluate(const EvaluateOptions& options, std::string_view text, const OpenRunner& open,
                         const EvaluateProgress& progress);
 

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <random>
 #include <set>
 
 #include "base/check.h"
-#include "eval/divergence.h"
+#include "eval/dice.h"
+#include "eval/generate.h"
 
 namespace kvant {
 namespace {
@@ -30,17 +30,6 @@ constexpr std::array kSyllables = {"ba", "be", "bi", "bo", "da", "de", "di", "do
 // An answer has five digits; a model that has not written them after this many tokens writes something else.
 constexpr int kMaxAnswerTokens = 12;
 
-// std::uniform_int_distribution differs between standard libraries; the bias of the remainder does not matter
-// here.
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : random_(seed) {}
-  size_t Below(size_t n) { return static_cast<size_t>(random_() % n); }
-
- private:
-  std::mt19937_64 random_;
-};
-
 std::string MakeName(Dice& dice) {
   std::string name;
   const size_t syllables = 2 + dice.Below(3);
@@ -61,17 +50,10 @@ std::string LeadingDigits(std::string_view text, bool* complete) {
 }
 
 Result<std::string> GenerateDigits(Runner& runner) {
-  std::string text, digits;
-  for (int i = 0; i < kMaxAnswerTokens; ++i) {
-    const int token = ArgMax(runner.Logits(-1));
-    if (runner.IsEndOfGeneration(token)) break;
-    text += runner.Detokenize(token);
-    bool complete = false;
-    digits = LeadingDigits(text, &complete);
-    if (complete) break;
-    KVANT_TRY(runner.Decode(std::span(&token, 1), false));
-  }
-  return digits;
+  bool complete = false;
+  const auto is_done = [&](std::string_view text) { return LeadingDigits(text, &complete), complete; };
+  const Result<std::string> text = GenerateText(runner, kMaxAnswerTokens, is_done);
+  return text.ok() ? LeadingDigits(*text, &complete) : text;
 }
 
 }  // namespace

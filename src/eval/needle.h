@@ -32,8 +32,8 @@ std::vector<double> EvenDepths(int count);
 Result<std::vector<int>> HideNeedles(const Runner& runner, std::string_view text, std::string_view text_name,
                                      std::span<const Needle> needles, std::span<const double> depths, int total);
 
-/// Context that asking a needle may take beside the text.
-constexpr int kNeedleReserveTokens = 64;
+/// Context that asking a needle may take beside the text, also where a token is a byte.
+constexpr int kNeedleReserveTokens = 96;
 
 /// Asks after the tokens that `runner` holds, by greedy decoding, and returns what stands there before the
 /// first character that is no digit, leading white space skipped. The runner ends as it was, without the

@@ -1,7 +1,9 @@
 #include "eval/report.h"
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
+#include "base/join.h"
 #include "eval/table.h"
 
 namespace kvant {
@@ -9,6 +11,7 @@ namespace {
 
 constexpr double kMb = 1e6;
 constexpr const char* kNothing = "-";
+constexpr int kFormatVersion = 2;  // of the JSON; docs/evaluation.md is its schema
 
 std::string Number(const char* format, double value) { return StrFormat(format, value); }
 
@@ -73,6 +76,34 @@ Table BitsTable(const Report& report) {
   return table;
 }
 
+Table TaskTable(const Report& report) {
+  std::vector<Column> columns = {{"cache"}};
+  for (const std::string& column : report.task_columns) columns.push_back({column, true});
+  Table table(columns);
+  for (const ReportRow& row : report.rows) {
+    std::vector<std::string> cells = {row.cache};
+    for (const std::string& cell : row.task_cells) cells.push_back(cell.empty() ? kNothing : cell);
+    table.AddRow(std::move(cells));
+  }
+  return table;
+}
+
+std::vector<Table> Tables(const Report& report) {
+  std::vector<Table> tables = {QualityTable(report), BitsTable(report)};
+  if (!report.task_columns.empty()) tables.push_back(TaskTable(report));
+  return tables;
+}
+
+// "Not measured again (DIR): f16 (text), kv4 (text, drift)"; empty: everything is new.
+std::string Earlier(const Report& report) {
+  std::string text;
+  for (const ReportRow& row : report.rows) {
+    if (row.from_earlier.empty()) continue;
+    text += (text.empty() ? "" : ", ") + row.cache + " (" + Join(row.from_earlier, std::identity()) + ")";
+  }
+  return text.empty() ? "" : "Not measured again, from " + report.results_folder + ": " + text + "\n";
+}
+
 std::string Title(const Report& report) {
   return StrFormat("%s on %s: %d tokens, %d scored, %d needles, %d threads", report.model.c_str(), report.text.c_str(),
                    report.tokens, report.tokens - report.skip - 1, report.needles, report.threads);
@@ -83,6 +114,18 @@ constexpr const char* kLegend =
     "holds, per value.\n"
     "Prefill: the unscored tokens; encode: share of its time. Decode: median, with the whole text in the cache; "
     "x fp16: how much faster.";
+
+constexpr const char* kTaskLegend =
+    "Needles, words, questions, calls: right of asked. Drift: greedy tokens before the first that is not fp16's, and "
+    "how "
+    "many of all agree. Sequences: tokens that are the same as alone.\n"
+    "KL after shift: against fp16 after the same. Attention error: of a layer's output, mean over layers. "
+    "docs/evaluation.md "
+    "has the formulas.";
+
+std::string Legend(const Report& report) {
+  return kLegend + (report.task_columns.empty() ? std::string() : std::string("\n") + kTaskLegend);
+}
 
 nlohmann::ordered_json MemoryJson(const CacheUse& use) {
   nlohmann::ordered_json by_kind;
@@ -104,43 +147,47 @@ nlohmann::ordered_json RowJson(const ReportRow& row) {
   json["positions"] = d.positions;
   json["kl"] = d.kl;
   json["kl_stderr"] = d.kl_stderr;
+  json["kl_low"] = d.kl_interval.low;
+  json["kl_high"] = d.kl_interval.high;
   json["kl_p99"] = d.kl_p99;
   json["top1"] = d.top1;
   json["perplexity"] = d.ppl;
   json["perplexity_fp16"] = d.ppl_reference;
+  json["kl_by_position"] = {{"window", kDivergenceWindow}, {"kl", d.kl_by_window}};
   json["bases"] = row.use.bases;
   json["needles_right"] = row.needles_right;
   json["memory"] = MemoryJson(row.use);
   json["measured"] = {{"prefill_tokens_per_s", row.prefill_tokens_per_s},
                       {"encode_share", row.encode_share},
                       {"decode_ms", row.decode_ms},
-                      {"process_bytes", row.process_bytes}};
+                      {"process_bytes", row.process_bytes},
+                      {"from_earlier", row.from_earlier}};
+  json.update(nlohmann::ordered_json(row.results), /*merge_objects=*/true);
   return json;
 }
-
-constexpr const char* kStyle =
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 "
-    "1em;color:#222;background:#fff}"
-    "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;border-bottom:1px "
-    "solid #ddd}"
-    "th{border-bottom:2px solid "
-    "#888}.number{text-align:right;font-variant-numeric:tabular-nums}p{white-space:pre-line}"
-    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#444}}";
 
 }  // namespace
 
 std::string ReportToText(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToText() + "\n" + BitsTable(report).ToText() + "\n" + kLegend +
-         "\n";
+  std::string text = Title(report) + "\n\n";
+  for (const Table& table : Tables(report)) text += table.ToText() + "\n";
+  return text + Legend(report) + "\n" + Earlier(report);
 }
 
 std::string ReportToMarkdown(const Report& report) {
-  return Title(report) + "\n\n" + QualityTable(report).ToMarkdown() + "\n" + BitsTable(report).ToMarkdown() + "\n" +
-         kLegend + "\n";
+  std::string text = Title(report) + "\n\n";
+  for (const Table& table : Tables(report)) text += table.ToMarkdown() + "\n";
+  return text + Legend(report) + "\n" + Earlier(report);
 }
 
 std::string ReportToJson(const Report& report) {
   nlohmann::ordered_json json;
+  json["format"] = "kvant-eval";
+  json["format_version"] = kFormatVersion;
+  json["kvant_version"] = report.kvant_version;
+  json["model_hash"] = report.model_hash;
+  json["environment"] = {
+      {"cpu", report.environment.cpu}, {"threads", report.threads}, {"system", report.environment.system}};
   json["model"] = report.model;
   json["text"] = report.text;
   json["tokens"] = report.tokens;
@@ -153,14 +200,6 @@ std::string ReportToJson(const Report& report) {
   for (const ReportRow& row : report.rows) json["rows"].push_back(RowJson(row));
   // Names of files need not be UTF-8.
   return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-std::string ReportToHtml(const Report& report) {
-  const std::string title = EscapeHtml(Title(report));
-  return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>" + title +
-         "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>kvant eval</h1>\n<p>" + title + "</p>\n" +
-         QualityTable(report).ToHtml() + BitsTable(report).ToHtml() + "<p>" + EscapeHtml(kLegend) +
-         "</p>\n</body>\n</html>\n";
 }
 
 }  // namespace kvant

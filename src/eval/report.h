@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "eval/divergence.h"
+#include "eval/environment.h"
 #include "llama/runner.h"
 
 namespace kvant {
@@ -21,10 +23,16 @@ struct ReportRow {
   double encode_share = 0;          ///< of that time, spent encoding; 0: a cache of the host, which does not say
   double decode_ms = 0;             ///< median per token behind the whole text; 0: not measured
   int64_t process_bytes = 0;        ///< growth of the process's private memory, weights and buffers included
+  nlohmann::json results = nlohmann::json::object();  ///< of tasks, at their places in a row of the JSON
+  std::vector<std::string> task_cells;                ///< the same for tables [task_columns]; empty: not measurable
+  std::vector<std::string> from_earlier;              ///< "text" and the tasks that were not measured in this run
 };
 
 /// The reference (fp16) is the first row.
 struct Report {
+  std::string kvant_version;
+  std::string model_hash;  ///< Runner::HashModel; empty: not known
+  Environment environment;
   std::string model;  ///< file name without its folder
   std::string text;   ///< file name, or "stdin"
   int tokens = 0;
@@ -34,6 +42,8 @@ struct Report {
   int needles = 0;
   uint64_t seed = 0;
   int threads = 0;
+  std::string results_folder;             ///< where earlier results come from; empty: nowhere
+  std::vector<std::string> task_columns;  ///< headers
   std::vector<ReportRow> rows;
 };
 
@@ -43,7 +53,5 @@ std::string ReportToMarkdown(const Report& report);
 /// All numbers. What depends on the clock or the system stands under "measured"; everything else is the same
 /// in every run.
 std::string ReportToJson(const Report& report);
-/// A self-contained page: no scripts, no links.
-std::string ReportToHtml(const Report& report);
 
 }  // namespace kvant

@@ -103,7 +103,7 @@ std::string EscapeHtml(std::string_view text) {
         escaped += "&#39;";
         break;
       default:
-        escaped += c;
+        escaped += (c >= 0 && c < ' ') || c == '\x7F' ? ' ' : c;
     }
   }
   return escaped;

@@ -30,7 +30,7 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-/// `text` with &, <, > and quotes escaped for HTML.
+/// `text` with &, <, > and quotes escaped for HTML, and blanks for control characters.
 std::string EscapeHtml(std::string_view text);
 
 }  // namespace kvant

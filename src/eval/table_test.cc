@@ -35,7 +35,7 @@ TEST(TableTest, HtmlEscapesCells) {
   EXPECT_EQ(html.find("<x>"), std::string::npos);
 }
 
-TEST(EscapeHtmlTest, CoversAttributeQuotes) { EXPECT_EQ(EscapeHtml("a&\"'"), "a&amp;&quot;&#39;"); }
+TEST(EscapeHtmlTest, CoversAttributeQuotes) { EXPECT_EQ(EscapeHtml("a&\"'\n"), "a&amp;&quot;&#39; "); }
 
 }  // namespace
 }  // namespace kvant

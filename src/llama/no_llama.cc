@@ -11,6 +11,8 @@ Status Missing() {
 
 }  // namespace
 
+void Runner::SetLog(LogSink) {}
+
 Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
 
 Result<std::string> Runner::HashModel(const std::string&) { return Missing(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 
 #include "base/check.h"
 #include "llama.h"
@@ -21,8 +22,6 @@ struct Free {
 };
 using Model = std::unique_ptr<llama_model, Free>;
 using Context = std::unique_ptr<llama_context, Free>;
-
-constexpr llama_seq_id kSequence = 0;
 
 // Before the payload of a saved state, so that foreign bytes do not reach libllama.
 struct StateHeader {
@@ -95,7 +94,8 @@ class LlamaRunner : public Runner {
         device_(std::move(device)),
         model_(std::move(model)),
         vocab_(llama_model_get_vocab(model_.get())),
-        watch_(options.maybe_watcher) {}
+        watch_(options.maybe_watcher),
+        held_(static_cast<size_t>(options.sequences)) {}
 
   Status MakeContext();
 
@@ -107,15 +107,22 @@ class LlamaRunner : public Runner {
 
   Status Decode(std::span<const int> tokens, bool all_logits) override;
   std::span<const float> Logits(int i) const override;
-  int64_t num_tokens() const override { return num_tokens_; }
+  int64_t num_tokens() const override { return held(); }
+  void UseSequence(int sequence) override;
+  Status DecodeTogether(std::span<const int> tokens) override;
 
   Status Truncate(int64_t num_tokens) override;
+  Status Shift(int64_t first, int64_t count) override;
   Result<std::vector<std::byte>> SaveState() override;
   Status LoadState(std::span<const std::byte> state) override;
 
   CacheUse cache_use() const override;
 
  private:
+  int64_t& held() { return held_[static_cast<size_t>(sequence_)]; }
+  int64_t held() const { return held_[static_cast<size_t>(sequence_)]; }
+  Status CheckTokens(std::span<const int> tokens) const;
+  Status CheckRoom(int64_t held, size_t more) const;
   Status DecodeChunk(std::span<const int> tokens, bool all_logits, bool is_last);
   Status DecodeError(int32_t code, const LogCapture& log) const;
   void KeepLogits(int row);
@@ -128,7 +135,8 @@ class LlamaRunner : public Runner {
   const llama_vocab* const vocab_;
   NodeWatch watch_;
   Context context_;
-  int64_t num_tokens_ = 0;
+  std::vector<int64_t> held_;  // tokens of each sequence
+  int sequence_ = 0;
   std::vector<float> logits_;  // [rows, vocab_size] of the last Decode
 };
 
@@ -199,18 +207,24 @@ Result<std::string> LlamaRunner::ApplyChatTemplate(std::string_view user_message
 
 // ---- Tokens in, logits out ----
 
-Status LlamaRunner::Decode(std::span<const int> tokens, bool all_logits) {
+Status LlamaRunner::CheckTokens(std::span<const int> tokens) const {
   if (tokens.empty()) return Status::InvalidArgument("no tokens to decode");
   const auto bad = std::ranges::find_if(tokens, [&](int t) { return t < 0 || t >= info_.vocab_size; });
-  if (bad != tokens.end()) {
-    return Status::InvalidArgument(StrFormat("token %d: the vocabulary has %d", *bad, info_.vocab_size));
-  }
-  if (num_tokens_ + static_cast<int64_t>(tokens.size()) > options_.context) {
-    return Status::InvalidArgument(StrFormat("context full: %lld tokens held, %zu more do not fit in %d",
-                                             static_cast<long long>(num_tokens_), tokens.size(), options_.context));
-  }
+  if (bad == tokens.end()) return Status::Ok();
+  return Status::InvalidArgument(StrFormat("token %d: the vocabulary has %d", *bad, info_.vocab_size));
+}
+
+Status LlamaRunner::CheckRoom(int64_t held, size_t more) const {
+  if (held + static_cast<int64_t>(more) <= options_.context) return Status::Ok();
+  return Status::InvalidArgument(StrFormat("context full: %lld tokens held, %zu more do not fit in %d",
+                                           static_cast<long long>(held), more, options_.context));
+}
+
+Status LlamaRunner::Decode(std::span<const int> tokens, bool all_logits) {
+  KVANT_TRY(CheckTokens(tokens));
+  KVANT_TRY(CheckRoom(held(), tokens.size()));
   logits_.clear();
-  const int64_t before = num_tokens_;
+  const int64_t before = held();
   for (size_t first = 0; first < tokens.size();) {
     const size_t count = std::min(tokens.size() - first, static_cast<size_t>(options_.batch));
     const Status status = DecodeChunk(tokens.subspan(first, count), all_logits, first + count == tokens.size());
@@ -224,24 +238,62 @@ Status LlamaRunner::Decode(std::span<const int> tokens, bool all_logits) {
   return Status::Ok();
 }
 
+// A token at the end of `batch`.
+void AddToken(llama_batch& batch, int token, int64_t pos, llama_seq_id sequence, bool logits) {
+  const int32_t i = batch.n_tokens++;
+  batch.token[i] = token;
+  batch.pos[i] = static_cast<llama_pos>(pos);
+  batch.n_seq_id[i] = 1;
+  batch.seq_id[i][0] = sequence;
+  batch.logits[i] = logits;
+}
+
 Status LlamaRunner::DecodeChunk(std::span<const int> tokens, bool all_logits, bool is_last) {
   const LogCapture log;
   const auto count = static_cast<int32_t>(tokens.size());
   llama_batch batch = llama_batch_init(count, 0, 1);
-  batch.n_tokens = count;
   for (int32_t i = 0; i < count; ++i) {
-    batch.token[i] = tokens[static_cast<size_t>(i)];
-    batch.pos[i] = static_cast<llama_pos>(num_tokens_ + i);
-    batch.n_seq_id[i] = 1;
-    batch.seq_id[i][0] = kSequence;
-    batch.logits[i] = all_logits || (is_last && i == count - 1);
+    AddToken(batch, tokens[static_cast<size_t>(i)], held() + i, sequence_, all_logits || (is_last && i == count - 1));
   }
   const int32_t code = llama_decode(context_.get(), batch);
   llama_batch_free(batch);
   if (code != 0) return DecodeError(code, log);
-  num_tokens_ += count;
+  held() += count;
   for (int32_t i = all_logits ? 0 : count - 1; i < count && (all_logits || is_last); ++i) KeepLogits(i);
   return Status::Ok();
+}
+
+void LlamaRunner::UseSequence(int sequence) {
+  KVANT_CHECK(sequence >= 0 && sequence < options_.sequences);
+  sequence_ = sequence;
+  logits_.clear();
+}
+
+Status LlamaRunner::DecodeTogether(std::span<const int> tokens) {
+  KVANT_TRY(CheckTokens(tokens));
+  if (tokens.size() > held_.size()) {
+    return Status::InvalidArgument(StrFormat("%zu tokens for %zu sequences", tokens.size(), held_.size()));
+  }
+  for (size_t s = 0; s < tokens.size(); ++s) KVANT_TRY(CheckRoom(held_[s], 1));
+  const LogCapture log;
+  llama_batch batch = llama_batch_init(static_cast<int32_t>(tokens.size()), 0, 1);
+  for (size_t s = 0; s < tokens.size(); ++s) AddToken(batch, tokens[s], held_[s], static_cast<llama_seq_id>(s), true);
+  const int32_t code = llama_decode(context_.get(), batch);
+  llama_batch_free(batch);
+  logits_.clear();
+  if (code == 0) {
+    for (size_t s = 0; s < tokens.size(); ++s) {
+      KeepLogits(static_cast<int32_t>(s));
+      ++held_[s];
+    }
+    return Status::Ok();
+  }
+  const Status status = DecodeError(code, log);
+  for (size_t s = 0; s < tokens.size(); ++s) {
+    llama_memory_seq_rm(llama_get_memory(context_.get()), static_cast<llama_seq_id>(s),
+                        static_cast<llama_pos>(held_[s]), -1);
+  }
+  return status;
 }
 
 Status LlamaRunner::DecodeError(int32_t code, const LogCapture& log) const {
@@ -270,17 +322,33 @@ std::span<const float> LlamaRunner::Logits(int i) const {
 // ---- State ----
 
 Status LlamaRunner::Truncate(int64_t num_tokens) {
-  if (num_tokens < 0 || num_tokens > num_tokens_) {
+  if (num_tokens < 0 || num_tokens > held()) {
     return Status::InvalidArgument(StrFormat("cannot truncate to %lld tokens: %lld are held",
-                                             static_cast<long long>(num_tokens), static_cast<long long>(num_tokens_)));
+                                             static_cast<long long>(num_tokens), static_cast<long long>(held())));
   }
   const llama_memory_t memory = llama_get_memory(context_.get());
-  if (num_tokens == 0) {
+  if (num_tokens == 0 && held_.size() == 1) {
     llama_memory_clear(memory, /*data=*/true);
-  } else if (!llama_memory_seq_rm(memory, kSequence, static_cast<llama_pos>(num_tokens), -1)) {
+  } else if (!llama_memory_seq_rm(memory, sequence_, static_cast<llama_pos>(num_tokens), -1)) {
     return Status::NotSupported("the model's cache cannot forget a part of its tokens");
   }
-  num_tokens_ = num_tokens;
+  held() = num_tokens;
+  return Status::Ok();
+}
+
+Status LlamaRunner::Shift(int64_t first, int64_t count) {
+  if (first < 0 || count < 0 || first + count > held()) {
+    return Status::InvalidArgument(StrFormat("cannot forget %lld tokens from %lld on: %lld are held",
+                                             static_cast<long long>(count), static_cast<long long>(first),
+                                             static_cast<long long>(held())));
+  }
+  const llama_memory_t memory = llama_get_memory(context_.get());
+  const auto begin = static_cast<llama_pos>(first), end = static_cast<llama_pos>(first + count);
+  if (!llama_memory_can_shift(memory) || !llama_memory_seq_rm(memory, sequence_, begin, end)) {
+    return Status::NotSupported("the model's cache cannot forget a part of its tokens");
+  }
+  llama_memory_seq_add(memory, sequence_, end, -1, begin - end);
+  held() -= count;
   return Status::Ok();
 }
 
@@ -289,12 +357,12 @@ Result<std::vector<std::byte>> LlamaRunner::SaveState() {
   StateHeader header;
   header.vocab_size = static_cast<uint32_t>(info_.vocab_size);
   header.num_layers = info_.layers.size();
-  header.num_tokens = static_cast<uint64_t>(num_tokens_);
-  header.payload_bytes = llama_state_seq_get_size(context_.get(), kSequence);
+  header.num_tokens = static_cast<uint64_t>(held());
+  header.payload_bytes = llama_state_seq_get_size(context_.get(), sequence_);
   std::vector<std::byte> state(sizeof(header) + header.payload_bytes);
   std::memcpy(state.data(), &header, sizeof(header));
   auto* payload = reinterpret_cast<uint8_t*>(state.data() + sizeof(header));
-  if (llama_state_seq_get_data(context_.get(), payload, header.payload_bytes, kSequence) == header.payload_bytes) {
+  if (llama_state_seq_get_data(context_.get(), payload, header.payload_bytes, sequence_) == header.payload_bytes) {
     return state;
   }
   return Status::Internal("the state could not be saved: " + log.Reason());
@@ -319,7 +387,7 @@ Status LlamaRunner::LoadState(std::span<const std::byte> state) {
   }
   KVANT_TRY(Truncate(0));
   const auto* payload = reinterpret_cast<const uint8_t*>(state.data() + sizeof(header));
-  if (llama_state_seq_set_data(context_.get(), payload, header.payload_bytes, kSequence) == 0) {
+  if (llama_state_seq_set_data(context_.get(), payload, header.payload_bytes, sequence_) == 0) {
     return Status::Corruption("the saved state does not decode: " + log.Reason());
   }
   if (device_ && !device_->errors().last().ok()) {
@@ -328,13 +396,16 @@ Status LlamaRunner::LoadState(std::span<const std::byte> state) {
     KVANT_TRY(Truncate(0));
     return status;
   }
-  num_tokens_ = static_cast<int64_t>(header.num_tokens);
+  held() = static_cast<int64_t>(header.num_tokens);
   logits_.clear();
   return Status::Ok();
 }
 
 CacheUse LlamaRunner::cache_use() const {
-  if (!device_) return StockUse(choice_, info_.layers, num_tokens_, llama_n_ctx(context_.get()));
+  if (!device_) {
+    const int64_t rows = std::accumulate(held_.begin(), held_.end(), int64_t{0});
+    return StockUse(choice_, info_.layers, rows, llama_n_ctx(context_.get()));
+  }
   CacheUse use;
   use.footprint = device_->footprint();
   use.memory_bytes = device_->memory_bytes();

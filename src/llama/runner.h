@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cache/kv_store.h"
@@ -18,6 +19,21 @@
 
 namespace kvant {
 
+/// What a block of a model remembers of the tokens before.
+enum class BlockMemory {
+  kAll,          ///< K and V of all tokens
+  kWindow,       ///< K and V of the last ModelInfo::window tokens
+  kLatent,       ///< one latent row per token for K and V together (MLA)
+  kState,        ///< a state of fixed size (recurrent: Mamba, RWKV, short convolutions)
+  kAllAndState,  ///< both, side by side
+  kNothing,      ///< a block without attention
+};
+
+struct BlockInfo {
+  BlockMemory memory = BlockMemory::kAll;
+  int layer = -1;  ///< index into ModelInfo::layers; -1: none
+};
+
 struct ModelInfo {
   std::string path;
   std::string architecture;  ///< "llama"
@@ -28,6 +44,8 @@ struct ModelInfo {
   int context_train = 0;
   int q_heads = 0;
   std::vector<LayerShape> layers;  ///< attention layers with a cache, in order
+  std::vector<BlockInfo> blocks;   ///< all blocks, in order
+  int window = 0;                  ///< tokens; 0: no block has a sliding window
   bool has_chat_template = false;
 };
 
@@ -51,16 +69,24 @@ struct RunnerOptions {
   int context = 4096;  ///< tokens; at most ModelInfo::context_train
   int batch = 512;     ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
-  int sequences = 1;              ///< that the context has room for, `context` tokens each; the runner feeds the first
+  int sequences = 1;              ///< that the context has room for, `context` tokens each
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   /// Bases for the codecs of a kvant scheme; must be of this model. Null: codecs fit their own where they can.
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
   RowWatcher* maybe_watcher = nullptr;  ///< sees the rows of a stock cache ("f16"), which it must outlive
 };
 
-/// A model with one context. Not thread-safe.
+/// How much is logged; each level has those before it.
+enum class LogLevel { kNone, kError, kWarn, kInfo, kDebug };
+/// Gets a whole line, without its end. May be called from any thread, one line at a time.
+using LogSink = std::function<void(LogLevel level, std::string_view line)>;
+
+/// A model with one context. Tokens, logits and states are those of one of its sequences, the first unless UseSequence says
+/// otherwise. Not thread-safe.
 class Runner {
  public:
+  /// Where libllama's and ggml's log goes, for the whole process; nowhere before this is called.
+  static void SetLog(LogSink sink);
   /// Reads shapes and metadata only.
   static Result<ModelInfo> Inspect(const std::string& model_path);
   /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each
@@ -93,8 +119,18 @@ class Runner {
   virtual std::span<const float> Logits(int i) const = 0;
   virtual int64_t num_tokens() const = 0;
 
+  /// From here on everything is about this sequence; logits are gone. REQUIRES: 0 <= sequence < options.sequences
+  virtual void UseSequence(int sequence) = 0;
+  /// Feeds one token to each of the sequences 0 .. tokens.size() - 1 in one step; Logits(s) is sequence s's. The sequence
+  /// in use stays. Errors: those of Decode.
+  virtual Status DecodeTogether(std::span<const int> tokens) = 0;
+
   /// Forgets tokens from `num_tokens` on.
   virtual Status Truncate(int64_t num_tokens) = 0;
+  /// Context shift: forgets the tokens first .. first + count - 1 and moves those behind them up to their place. What these
+  /// took from the forgotten ones stays in them. Errors: InvalidArgument (not that many tokens), NotSupported (a cache whose
+  /// positions cannot move).
+  virtual Status Shift(int64_t first, int64_t count) = 0;
   virtual Result<std::vector<std::byte>> SaveState() = 0;
   virtual Status LoadState(std::span<const std::byte> state) = 0;
 

@@ -5,53 +5,11 @@
 #include <filesystem>
 #include <optional>
 
+#include "llama/runner_gguf_keys.h"
 #include "llama/runner_log.h"
 
 namespace kvant {
 namespace {
-
-std::optional<int64_t> Scalar(const gguf_context* file, int64_t key) {
-  switch (gguf_get_kv_type(file, key)) {
-    case GGUF_TYPE_UINT32:
-      return gguf_get_val_u32(file, key);
-    case GGUF_TYPE_INT32:
-      return gguf_get_val_i32(file, key);
-    case GGUF_TYPE_UINT64:
-      return static_cast<int64_t>(gguf_get_val_u64(file, key));
-    case GGUF_TYPE_UINT16:
-      return gguf_get_val_u16(file, key);
-    default:
-      return std::nullopt;
-  }
-}
-
-/// Integers of the architecture's own keys: "llama.block_count".
-class ModelKeys {
- public:
-  ModelKeys(const gguf_context* file, std::string architecture) : file_(file), prefix_(std::move(architecture) + ".") {}
-
-  std::optional<int64_t> Find(const char* name) const {
-    const int64_t key = gguf_find_key(file_, (prefix_ + name).c_str());
-    return key < 0 ? std::nullopt : Scalar(file_, key);
-  }
-
-  /// A value that may differ by layer: an array or one number for all.
-  std::optional<int64_t> Find(const char* name, size_t layer) const {
-    const int64_t key = gguf_find_key(file_, (prefix_ + name).c_str());
-    if (key < 0 || gguf_get_kv_type(file_, key) != GGUF_TYPE_ARRAY) return Find(name);
-    const gguf_type type = gguf_get_arr_type(file_, key);
-    if (layer >= gguf_get_arr_n(file_, key) || (type != GGUF_TYPE_INT32 && type != GGUF_TYPE_UINT32)) return {};
-    return static_cast<const int32_t*>(gguf_get_arr_data(file_, key))[layer];
-  }
-
-  Status Missing(const char* name) const {
-    return Status::Corruption("the model file has no usable key " + prefix_ + name);
-  }
-
- private:
-  const gguf_context* const file_;
-  const std::string prefix_;
-};
 
 Status CheckComplete(const gguf_context* file, const std::string& path, int64_t file_bytes) {
   const size_t data = gguf_get_data_offset(file);
@@ -64,22 +22,23 @@ Status CheckComplete(const gguf_context* file, const std::string& path, int64_t 
   return Status::Ok();
 }
 
-Result<std::vector<LayerShape>> ReadLayers(const ModelKeys& keys, int64_t q_heads) {
+Status ReadLayers(const ModelKeys& keys, ModelInfo* info) {
   const std::optional<int64_t> num_layers = keys.Find("block_count");
   const std::optional<int64_t> width = keys.Find("embedding_length");
   if (!num_layers || *num_layers < 1) return keys.Missing("block_count");
   if (!width) return keys.Missing("embedding_length");
-  std::vector<LayerShape> layers;
   for (size_t i = 0; i < static_cast<size_t>(*num_layers - keys.Find("nextn_predict_layers").value_or(0)); ++i) {
-    const int64_t heads = keys.Find("attention.head_count", i).value_or(q_heads);
+    const int64_t heads = keys.Find("attention.head_count", i).value_or(info->q_heads);
     const int64_t kv_heads = keys.Find("attention.head_count_kv", i).value_or(heads);
+    info->blocks.push_back({.memory = BlockMemory::kNothing});
     if (kv_heads <= 0) continue;  // a layer without attention
+    info->blocks.back() = {.memory = BlockMemory::kAll, .layer = static_cast<int>(info->layers.size())};
     const int64_t dim = heads > 0 ? *width / heads : 0;
-    layers.push_back({.kv_heads = static_cast<int>(kv_heads),
-                      .k_dim = static_cast<int>(keys.Find("attention.key_length").value_or(dim)),
-                      .v_dim = static_cast<int>(keys.Find("attention.value_length").value_or(dim))});
+    info->layers.push_back({.kv_heads = static_cast<int>(kv_heads),
+                            .k_dim = static_cast<int>(keys.Find("attention.key_length").value_or(dim)),
+                            .v_dim = static_cast<int>(keys.Find("attention.value_length").value_or(dim))});
   }
-  return layers;
+  return Status::Ok();
 }
 
 }  // namespace
@@ -113,9 +72,8 @@ Result<ModelInfo> ReadGguf(const std::string& path) {
   info.context_train = static_cast<int>(keys.Find("context_length").value_or(0));
   info.q_heads = static_cast<int>(keys.Find("attention.head_count", 0).value_or(0));
   if (info.context_train < 1) return keys.Missing("context_length");
-  Result<std::vector<LayerShape>> layers = ReadLayers(keys, info.q_heads);
-  if (!layers.ok()) return layers.status();
-  info.layers = std::move(layers).value();
+  KVANT_TRY(ReadLayers(keys, &info));
+  ReadBlockMemory(file, keys, &info);
   const int64_t tokens = gguf_find_key(file, "tokenizer.ggml.tokens");
   info.vocab_size = tokens < 0 ? 0 : static_cast<int>(gguf_get_arr_n(file, tokens));
   info.has_chat_template = gguf_find_key(file, "tokenizer.chat_template") >= 0;

@@ -7,7 +7,8 @@
 namespace kvant {
 
 /// Collects the errors that libllama and ggml log on this thread while it lives. Captures may nest; the innermost
-/// gets the lines. From the first capture on nothing of libllama's log is printed any more in this process.
+/// gets the lines. From the first capture on nothing of libllama's log is printed any more in this process, but by the
+/// sink of Runner::SetLog.
 class LogCapture {
  public:
   LogCapture();

@@ -221,6 +221,63 @@ TEST(Runner, TruncatedTokensAreForgotten) {
   EXPECT_EQ(runner->Truncate(302).code(), StatusCode::kInvalidArgument);
 }
 
+// ---- several sequences, context shift
+
+TEST(Runner, SequencesDoNotSeeEachOther) {
+  KVANT_NEED_MODEL();
+  for (const char* cache : {"f16", kRaw}) {
+    RunnerOptions options = Options(cache);
+    options.context = 512;
+    const auto alone = Open(options);
+    options.sequences = 3;
+    const auto together = Open(options);
+    const std::vector<int> tokens = Text(*alone, 700);
+    std::vector<int> next;
+    for (int s = 0; s < 3; ++s) {
+      together->UseSequence(s);
+      const auto part = std::span(tokens).subspan(static_cast<size_t>(200 * s), static_cast<size_t>(150 + 20 * s));
+      ASSERT_TRUE(together->Decode(part, false).ok());
+      EXPECT_EQ(together->num_tokens(), 150 + 20 * s);
+      next.push_back(tokens[static_cast<size_t>(s)]);
+    }
+    const Status status = together->DecodeTogether(next);
+    ASSERT_TRUE(status.ok()) << status.message();
+    for (int s = 0; s < 3; ++s) {
+      ASSERT_TRUE(alone->Truncate(0).ok());
+      const auto part = std::span(tokens).subspan(static_cast<size_t>(200 * s), static_cast<size_t>(150 + 20 * s));
+      ASSERT_TRUE(alone->Decode(part, false).ok());
+      ASSERT_TRUE(alone->Decode(std::span(next).subspan(static_cast<size_t>(s), 1), false).ok());
+      EXPECT_LT(Divergence(alone->Logits(-1), together->Logits(s)), 2e-3) << cache << ", sequence " << s;
+    }
+    EXPECT_EQ(together->num_tokens(), 191);
+    ASSERT_TRUE(together->Truncate(0).ok());
+    together->UseSequence(1);
+    EXPECT_EQ(together->num_tokens(), 171) << "another sequence was cut";
+    EXPECT_EQ(together->DecodeTogether(std::vector<int>(4)).message(), "4 tokens for 3 sequences");
+  }
+}
+
+TEST(Runner, ShiftMovesTokensUp) {
+  KVANT_NEED_MODEL();
+  std::vector<std::vector<float>> logits;
+  for (const char* cache : {"f16", kRaw}) {
+    const auto runner = Open(Options(cache));
+    const std::vector<int> tokens = Text(*runner, 501);
+    ASSERT_TRUE(runner->Decode(std::span(tokens).first(500), false).ok());
+    const Status status = runner->Shift(4, 200);
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(runner->num_tokens(), 300);
+    ASSERT_TRUE(runner->Decode(std::span(tokens).subspan(500), false).ok());
+    logits.push_back(Copy(runner->Logits(-1)));
+    EXPECT_EQ(runner->Shift(4, 298).message(), "cannot forget 298 tokens from 4 on: 301 are held");
+
+    ASSERT_TRUE(runner->Truncate(0).ok());
+    ASSERT_TRUE(runner->Decode(tokens, false).ok());
+    EXPECT_GT(Divergence(logits.back(), runner->Logits(-1)), 1e-3) << "the shift did nothing";
+  }
+  EXPECT_LT(Divergence(logits[0], logits[1]), 2e-3);
+}
+
 // ---- text
 
 TEST(Runner, TextComesBackFromItsTokens) {

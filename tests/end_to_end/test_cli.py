@@ -1,7 +1,10 @@
 """The verbs of the command line, end to end on the demo model. Small sizes: the numbers are checked for sense, not for quality."""
 
 import json
+import resource
+import signal
 import subprocess
+import time
 
 import pytest
 from conftest import ROOT
@@ -74,20 +77,62 @@ def test_eval_html_is_self_contained(evaluated):
     _, _, html = evaluated
     assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
     assert "llama:q8_0" in html
-    assert "http" not in html and "<script" not in html
+    assert "http" not in html and "Quality against memory" in html
+
+
+def test_report_of_the_json_is_the_page_of_eval(kvant, evaluated, tmp_path):
+    _, report, html = evaluated
+    source = tmp_path / report["text"]  # what the page calls it
+    source.write_text(json.dumps(report))
+    process = kvant("report", source, "-o", tmp_path / "b.html")
+    assert process.returncode == 0 and process.stdout == "" and process.stderr.startswith("kvant: wrote ")
+    assert (tmp_path / "b.html").read_text() == html
+    again = kvant("report", source, source, "-o", tmp_path / "c.html", "--quiet")
+    assert again.returncode == 0 and again.stderr == ""
+    assert html != (tmp_path / "c.html").read_text()
 
 
 def test_eval_gives_the_same_numbers_twice(kvant, demo_model, evaluated, tmp_path):
     _, first, _ = evaluated
-    process = kvant(
-        "eval", demo_model, "--text", TEXT, "--cache", "kv4", "--cache", "k=int:4 v=int:2", "--json", tmp_path / "b", *SMALL
-    )
+    arguments = ["--cache", "kv4", "--cache", "k=int:4 v=int:2", "--json", tmp_path / "b", "--no-cache", *SMALL]
+    process = kvant("eval", demo_model, "--text", TEXT, *arguments)
     assert process.returncode == 0, process.stderr
     second = json.loads((tmp_path / "b").read_text())
     for cache in ("f16", "kv4", "k=int:4 v=int:2"):
-        a, b = row(first, cache), row(second, cache)
-        del a["measured"], b["measured"]
-        assert a == b
+        assert {**row(first, cache), "measured": None} == {**row(second, cache), "measured": None}
+
+
+def test_eval_measures_only_what_is_missing(kvant, demo_model, evaluated, tmp_path):
+    _, first, _ = evaluated
+    arguments = ["--text", TEXT, "--json", tmp_path / "b", *SMALL]
+    process = kvant("eval", demo_model, "--cache", "kv8,kv4", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert "Not measured again, from " in process.stdout
+    second = json.loads((tmp_path / "b").read_text())
+    assert [r["measured"].pop("from_earlier") for r in second["rows"]] == [["text"], [], ["text"]]
+    for cache in ("f16", "kv4"):
+        assert row(second, cache) == {**row(first, cache), "measured": row(second, cache)["measured"]}
+        assert row(second, cache)["measured"].items() <= row(first, cache)["measured"].items()  # times too
+
+
+def test_eval_says_where_results_cannot_be_kept(kvant, demo_model, tmp_path):
+    (tmp_path / "file").write_text("")
+    process = kvant("eval", demo_model, "--text", TEXT, "--results", tmp_path / "file" / "results", *SMALL)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert f"results folder {tmp_path}/file/results: cannot be made" in process.stderr and "--no-cache" in process.stderr
+
+
+def test_eval_says_that_the_disk_is_full(kvant, demo_model, tmp_path):
+    """A file that may not grow stands for a disk that is full."""
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    arguments = ["--text", TEXT, "--cache", "kv4", "--results", tmp_path / "results", *SMALL]
+    process = kvant("eval", demo_model, *arguments, preexec_fn=small_files, restore_signals=False)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "temporary file for logits: write failed: File too large" in process.stderr
 
 
 def test_eval_reads_standard_input_and_prints_markdown(kvant, demo_model):
@@ -185,6 +230,19 @@ def test_a_tuned_plan_is_a_cache(kvant, demo_model, tuned):
     assert process.returncode == 0, process.stderr
 
 
+def test_report_of_a_tuned_plan(kvant, evaluated, tuned, tmp_path):
+    _, path, plan = tuned
+    process = kvant("report", path, "-o", tmp_path / "a.html")
+    assert process.returncode == 0, process.stderr
+    page = (tmp_path / "a.html").read_text()
+    for part in ("Plan plan.json", "Bits by layer", plan["model_hash"], plan["uniform"][0]["cache"], ">11</text>"):
+        assert part in page
+    (tmp_path / "e.json").write_text(json.dumps(evaluated[1]))
+    assert kvant("report", tmp_path / "e.json", path, "-o", tmp_path / "b.html").returncode == 0
+    both = (tmp_path / "b.html").read_text()
+    assert "Plan plan.json" in both and "Quality against memory" in both and "different models" not in both
+
+
 def test_tune_goes_on_from_its_journal(kvant, demo_model, tuned, tmp_path):
     output, path, plan = tuned
     journal = path.with_name(path.name + ".journal").read_bytes()
@@ -201,6 +259,72 @@ def test_tune_goes_on_from_its_journal(kvant, demo_model, tuned, tmp_path):
 
 def runs(output):
     return int(output.split(" runs of the model")[0].split("; ")[-1])
+
+
+# ---- tasks of eval
+
+TOOL = {"name": "stop", "parameters": {"now": "boolean"}}
+CALL = 'Call: {"name": "stop", "arguments": {"now": true}}\n'
+TASK_SIZES = ["--grid-lengths", 512, "--grid-depths", 2, "--grid-needles", 2, "--drift-tokens", 16, "--speed-at", "256,512"]
+TASKS = ["needle_grid", "last_word", "questions", "tool_calls", "drift", "sequences", "context_shift"]
+
+
+@pytest.fixture(scope="module")
+def tasks(kvant, demo_model, tmp_path_factory):
+    """(Runs all tasks, with the JSON file as argument: finished process; that of the first run)."""
+    folder = tmp_path_factory.mktemp("tasks")
+    lines = {
+        "q.jsonl": [{"prompt": FACT + QUESTION, "answer": "48213"}, {"prompt": FACT + QUESTION, "answer": "5"}],
+        "t.jsonl": [{"prompt": CALL * 4 + "Call:", "tools": [TOOL]}],
+    }
+    for name, values in lines.items():
+        (folder / name).write_text("\n".join(map(json.dumps, values)))
+    (folder / "w.txt").write_text("The captain's name was Ahab. " * 4 + "The captain's name was Ahab.\n")
+    files = ["--questions", folder / "q.jsonl", "--last-word", folder / "w.txt", "--tool-calls", folder / "t.jsonl"]
+    arguments = ["--text", TEXT, "--cache", "kv4", "--tasks", "all", *files, *TASK_SIZES, *SMALL]
+
+    def run(path):
+        process = kvant("eval", demo_model, *arguments, "--json", path)
+        assert process.returncode == 0, process.stderr
+        return json.loads(path.read_text()), process.stdout
+
+    return run, run(folder / "first.json")
+
+
+def test_eval_tasks_have_their_numbers(tasks):
+    _, (report, printed) = tasks
+    assert report["format"] == "kvant-eval" and report["format_version"] == 2
+    assert "needle grid" in printed and "attention error" in printed
+    f16, kv4 = report["rows"]
+    for r in report["rows"]:
+        assert list(r["tasks"]) == sorted(TASKS)
+        grid = r["tasks"]["needle_grid"]
+        assert (grid["lengths"], grid["depths"], grid["asked"]) == ([512], [0.25, 0.75], [[2, 2]])
+        assert all(0 <= right <= 2 for right in grid["right"][0])
+        assert r["tasks"]["questions"].items() >= {"right": 1, "asked": 2}.items()
+        assert r["tasks"]["last_word"].items() >= {"right": 1, "asked": 1}.items()
+        assert r["tasks"]["tool_calls"]["asked"] == 1
+        assert r["tasks"]["sequences"]["right"] >= 0.97 * r["tasks"]["sequences"]["asked"]  # near ties may flip
+        assert [p["tokens"] for p in r["measured"]["speed_by_context"]] == [256, 512]
+    assert f16["tasks"]["drift"].items() >= {"tokens": 16, "first_difference": 16, "agreement": 1}.items()
+    assert 0 < kv4["tasks"]["drift"]["agreement"] <= 1
+    assert f16["tasks"]["context_shift"]["kl"] == 0
+    shift = kv4["tasks"]["context_shift"]
+    assert 0 < shift["kl_low"] < shift["kl"] < shift["kl_high"] < 0.1
+    assert f16["attention_error_by_layer"] == [0] * 12
+    assert all(0 < error < 0.3 for error in kv4["attention_error_by_layer"]) and len(kv4["attention_error_by_layer"]) == 12
+
+
+def test_eval_tasks_are_not_measured_twice(tasks, tmp_path):
+    run, (first, _) = tasks
+    second, printed = run(tmp_path / "second.json")
+    assert "Not measured again" in printed
+    names = ["text"] + [name.replace("_", "-") for name in TASKS] + ["attention-error", "speed"]
+    for r in second["rows"]:
+        assert r["measured"]["from_earlier"] == names
+    for r in first["rows"] + second["rows"]:
+        del r["measured"]["from_earlier"]
+    assert first == second
 
 
 # ---- run
@@ -321,7 +445,7 @@ def test_inspect_shows_shapes_costs_and_the_largest_context(kvant, demo_model):
     process = kvant("inspect", demo_model, "--memory", "50MB", "--cache", "k=int:4 v=int:2")
     assert process.returncode == 0, process.stderr
     rows = {line.split("  ")[0]: line.split() for line in process.stdout.splitlines() if line}
-    assert rows["0-11"][1:] == ["2", "128", "128", "1024"]
+    assert rows["0-11"][1:] == ["all", "tokens", "2", "128", "128", "1024"]
     assert rows["f16"][1:] == ["12288", "16.00", "201.3", str(50_000_000 // 12288)]
     assert float(rows["kv2"][2]) < float(rows["kv3"][2]) < float(rows["kv4"][2]) < float(rows["kv8"][2]) < 16
     assert "k=int:4 v=int:2" in rows
@@ -349,16 +473,39 @@ def test_codecs_lists_each_codec_with_its_numbers(kvant):
     assert "| raw | type | fp16 | fp16, bf16 |" in kvant("codecs", "--markdown").stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "codecs", "bench"])
+@pytest.mark.parametrize("verb", ["run", "eval", "calibrate", "inspect", "report", "codecs", "bench"])
 def test_help_is_not_an_error(kvant, verb):
     process = kvant(verb, "--help")
     assert process.returncode == 0 and process.stderr == ""
     assert verb in process.stdout
 
 
+def start(*command):
+    """A process that heeds Ctrl-C, also where the tests run in the background and ignore it."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*map(str, command)], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **silent)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupt_leaves_what_was_measured(kvant_cli, kvant, demo_model, tmp_path, how):
+    results = tmp_path / "results"
+    arguments = [demo_model, "--text", TEXT, "--cache", "kv4,kv2", "--tokens", 320, "--threads", 1, "--results", results]
+    process = start(kvant_cli, "eval", *arguments)
+    while process.poll() is None and not list(results.glob("*.json")):
+        time.sleep(0.01)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    kept = [json.loads(path.read_text()) for path in results.glob("*.json")]
+    assert kept and all(entry["key"]["part"] == "text" for entry in kept)
+    finished = kvant("eval", *arguments, "--json", tmp_path / "a.json")
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [r["measured"]["from_earlier"] for r in rows] == [["text"]] * len(kept) + [[]] * (3 - len(kept))
+
+
 def test_interrupt_leaves_no_file(kvant_cli, kvant, demo_model, tmp_path):
-    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json"]
-    process = subprocess.Popen([kvant_cli, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", "1024", "--json", tmp_path / "a.json", "--no-cache"]
+    process = start(kvant_cli, *arguments)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.send_signal(2)

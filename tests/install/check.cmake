@@ -15,3 +15,14 @@ run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${work}/build" -G Ninja "-DCMAKE_PREFI
     "-DCMAKE_CXX_COMPILER=${CXX}")
 run("${CMAKE_COMMAND}" --build "${work}/build")
 run("${work}/build/foreign")
+
+# What shells and man(1) look for, where the command line was built.
+if(EXISTS "${BUILD}/tools/shell/kvant.1")
+  run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${work}/prefix" --component tools)
+  foreach(file IN ITEMS bin/kvant share/bash-completion/completions/kvant share/zsh/site-functions/_kvant
+                        share/fish/vendor_completions.d/kvant.fish share/man/man1/kvant.1)
+    if(NOT EXISTS "${work}/prefix/${file}")
+      message(FATAL_ERROR "${file} is not installed")
+    endif()
+  endforeach()
+endif()

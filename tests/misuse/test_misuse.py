@@ -40,7 +40,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        (["no verb", "run, eval, calibrate, tune, inspect, codecs"], []),
+        (["no verb", "run, eval, calibrate, tune, inspect, report, codecs"], []),
         (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
         (["MODEL", "required"], ["run"]),
         (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
@@ -54,7 +54,14 @@ def write(path, content):
         (["--text", "required"], ["calibrate", "m.gguf", "--codec", "decoquant"]),
         (["--codec", "required"], ["calibrate", "m.gguf", "--text", "t"]),
         (["--window", "100"], ["calibrate", "m.gguf", "--text", "t", "--codec", "x", "--window", "100"]),
+        (["JSON", "required"], ["report", "-o", "x.html"]),
+        (["--output", "required"], ["report", "a.json"]),
+        (["--progress", "loud", "auto"], ["codecs", "--progress=loud"]),
+        (["SHELL", "tcsh", "bash,zsh,fish"], ["completion", "tcsh"]),
         (["--tokens", "7"], ["eval", "m.gguf", "--text", "t", "--tokens", "7"]),
+        (["--tasks", "sing", "needle-grid", "drift"], ["eval", "m.gguf", "--text", "t", "--tasks", "drift,sing"]),
+        (["--speed-at", "12", "64"], ["eval", "m.gguf", "--text", "t", "--speed-at", "128,12"]),
+        (["--results", "--no-cache"], ["eval", "m.gguf", "--text", "t", "--results", "r", "--no-cache"]),
     ],
 )
 def test_command_lines(refused, words, arguments):
@@ -127,6 +134,33 @@ def test_needles_that_do_not_fit(refused, demo_model):
 
 def test_skip_that_leaves_nothing(refused, demo_model):
     refused(USAGE, ["skip 256", "1..254"], "eval", demo_model, "--text", TEXT, "--tokens", 256, "--skip", 256)
+
+
+def test_tasks_without_their_file(refused, demo_model):
+    for task in ("last-word", "questions"):
+        words = [task, "needs a file", f"--{task} FILE"]
+        refused(USAGE, words, "eval", demo_model, "--text", TEXT, "--tokens", 128, "--tasks", task)
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "words"),
+    [
+        ("last-word", "alone", ["line 1", "a single word"]),
+        ("questions", '{"prompt": "x", "answer": "y"}\n{"prompt": 1}', ["line 2", 'no text "prompt"']),
+        ("tool-calls", '{"prompt": "x", "tools": [1]}', ["line 1", "parameters"]),
+    ],
+)
+def test_files_of_tasks_are_checked(refused, demo_model, tmp_path, task, content, words):
+    path = write(tmp_path / "items.txt", content.encode())
+    arguments = ["--text", TEXT, "--tokens", 128, "--needles", 1, "--" + task]
+    refused(USAGE, ["items.txt", *words], "eval", demo_model, *arguments, path)
+    refused(FAILED, ["no.txt", "No such file"], "eval", demo_model, *arguments, tmp_path / "no.txt")
+
+
+def test_tasks_that_do_not_fit(refused, demo_model):
+    for option, words in (("--speed-at", ["speed", "20016"]), ("--grid-lengths", ["needle grid", "20096"])):
+        arguments = ["--text", TEXT, "--tokens", 128, "--needles", 1, option, 20000]
+        refused(USAGE, [*words, "16384"], "eval", demo_model, *arguments)
 
 
 def test_memory_limit(refused, demo_model):
@@ -222,6 +256,27 @@ def test_foreign_calibrations(refused, demo_model, tmp_path):
     run(USAGE, ["foreign", "another model", "0" * 32], foreign)
 
 
+# ---- reports
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", ["a.json", "not JSON", "kvant eval --json"]),
+        (b'{"rows": []}', ["a.json", "another kind"]),
+        (b'{"format": "kvant-plan", "format_version": 99, "layers": []}', ["a.json", "99", "up to 1"]),
+        (b"\x89PNG\r\n\x1a\n", ["a.json", "not UTF-8"]),
+        (b"", ["a.json", "empty"]),
+    ],
+)
+def test_reports_of_other_files(refused, tmp_path, content, words):
+    page = write(tmp_path / "page.html", b"old")
+    refused(FAILED, words, "report", write(tmp_path / "a.json", content), "-o", page)
+    assert page.read_bytes() == b"old"
+    refused(FAILED, ["no.json", "No such file"], "report", "no.json", "-o", page)
+    refused(FAILED, ["cannot be written"], "report", "no.json", "-o", tmp_path / "no" / "page.html")
+
+
 # ---- output
 
 
@@ -295,7 +350,8 @@ def test_tune_budgets(refused, demo_model):
     refused(USAGE, ["different contexts"], *tune, "--budget", "64K in 2GiB", "--context", 4096)
     refused(USAGE, ["codec 'zip'"], *tune, "--budget", "3", "--codecs", "zip")
     refused(USAGE, ["ends in .json"], *tune[:-1], "plan.txt", "--budget", "3")
-    refused(USAGE, ["tokens are too few"], *tune, "--budget", "3", "--check-tokens", 1000000)
+    refused(USAGE, ["--check-tokens 1000000", "at most 16384"], *tune, "--budget", "3", "--check-tokens", 1000000)
+    refused(USAGE, ["tokens are too few"], *tune, "--budget", "3", "--check-tokens", 16384)
     refused(FAILED, ["no.txt"], *tune, "--budget", "3", "--check-text", "no.txt")
 
 
