@@ -94,6 +94,7 @@ class Evaluation {
  private:
   void Recall();
   Status Prepare();
+  Status PrepareWork();
   Status MeasureText(Subject& subject);
   Status MeasureTask(size_t task, Subject& subject);
   Status Measure(const std::function<bool(const Subject&)>& lacks, bool needs_reference,
@@ -180,16 +181,21 @@ bool Evaluation::AddResult(size_t task, const Json& result, Subject* subject) co
 // ---- What is missing ----
 
 Status Evaluation::Prepare() {
-  if (std::ranges::none_of(subjects_, &Subject::lacks_something)) return Status::Ok();
+  if (std::ranges::any_of(subjects_, &Subject::lacks_something)) KVANT_TRY(PrepareWork());
+  for (const Subject& subject : subjects_) {
+    // Whether a plan is of this model is found out by opening it, also where its scheme was measured before.
+    if (subject.is_reference || !(subject.lacks_something() || IsPlanPath(subject.row.cache))) continue;
+    const auto opened = RunOf(subject, kText).Open(std::min(text_run_.context_tokens(), 4 * kTokensPerPage));
+    if (!opened.ok()) return opened.status();
+  }
+  return Status::Ok();
+}
+
+Status Evaluation::PrepareWork() {
   const auto runner = RunOf(subjects_.front(), kText).Open(4 * kTokensPerPage);
   if (!runner.ok()) return runner.status();
   KVANT_TRY(text_run_.Prepare(**runner, text_));
   for (const auto& task : options_.tasks) KVANT_TRY(task->Prepare(**runner));
-  for (const Subject& subject : subjects_) {
-    if (subject.is_reference || !subject.lacks_something()) continue;
-    const auto opened = RunOf(subject, kText).Open(std::min(text_run_.context_tokens(), 4 * kTokensPerPage));
-    if (!opened.ok()) return opened.status();
-  }
   return Status::Ok();
 }
 

@@ -318,6 +318,15 @@ def test_plans_of_another_model(refused, demo_model, tmp_path):
         refused(USAGE, ["plan.json", "another model", "0" * 32], *verb, "--cache", plan(tmp_path))
 
 
+def test_what_was_measured_admits_no_foreign_plan(kvant, refused, demo_model, tmp_path):
+    """The scheme of the plan has results from earlier; the plan is refused all the same."""
+    arguments = ["eval", demo_model, "--text", TEXT, "--tokens", 128, "--needles", 1, "--decode", 0]
+    assert kvant(*arguments, "--cache", "kv4", "--json", tmp_path / "a.json").returncode == 0
+    own = plan(tmp_path, model_hash=json.loads((tmp_path / "a.json").read_text())["model_hash"])
+    assert kvant(*arguments, "--cache", own).returncode == 0
+    refused(USAGE, ["plan.json", "another model"], *arguments, "--cache", plan(tmp_path))
+
+
 def test_schemes_for_other_layers(refused, demo_model):
     refused(USAGE, ["'k12='", "0..11"], "run", demo_model, "-p", "x", "--cache", "kv4 k12=raw")
     refused(USAGE, ["11 layers", "has 12"], "run", demo_model, "-p", "x", "--cache", "kv4 layers=11")
