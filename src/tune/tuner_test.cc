@@ -63,7 +63,10 @@ class FakeModel : public Runner {
     return {logits_.data() + static_cast<ptrdiff_t>(i) * kVocab, kVocab};
   }
   int64_t num_tokens() const override { return held_; }
+  void UseSequence(int) override {}
+  Status DecodeTogether(std::span<const int>) override { return Status::NotSupported("none"); }
   Status Truncate(int64_t) override { return Status::Ok(); }
+  Status Shift(int64_t, int64_t) override { return Status::NotSupported("none"); }
   Result<std::vector<std::byte>> SaveState() override { return Status::NotSupported("none"); }
   Status LoadState(std::span<const std::byte>) override { return Status::NotSupported("none"); }
   CacheUse cache_use() const override {
