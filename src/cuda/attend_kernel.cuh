@@ -144,12 +144,15 @@ Status LaunchTiles(const AttendParams& p, int warps, void* stream) {
 template <class Keys, class Values>
 constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
   return {kind,
+          kind,
           key_bits,
           value_bits,
           Keys::kDim,
           KernelBounds<Keys, Values>::kTableBytes > 0 && KernelBounds<Keys, Values>::kOneTable,
           Keys::kOffsets,
           Values::kOffsets,
+          QueryBytes<Keys>(),
+          LaunchPrepare,
           ShapeOf<Keys, Values>,
           Launch<Keys, Values>,
           LaunchTiles<Keys, Values>};

@@ -77,6 +77,7 @@ struct PrepareParams {
   float sealed_gain;  ///< further, for sealed pages
   QueryShape shape;
   uint32_t* out = nullptr;  ///< AttendParams::queries
+  const std::byte* sketch_tables = nullptr;  ///< where keys are sketches: SketchTableLayout
 };
 
 /// After the items.
@@ -107,8 +108,9 @@ struct AttendParams {
   float soft_cap;  ///< times log2 e; scores s become cap * tanh(s / cap). 0: they stay
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
-  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are. In one launch
-  /// every block has its own: [sequences][kv_heads][tiles][blocks][2][8][dim].
+  /// the order of QueryHalf; first as they are, then for sealed pages (mapped, times the key codec's step). In one launch
+  /// every block has its own: [sequences][kv_heads][tiles][blocks][2][8][dim]. For sketched keys the second part is others
+  /// (sketch_queries.h).
   const uint32_t* queries;
   /// Partial states, [sequences][kv_heads][tiles][items, or blocks]: out [8][dim], then max and sum [2][8].
   float* partial_out;

@@ -202,15 +202,19 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   // Before the copies, behind which it would wait for long.
   const WarpRow<W, kDim> query = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, place.warp, at.lane);
   const TileWork work = TileWork::Of(p, place);
-  const WarpQueries queries = WarpQueries::Of<kDim>(p, place.block_index);
+  const WarpQueries queries = WarpQueries::Of<Keys>(p, place.block_index);
   const auto map_queries = [&] {
-    auto* to = reinterpret_cast<uint16_t*>(prepare.out) + place.block_index * 2 * kTileColumns * kDim;
+    std::byte* queries_of_block = reinterpret_cast<std::byte*>(prepare.out) + place.block_index * QueryBytes<Keys>();
+    auto* to = reinterpret_cast<uint16_t*>(queries_of_block);
     if (place.warp < kTileColumns) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
     for (int column = place.warp + place.warps; column < kTileColumns; column += place.warps) {
       const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, column, at.lane);
       StoreQuery<W, kDim>(prepare, row, column, at.lane, to);
     }
     W::BlockSync();
+    if constexpr (requires { Keys::kQueryBytes; }) {
+      Keys::MapQueries(prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, queries_of_block);
+    }
   };
   {
     ItemState<W, Values> state;

@@ -159,16 +159,16 @@ struct PageSlots {
   static constexpr int kBytes = Keys::kExact ? 0 : 2 * kPageBytes;
 };
 
-/// Queries of a warp's heads: [8][dim] halves each.
+/// Queries of a warp's heads: halves [8][dim] as they are, then in the form that sealed keys are read with.
 struct WarpQueries {
   const std::byte* sealed;
   const std::byte* plain;
 
   /// Of the `index`-th tile, or block in one launch.
-  template <int kDim>
+  template <class Keys>
   KVANT_HD static WarpQueries Of(const AttendParams& p, int64_t index) {
-    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * (4 * kTileColumns * kDim);
-    return {first, first + 2 * kTileColumns * kDim};
+    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * QueryBytes<Keys>();
+    return {first + PlainQueryBytes(Keys::kDim), first};
   }
 };
 
@@ -333,7 +333,7 @@ KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* 
   const PageSet& set = exact ? p.exact : p.sealed;
   const PageRange pages = ItemPages(set, at.sequence, exact ? at.item - sealed_items : at.item);
   if (pages.count <= 0) return;
-  const WarpQueries queries = WarpQueries::Of<Keys::kDim>(p, TileIndex(p, at));
+  const WarpQueries queries = WarpQueries::Of<Keys>(p, TileIndex(p, at));
   if (exact || Keys::kExact) {
     ItemState<W, ExactValues<W, Keys::kDim>> state;
     W::WaitForPrevious();

@@ -50,6 +50,20 @@ struct TokenFloats {
   }
 };
 
+// ---- queries
+
+KVANT_HD constexpr int PlainQueryBytes(int dim) { return 2 * kTileColumns * dim; }
+
+/// Of a tile: as they are, then in the form that Keys reads, halves as well unless Keys says otherwise.
+template <class Keys>
+KVANT_HD constexpr int QueryBytes() {
+  if constexpr (requires { Keys::kQueryBytes; }) {
+    return PlainQueryBytes(Keys::kDim) + Keys::kQueryBytes;
+  } else {
+    return 2 * PlainQueryBytes(Keys::kDim);
+  }
+}
+
 // ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
 
 /// Of two pairs of halves the low ones, and the high ones.

@@ -9,6 +9,7 @@
 #include "base/aligned_buffer.h"
 #include "cuda/attend_launch.h"
 #include "cuda/block_order.h"
+#include "cuda/sketch_tables.h"
 
 namespace kvant {
 
@@ -48,20 +49,18 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
 Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
-  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(),      cuda::UniformKernels(),
-                                                  cuda::GroupKernels(),      cuda::LevelKernels(),
-                                                  cuda::PlainLevelKernels(), cuda::TrellisKernels()};
+  const std::span<const AttendKernel> tables[] = {
+      cuda::ExactKernels(),      cuda::UniformKernels(), cuda::GroupKernels(), cuda::LevelKernels(),
+      cuda::PlainLevelKernels(), cuda::TrellisKernels(), cuda::SketchKernels()};
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
-  if (key.kind != value.kind) {
-    return Status::NotSupported(
-        "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
-  }
-  bool widths = false;
+  bool kinds = false, widths = false;
   for (const std::span<const AttendKernel> table : tables) {
     for (const AttendKernel& kernel : table) {
-      if (kernel.kind != key.kind || kernel.dim != dim) continue;
+      if (kernel.kind != key.kind || kernel.value_kind != value.kind) continue;
+      kinds = true;
+      if (kernel.dim != dim) continue;
       if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
       widths = true;
       if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
@@ -70,6 +69,12 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
       }
       return kernel;
     }
+  }
+  if (!kinds) {
+    return Status::NotSupported(
+        "keys and values of kinds of codes that no device kernel reads together; accepted: both uniform, levels, "
+        "trellis or "
+        "exact, or sketched keys with uniform values");
   }
   if (widths) {
     return Status::NotSupported(
@@ -133,6 +138,11 @@ struct DeviceCodec::Impl {
     if (!shape) {
       cuda::LaunchShape found;
       KVANT_TRY(kernel.shape(&found));
+      if (kernel.kind == CodeKind::kSketch) {
+        const Result<const std::byte*> tables = cuda::DeviceSketchTables(dim);
+        if (!tables.ok()) return tables.status();
+        found.maybe_key_tables = *tables;
+      }
       shape = found;
     }
     *out = *shape;
@@ -179,6 +189,7 @@ struct DeviceCodec::Impl {
   Step Plan(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
     Step step = {Params(a), 0};
     AttendParams& p = step.params;
+    p.tile.prepare.sketch_tables = s.maybe_key_tables;
     if (a.fixed_pages > 0) {
       p.sealed.pages_per_item = a.fixed_pages;
       p.exact.pages_per_item = a.fixed_pages;
@@ -220,7 +231,7 @@ struct DeviceCodec::Impl {
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take((step.tile_warps > 0 ? parts : tiles) * row * 2 * sizeof(F16));
+    w.queries = take((step.tile_warps > 0 ? parts : tiles) * static_cast<size_t>(kernel.query_bytes));
     w.out = take(parts * row * sizeof(float));
     w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
@@ -332,7 +343,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
   if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, step.tile_warps, stream);
-  KVANT_TRY(cuda::LaunchPrepare(p.tile.prepare, impl_->dim, stream));
+  KVANT_TRY(impl_->kernel.prepare(p.tile.prepare, impl_->dim, stream));
   KVANT_TRY(impl_->kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,
                             .partial_state = p.partial_state,
