@@ -12,6 +12,7 @@
 #include "codec/registry.h"
 #include "cuda/attend_tile.h"
 #include "cuda/block_order.h"
+#include "cuda/grouped_values.h"
 #include "cuda/prepare_merge_warp.h"
 #include "cuda/simt_host.h"
 #include "cuda/sketch_readers.h"
@@ -419,9 +420,9 @@ using PlainLevelKeys = LevelKeys<W, kDim, kBits, false>;
 template <class W, int kDim, int kBits>
 using GroupedKeys = UniformKeys<W, kDim, kBits, 32>;
 template <class W, int kDim, int kBits>
-using GroupedValues = UniformValues<W, kDim, kBits, 32>;
+using SmallGroupValues = GroupedValues<W, kDim, kBits, 32>;
 template <class W, int kDim, int kBits>
-using HalvedValues = UniformValues<W, kDim, kBits, 64>;
+using HalvedValues = GroupedValues<W, kDim, kBits, 64>;
 
 TEST(AttendKernel, LevelsWithoutPageMeans) {
   EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 128, 3>::Error({.codec = "turboquant", .options = "bits=3"})),
@@ -433,8 +434,8 @@ TEST(AttendKernel, LevelsWithoutPageMeans) {
 }
 
 TEST(AttendKernel, GroupsOfTokensAndChannels) {
-  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
-  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, SmallGroupValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, SmallGroupValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
   EXPECT_LT((Kernel<UniformKeys, HalvedValues, 128, 4>::Error({.codec = "kivi", .options = "bits=4,group=64"})),
             kMaxError);
 }
@@ -471,7 +472,7 @@ double SketchError(Problem p, const char* options) {
   p.codec = "qjl";
   p.options = options;
   p.value_options = "";
-  using Subject = Kernel<Keys, GroupedValues, kDim, kBits, 2>;
+  using Subject = Kernel<Keys, SmallGroupValues, kDim, kBits, 2>;
   return std::max(Subject::Error(p), Subject::TileError(p, 2, 3));
 }
 

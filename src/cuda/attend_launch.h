@@ -16,7 +16,7 @@ struct LaunchShape {
   int resident_warps = 0;  ///< on the whole device at once
   size_t shared_bytes = 0;
   int processors = 0;
-  int wide_warps = 0;  ///< of a block in one launch, at most; 0: there is none
+  int wide_warps = 0;                           ///< of a block in one launch, at most; 0: there is none
   const std::byte* maybe_key_tables = nullptr;  ///< in device memory
 };
 

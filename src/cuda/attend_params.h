@@ -76,7 +76,7 @@ struct PrepareParams {
   float scale;        ///< softmax scale times log2 e
   float sealed_gain;  ///< further, for sealed pages
   QueryShape shape;
-  uint32_t* out = nullptr;  ///< AttendParams::queries
+  uint32_t* out = nullptr;                   ///< AttendParams::queries
   const std::byte* sketch_tables = nullptr;  ///< where keys are sketches: SketchTableLayout
 };
 

@@ -1,5 +1,6 @@
 // Instances for sketched keys with uniform values.
 #include "cuda/attend_kernel.cuh"
+#include "cuda/grouped_values.h"
 #include "cuda/sketch_readers.h"
 
 namespace kvant::cuda {
@@ -33,7 +34,7 @@ constexpr AttendKernel SketchRow(int value_bits) {
 /// Bits of a sketch and of that of its outliers; values of 2 bits, channels of a token that share their parameters.
 template <int kDim, int kSketch, int kOutlierSketch, int kGroup>
 constexpr AttendKernel kRow =
-    SketchRow<SketchKeys<CudaWarp, kDim, kSketch, kOutlierSketch>, UniformValues<CudaWarp, kDim, 2, kGroup>>(2);
+    SketchRow<SketchKeys<CudaWarp, kDim, kSketch, kOutlierSketch>, GroupedValues<CudaWarp, kDim, 2, kGroup>>(2);
 
 constexpr AttendKernel kKernels[] = {
     kRow<128, 256, 0, 32>,   kRow<128, 256, 0, 64>,   kRow<128, 512, 0, 32>,

@@ -80,6 +80,8 @@ class ItemState {
 
   /// Adds the lanes' sums and writes out [8][dim], rows `stride` floats apart, and state [2][8].
   KVANT_HD void Store(float gain, int lane, float* out_to, int stride, float* state_to) {
+    constexpr int kGroups = ShiftGroups<Values>();
+    float group_shift[kGroups][2];
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int head = lane % 4 * 2 + h;
@@ -89,7 +91,7 @@ class ItemState {
         state_to[kTileColumns + head] = sum;
       }
       KVANT_UNROLL
-      for (int g = 0; g < Values::kShifts; ++g) shift[g][h] = AcrossTokens(shift[g][h]);
+      for (int g = 0; g < kGroups; ++g) group_shift[g][h] = GroupShift(g, h, lane);
     }
     KVANT_UNROLL
     for (int s = 0; s < kSteps; ++s) {
@@ -97,7 +99,7 @@ class ItemState {
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
         out_to[(lane % 4 * 2 + i % 2) * stride + channel] =
-            out[s][i] * (gain * Values::OutGain(s, i)) + shift[s * Values::kShifts / kSteps][i % 2];
+            out[s][i] * (gain * Values::OutGain(s, i)) + group_shift[s * kGroups / kSteps][i % 2];
       }
     }
   }
@@ -109,6 +111,13 @@ class ItemState {
   /// Hidden scores; finite, so that the difference of two of them is a number.
   static constexpr float kHidden = -1e30f;
 
+  KVANT_HD float GroupShift(int group, int h, int lane) const {
+    if constexpr (requires { Values::kShiftRows; }) {
+      return W::Shuffle(shift[0][h], group * 4 + lane % 4);
+    } else {
+      return AcrossTokens(shift[group][h]);
+    }
+  }
   KVANT_HD static float AcrossTokens(float x) {
     KVANT_UNROLL
     for (int mask = 4; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);

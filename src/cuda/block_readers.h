@@ -255,6 +255,17 @@ KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scal
   b[1] = W::Transpose(W::Pack(w[2] * scale1, w[3] * scale1));
 }
 
+/// Groups of channels with a shift of their own. Values have a register for each, to be summed over the lanes of a column, or
+/// kShiftRows of them in one register: that of group g is with the lanes g * 4 and on.
+template <class Values>
+KVANT_HD constexpr int ShiftGroups() {
+  if constexpr (requires { Values::kShiftRows; }) {
+    return Values::kShiftRows;
+  } else {
+    return Values::kShifts;
+  }
+}
+
 /// kGroup: channels of a token that share scale and shift.
 template <class W, int kDim_, int kBits, int kGroup = 128>
 struct UniformValues {

@@ -119,6 +119,13 @@ KVANT_HD constexpr int TokenParam(TokenOrder order, int token) {
   return (g * kUnits + token / kUnitTokens) * 2 + half;
 }
 
+/// Likewise where weights are multiplied with them as operands: lane t = lane % 4 finds the tokens of its columns 2t, 2t + 1
+/// and 2t + 8, 2t + 9 of the units, a word for each two.
+KVANT_HD constexpr int TokenPairParam(int token) {
+  const int t = token % kUnitTokens;
+  return ((t % 8 / 2 * kUnits + token / kUnitTokens) * 2 + t / 8) * 2 + t % 2;
+}
+
 /// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads.
 KVANT_HD constexpr int QueryHalf(int head, int channel) {
   return ChannelHalf(kLanes, head * 4 + channel % 8 / 2, channel);
