@@ -57,6 +57,7 @@ struct EncodeKernel {
   Status (*launch)(const EncodeParams& params, void* stream);
 };
 std::span<const EncodeKernel> EncodeKernels();
+std::span<const EncodeKernel> SketchEncodeKernels();
 
 /// REQUIRES: dim is one of kDeviceDims.
 Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);

@@ -151,6 +151,9 @@ struct EncodeParams {
   float levels[16];
   float thresholds[7];
   bool unbiased;
+  // CodeKind::kSketch
+  DeviceSketch sketch = {};
+  const std::byte* sketch_tables = nullptr;  ///< SketchTableLayout
 };
 
 }  // namespace kvant::cuda

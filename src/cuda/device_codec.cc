@@ -292,7 +292,8 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   }
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
-  for (const cuda::EncodeKernel& kernel : cuda::EncodeKernels()) {
+  const bool sketch = f.kind == CodeKind::kSketch;
+  for (const cuda::EncodeKernel& kernel : sketch ? cuda::SketchEncodeKernels() : cuda::EncodeKernels()) {
     if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
     if (f.kind != CodeKind::kExact && !f.encodable) break;
     cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
@@ -306,9 +307,15 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
                             .step = f.step,
                             .levels = {},
                             .thresholds = {},
-                            .unbiased = f.unbiased};
+                            .unbiased = f.unbiased,
+                            .sketch = f.sketch};
     std::copy_n(f.levels, 16, p.levels);
     std::copy_n(f.thresholds, 7, p.thresholds);
+    if (sketch) {
+      const Result<const std::byte*> tables = cuda::DeviceSketchTables(impl_->dim);
+      if (!tables.ok()) return tables.status();
+      p.sketch_tables = *tables;
+    }
     return kernel.launch(p, stream);
   }
   return Status::NotSupported("the device does not encode this codec with these options; encode on the host");

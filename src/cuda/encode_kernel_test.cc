@@ -12,6 +12,8 @@
 #include "cuda/block_order.h"
 #include "cuda/encode_warp.h"
 #include "cuda/simt_host.h"
+#include "cuda/sketch_encode_warp.h"
+#include "cuda/sketch_tables.h"
 
 namespace kvant::cuda {
 namespace {
@@ -55,7 +57,11 @@ double Mismatch(const std::string& name, const std::string& options, Side side, 
                     .step = format.step,
                     .levels = {},
                     .thresholds = {},
-                    .unbiased = format.unbiased};
+                    .unbiased = format.unbiased,
+                    .sketch = format.sketch};
+  AlignedBuffer<std::byte> tables;
+  if (kKind == CodeKind::kSketch) tables = MakeSketchTables(kDim);
+  p.sketch_tables = tables.data();
   std::copy_n(format.levels, 16, p.levels);
   std::copy_n(format.thresholds, 7, p.thresholds);
   size_t different = 0;
@@ -67,6 +73,8 @@ double Mismatch(const std::string& name, const std::string& options, Side side, 
       HostBlock::Run(32, [&](int lane) {
         if constexpr (kKind == CodeKind::kExact) {
           StoreExactWarp<HostWarp, kDim>(p, page, head, lane);
+        } else if constexpr (kKind == CodeKind::kSketch) {
+          SketchEncoder<HostWarp, kDim>(p, page, head, lane).Encode();
         } else {
           EncodeWarp<HostWarp, kKind, kDim, kBits>(p, page, head, lane, &space);
         }
@@ -104,6 +112,14 @@ TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 2>("decoquant", "bits=2,scale=ls", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 4>("turboquant", "", side)), 2 * allowed);
   }
+}
+
+TEST(EncodeKernel, SketchBytesAreThoseOfTheCpuUpToRounding) {
+  const double allowed = 8 * FindCodec("qjl")->max_code_mismatch;  // a byte has eight signs
+  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "", Side::kKey)), allowed);
+  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "first_layers=0", Side::kKey)), allowed);
+  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "first_layers=0,outliers=0", Side::kKey)), allowed);
+  EXPECT_LE((Mismatch<CodeKind::kSketch, 64, 1>("qjl", "first_layers=0", Side::kKey)), allowed);
 }
 
 TEST(EncodeKernel, ExactRowsAreMoved) {

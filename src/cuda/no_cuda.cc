@@ -19,6 +19,7 @@ std::span<const AttendKernel> PlainLevelKernels() { return {}; }
 std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const AttendKernel> SketchKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
+std::span<const EncodeKernel> SketchEncodeKernels() { return {}; }
 
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
 Result<const std::byte*> DeviceSketchTables(int) { return Missing(); }
