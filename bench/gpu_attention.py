@@ -54,10 +54,8 @@ OTHER_DIMS = [
 ]  # fmt: skip
 
 
-def encodes_on_device(codec, side):
-    if side > 1:
-        return True
-    return not re.search("trellis|kivi" if side == 0 else "trellis|kivi|qjl", codec[side])
+def decodes_on_device(key, side):
+    return side != KEY or not key.startswith("qjl")
 
 
 # --- the C API ---------------------------------------------------------------------------------------------------------
@@ -76,12 +74,17 @@ class Args(ctypes.Structure):
                 ("out_type", ctypes.c_int), ("scale", ctypes.c_float), ("soft_cap", ctypes.c_float),
                 ("sinks", ctypes.c_void_p), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
                 ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p),
-                ("fixed_pages", ctypes.c_int32)]  # fmt: skip
+                ("sealed_ready", ctypes.c_int32), ("fixed_pages", ctypes.c_int32)]  # fmt: skip
 
 
 class EncodeArgs(ctypes.Structure):
     _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("rows", ctypes.c_void_p),
                 ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+
+
+class DecodeArgs(ctypes.Structure):
+    _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("pool", ctypes.c_void_p),
+                ("slots", ctypes.c_void_p), ("rows", ctypes.c_void_p)]  # fmt: skip
 
 
 class Library:
@@ -124,11 +127,17 @@ class Codec:
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
 
+    def decode_pages(self, side, pool, slots, rows):
+        """The inverse."""
+        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), slots.data_ptr(), rows.data_ptr())
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.check(self.library.c.kvant_device_decode_pages(self.handle, ctypes.byref(args), stream))
+
 
 class Kind:
     """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches."""
 
-    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, rows=1):
+    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, query_rows=1):
         generator = torch.Generator().manual_seed(seed)
         self.pages, self.max_pages = pages, max(pages)
         slots = max(1, caches * sum(pages))
@@ -140,7 +149,7 @@ class Kind:
             self.rows.append(rows)
         self.counts = torch.tensor(pages, dtype=torch.int32).cuda()
         order = torch.randperm(slots, generator=generator)
-        self.live, self.query_rows, self.slots, self.tables, first = live, rows, [], [], 0
+        self.live, self.query_rows, self.slots, self.tables, first = live, query_rows, [], [], 0
         for _ in range(caches):
             table = torch.zeros(len(pages), max(1, self.max_pages), 2, dtype=torch.int64)
             self.slots.append([])
@@ -152,7 +161,7 @@ class Kind:
                 if count:
                     table[s, 0, 0] = live if live < 1 << 63 else live - (1 << 64)
                 # Of the last rows - 1 tokens, the first query row sees none, the next one, ...
-                ahead = torch.clamp(rows - 1 - PAGE * torch.arange(count - 1, -1, -1), min=0)
+                ahead = torch.clamp(query_rows - 1 - PAGE * torch.arange(count - 1, -1, -1), min=0)
                 table[s, :count, 1] = mine + (ahead << 32)
             self.tables.append(table.cuda())
 
@@ -180,11 +189,12 @@ class Problem:
     """Caches with queries, and how to attend to each of them."""
 
     def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
-                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0):
+                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
         self.one_launch, self.rows, self.soft_cap, self.fixed_pages = one_launch, rows, soft_cap, fixed_pages
+        self.sealed_ready = sealed_ready
         self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
-        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, rows=rows)
+        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, query_rows=rows)
         self.sinks = torch.linspace(-2, 3, kv_heads * heads_per_kv).cuda() if sinks else None
         shape = (len(sealed), rows, kv_heads * heads_per_kv, codec.dim)
         self.queries = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed + 20))).cuda()
@@ -205,7 +215,7 @@ class Problem:
                     self.heads_per_kv, self.rows, kind, kind, self.scale, self.soft_cap,
                     self.sinks.data_ptr() if self.sinks is not None else None, self.queries.data_ptr(), self.out.data_ptr(),
                     workspace, max(0, self.workspace.numel() - 256),
-                    self.tickets.data_ptr() if self.one_launch else None, self.fixed_pages)  # fmt: skip
+                    self.tickets.data_ptr() if self.one_launch else None, self.sealed_ready, self.fixed_pages)  # fmt: skip
 
     def attend(self, cache=0):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -274,13 +284,12 @@ def check(library, codecs):
 
 
 def check_encoding(library, codecs):
-    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be."""
+    """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be; rows decoded
+    there against those of the host."""
     results = []
     for key, value, dim in codecs:
         codec = Codec(library, key, value, dim)
         for side in range(4):
-            if not encodes_on_device((key, value), side):
-                continue
             pages, kv_heads = 6, 3
             rows = torch.randn(pages, PAGE, kv_heads, dim).half()
             slots = torch.randperm(pages).int()
@@ -296,9 +305,21 @@ def check_encoding(library, codecs):
                         ctypes.c_void_p(want[slots[page], head].data_ptr())))  # fmt: skip
             mismatch = float((pool.cpu() != want).float().mean())
             allowed = 2e-3 if re.search("quant|qjl", key) and side < 2 else 0.0
-            ok = mismatch <= allowed and int(refused) == 0
-            results.append({"codec": f"{key} {value} {dim}", "what": f"encode, side {side}", "error": mismatch, "ok": ok})
-            print(f"{'ok  ' if ok else 'FAIL'} {mismatch:.2e}  {codec.name}  encode, side {side}")
+            measures = [("encode", mismatch, allowed)]
+            if decodes_on_device(key, side):
+                decoded = torch.zeros_like(rows, device="cuda")
+                codec.decode_pages(side, pool, slots.cuda(), decoded)
+                expected, pool = torch.empty(pages, kv_heads, PAGE, dim), pool.cpu()
+                for page, head in itertools.product(range(pages), range(kv_heads)):
+                    library.check(library.c.kvant_device_decode(
+                        codec.handle, side, ctypes.c_void_p(pool[slots[page], head].data_ptr()),
+                        ctypes.c_void_p(expected[page, head].data_ptr())))  # fmt: skip
+                expected = expected.transpose(1, 2)
+                measures.append(("decode", float((decoded.cpu().float() - expected).norm() / expected.norm()), 4e-4))
+            for what, value_of, most in measures:
+                ok = value_of <= most and int(refused) == 0
+                results.append({"codec": f"{key} {value} {dim}", "what": f"{what}, side {side}", "error": value_of, "ok": ok})
+                print(f"{'ok  ' if ok else 'FAIL'} {value_of:.2e}  {codec.name}  {what}, side {side}")
     return results
 
 
@@ -369,9 +390,14 @@ def sdpa_graph(batch, kv_heads, heads_per_kv, tokens, dim, backend):
         return None
 
 
-def time_shape(library, shape, codecs, rounds, one_launch):
+def shape_name(shape):
     batch, kv_heads, heads_per_kv, tokens, dim = shape
-    name = f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
+    return f"B{batch} {kv_heads * heads_per_kv}/{kv_heads}x{dim} N{tokens}"
+
+
+def time_shape(library, shape, codecs, rounds, one_launch, sealed_ready):
+    batch, kv_heads, heads_per_kv, tokens, dim = shape
+    name = shape_name(shape)
     print(f"{name}: fp16 {4e-6 * batch * kv_heads * tokens * dim:.0f} MB")
     graphs, bytes_moved, keep = {}, {}, []
     for label, backend in (("torch cudnn", SDPBackend.CUDNN_ATTENTION), ("torch flash", SDPBackend.FLASH_ATTENTION)):
@@ -386,7 +412,7 @@ def time_shape(library, shape, codecs, rounds, one_launch):
         sealed = [tokens // PAGE - 1] * batch
         size = batch * sealed[0] * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE])
         problem = Problem(codec, sealed, [1] * batch, kv_heads, heads_per_kv, max(2, min(48, -(-ROTATE_BYTES // size))),
-                          one_launch=one_launch)  # fmt: skip
+                          one_launch=one_launch, sealed_ready=sealed_ready)  # fmt: skip
         keep.append(problem)
         graphs[codec.name] = Captured(problem.attend, problem.caches), problem.caches
         bytes_moved[codec.name] = problem.bytes()
@@ -411,8 +437,6 @@ def time_encoding(library, codecs, rounds):
             continue
         codec = Codec(library, key, value, codec_dim)
         for side in (KEY, VALUE):
-            if not encodes_on_device((key, value), side):
-                continue
             pool = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8, device="cuda")
             graph = Captured(lambda _: codec.encode_pages(side, data, slots, pool, refused), 1), 1  # noqa: B023
             times = replay_times({"encode": graph}, rounds)["encode"]
@@ -420,6 +444,74 @@ def time_encoding(library, codecs, rounds):
             rows.append({"codec": codec.name, "side": side, "bytes": moved} | summary(times))
             print(f"  encode {codec.name:34} side {side} {rows[-1]['us']:9.1f} us  {moved / rows[-1]['us'] / 1000:7.0f} GB/s")
     return rows
+
+
+def best_sdpa(work, count):
+    """Graph of the faster of torch's two kernels."""
+    best, graph = math.inf, None
+    for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
+        with sdpa_kernel(backend):
+            try:
+                candidate = Captured(work, count)
+            except RuntimeError as error:
+                print(f"  {backend}: {str(error).splitlines()[0]}")
+                continue
+        us = statistics.median(replay_times({"sdpa": (candidate, count)}, 5)["sdpa"])
+        if us < best:
+            best, graph, chosen = us, candidate, backend
+    return graph, chosen
+
+
+def time_prefill(library, codecs, rounds):
+    """A chunk of a prompt attends to a prefix: torch over fp16 rows, and over rows that decode_pages has just written."""
+    results, kv_heads, heads, dim = [], 8, 32, 128
+    for tokens, chunk in itertools.product((32768, 131072), (512, 2048)):
+        pages, caches = tokens // PAGE, 2
+        query = torch.randn(1, heads, chunk, dim, device="cuda", dtype=torch.float16)
+        rows = [torch.randn(2, pages, PAGE, kv_heads, dim, device="cuda", dtype=torch.float16) for _ in range(caches)]
+
+        def sdpa(i):
+            k, v = (r.view(1, tokens, kv_heads, dim).transpose(1, 2) for r in rows[i])  # noqa: B023
+            F.scaled_dot_product_attention(query, k, v, enable_gqa=True)  # noqa: B023
+
+        baseline, backend = best_sdpa(sdpa, caches)
+        for key, value, codec_dim in codecs:
+            if codec_dim != dim or not decodes_on_device(key, KEY):
+                continue
+            codec = Codec(library, key, value, dim)
+            kind = Kind(codec, (KEY, VALUE), [pages], kv_heads, caches, 1)
+            slots = [s[0].int().cuda() for s in kind.slots]
+
+            def work(i):
+                for side in (KEY, VALUE):
+                    codec.decode_pages(side, kind.pools[side], slots[i], rows[i][side])  # noqa: B023
+                with sdpa_kernel(backend):  # noqa: B023
+                    sdpa(i)  # noqa: B023
+
+            times = replay_times({"fp16": (baseline, caches), "kvant": (Captured(work, caches), caches)}, rounds)
+            fp16, ours = (statistics.median(times[name]) for name in ("fp16", "kvant"))
+            results.append({"codec": codec.name, "tokens": tokens, "chunk": chunk, "backend": str(backend),
+                            "fp16_us": fp16, "us": ours, "ratio": fp16 / ours})  # fmt: skip
+            print(f"  prefill {codec.name:34} {chunk} rows on {tokens}: {fp16:8.1f} us fp16, {ours:8.1f} us, {fp16 / ours:.2f}x")
+    return results
+
+
+def time_ragged(library, codecs, rounds):
+    """16 sequences of 1K to 64K tokens, log-uniform. Beside it what reading the same rows in fp16 takes at the speed of a copy."""
+    lengths = [round(1024 * 64 ** (i / 15) / PAGE) for i in range(16)]
+    kv_heads, heads_per_kv, dim, results = 8, 4, 128, []
+    for key, value, codec_dim in codecs:
+        if codec_dim != dim:
+            continue
+        codec = Codec(library, key, value, dim)
+        caches = max(2, -(-ROTATE_BYTES // (sum(lengths) * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE]))))
+        problem = Problem(codec, [n - 1 for n in lengths], [1] * 16, kv_heads, heads_per_kv, caches, sealed_ready=True)
+        times = replay_times({"kvant": (Captured(problem.attend, caches), caches)}, rounds)["kvant"]
+        row = summary(times) | {"codec": codec.name, "tokens": sum(lengths) * PAGE, "bytes": problem.bytes()}
+        row["gb_per_s"] = row["bytes"] / row["us"] / 1000
+        results.append(row)
+        print(f"  ragged {codec.name:34} {row['us']:9.1f} us  {row['gb_per_s']:7.0f} GB/s")
+    return results
 
 
 def driver_version() -> str:
@@ -434,6 +526,9 @@ def main():
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="head size 128 and three shapes")
     parser.add_argument("--three-launches", action="store_true", help="times without tickets")
+    parser.add_argument("--wait", action="store_true", help="times without sealed_ready")
+    parser.add_argument("--no-check", action="store_true", help="where the same library has just been checked")
+    parser.add_argument("--shapes", default="", help="regular expression: shapes (\"B8 32/8x128 N32768\") to time")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", default="", help="regular expression: codecs (\"k=int:4 v=int:4 d=128\") to check and time")
     options = parser.parse_args()
@@ -442,17 +537,20 @@ def main():
               if re.search(options.only, f"k={c[0]} v={c[1]} d={c[2]}")]  # fmt: skip
     device = torch.cuda.get_device_properties(0)
     result = {"gpu": device.name, "processors": device.multi_processor_count, "driver": driver_version(),
-              "torch": torch.__version__, "cuda": torch.version.cuda, "check": check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
+              "torch": torch.__version__, "cuda": torch.version.cuda, "check": [] if options.no_check else check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
     if not options.check_only:
         result["copy_gb_per_s"] = copy_gb_per_s()
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
         shapes = [(8, 8, 4, 32768, 128), (1, 8, 4, 32768, 128), (1, 8, 4, 4096, 128)]
         if not options.quick:
-            shapes += [(1, 8, 4, 131072, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
+            shapes += [(1, 8, 4, 131072, 128), (1, 8, 4, 1 << 20, 128), (1, 32, 1, 32768, 128), (8, 4, 8, 32768, 128), (8, 8, 4, 32768, 64),
                        (64, 8, 4, 4096, 128)]  # fmt: skip
-        result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches)
-                           for shape in shapes]
-        result["encoding"] = time_encoding(library, codecs, options.rounds)
+        result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches, not options.wait)
+                           for shape in shapes if re.search(options.shapes, shape_name(shape))]
+        if not options.shapes:
+            result["encoding"] = time_encoding(library, codecs, options.rounds)
+            result["prefill"] = time_prefill(library, codecs, options.rounds)
+            result["ragged"] = time_ragged(library, codecs, options.rounds)
     failed = [c for c in result["check"] if not c["ok"]]
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

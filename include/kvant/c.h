@@ -74,6 +74,18 @@ typedef struct kvant_encode_args {
 KVANT_API kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args,
                                                  void* stream);
 
+/* Blocks in a pool -> pages of fp16 rows, on the device. */
+typedef struct kvant_decode_args {
+  kvant_side side;
+  int32_t pages;
+  int32_t kv_heads;
+  const void* device_pool;     /* [slots][kv_heads][block bytes] */
+  const int32_t* device_slots; /* [pages]: where in the pool */
+  void* device_rows;           /* fp16 [pages, 64, kv_heads, dim] */
+} kvant_decode_args;
+KVANT_API kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args,
+                                                 void* stream);
+
 /* An entry of a page table. */
 typedef struct kvant_device_page {
   uint64_t live; /* bit t: row t of the page is visible */
@@ -106,9 +118,10 @@ typedef struct kvant_attend_args {
   void* device_workspace;     /* 256-byte aligned */
   size_t workspace_bytes;
   void*
-      device_tickets;  /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
+      device_tickets; /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
                            sequences then take one launch; null: always three */
-  int32_t fixed_pages; /* > 0: bits of a result that depend neither on device nor on batch; 0: what is fastest */
+  int32_t sealed_ready; /* not 0: the launch before this one writes no sealed pages, tables or counts */
+  int32_t fixed_pages;  /* > 0: bits of a result that depend neither on device nor on batch; 0: what is fastest */
 } kvant_attend_args;
 #define KVANT_TICKET_BYTES 4096
 

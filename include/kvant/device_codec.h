@@ -60,6 +60,9 @@ struct DeviceAttendArgs {
   /// kDeviceTicketBytes of zeros, left as zeros; one for all steps that never run at the same time. With it, few sequences
   /// take one launch; null: always three.
   void* tickets = nullptr;
+  /// The launch before this one on the stream writes no sealed pages, tables or counts (exact rows and queries it may): where one
+  /// launch is enough, they are then read while it still runs (sm_90).
+  bool sealed_ready = false;
   /// > 0: partial sums are over stretches of so many pages, in three launches, so that a sequence's result has the same bits on
   /// every device, in every batch and with any max_pages. 0: stretches fit the device.
   int32_t fixed_pages = 0;
@@ -76,6 +79,16 @@ struct DeviceEncodeArgs {
   /// Set to 1 when a scale does not fit what kernels read (Encode refuses such rows): that page must not be used. The caller
   /// clears and reads it.
   int32_t* refused = nullptr;
+};
+
+/// Pages to be decoded on the device, all 64 rows of each, of one side.
+struct DeviceDecodeArgs {
+  DeviceSide side = DeviceSide::kKey;
+  int32_t pages = 0;
+  int32_t kv_heads = 0;
+  const void* pool = nullptr;      ///< [slots][kv_heads][block bytes]
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim]
 };
 
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
@@ -99,6 +112,10 @@ class DeviceCodec {
   /// Encodes on `stream`, without waiting. The bytes are those of Encode; with codecs that sum before they round, codes may
   /// differ by a step as between SIMD targets. Errors: InvalidArgument; NotSupported for codes that only the CPU encodes.
   Status EncodePages(const DeviceEncodeArgs& args, void* stream) const;
+
+  /// Decodes on `stream`, without waiting: for attention of many query rows over a compressed prefix, which is fastest by
+  /// kernels that read fp16 (docs/cuda.md). Values are those of Decode, rounded to fp16. Errors: InvalidArgument.
+  Status DecodePages(const DeviceDecodeArgs& args, void* stream) const;
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;

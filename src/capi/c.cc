@@ -62,6 +62,7 @@ DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
           .workspace = a.device_workspace,
           .workspace_bytes = a.workspace_bytes,
           .tickets = a.device_tickets,
+          .sealed_ready = a.sealed_ready != 0,
           .fixed_pages = a.fixed_pages};
 }
 
@@ -130,6 +131,22 @@ kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kv
                                       .slots = args->device_slots,
                                       .pool = args->device_pool,
                                       .refused = args->device_refused},
+                                     stream);
+  });
+}
+
+kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args, void* stream) {
+  return Guarded([&] {
+    if (!codec || !args) return Null(!codec ? "codec" : "args");
+    if (!ValidSide(args->side)) {
+      return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", args->side));
+    }
+    return codec->codec->DecodePages({.side = static_cast<DeviceSide>(args->side),
+                                      .pages = args->pages,
+                                      .kv_heads = args->kv_heads,
+                                      .pool = args->device_pool,
+                                      .slots = args->device_slots,
+                                      .rows = args->device_rows},
                                      stream);
   });
 }

@@ -19,15 +19,27 @@ struct KernelBounds {
   /// Codes of a kind and width share one table.
   static constexpr bool kOneTable = std::is_same_v<typename Keys::Table, typename Values::Table>;
   static constexpr int kTableBytes = Keys::Table::kBytes + (kOneTable ? 0 : Values::Table::kBytes);
-  static constexpr int kWarpBytes = PageSlots<Keys, Values>::kBytes;
+  /// Before the warps' slots: tables, in one launch followed by queries.
+  static constexpr int kTileBytes = kTableBytes + WarpQueries::kBytes<Keys>;
+  template <int kDepth>
+  static constexpr int kWarpBytes = PageSlots<Keys, Values, kDepth>::kBytes;
 
   static constexpr int kMostSharedBytes = 227 * 1024;  ///< of a block on sm_90
-  static constexpr int kMostWarps = Keys::kDim > 128 ? 8 : 16;
-  static constexpr int kFittingWarps = (kMostSharedBytes - kTableBytes) / (kWarpBytes > 0 ? kWarpBytes : 1);
-  static constexpr int kWideWarps = kFittingWarps < kMostWarps ? kFittingWarps : kMostWarps;
+  static constexpr int kMostWarps = Keys::kDim > 128 ? 8 : kMostTileWarps;
+  template <int kDepth>
+  static constexpr int kFittingWarps = Keys::kExact ? kMostWarps
+                                                    : std::min(kMostWarps, (kMostSharedBytes - kTileBytes) /
+                                                                               std::max(1, kWarpBytes<kDepth>));
+  /// More warps are worth more than more pages under way in each.
+  static constexpr int kWideDepth = kFittingWarps<2> == kMostWarps ? 2 : 1;
+  /// As many on each of a multiprocessor's four schedulers, which have registers of their own.
+  static constexpr int kWideWarps = kFittingWarps<kWideDepth> / 4 * 4;
+  static_assert(kWideWarps > 0);
 
-  /// Blocks of so few warps may take more registers, which they need: they have less beside them to wait for.
-  static constexpr int kLeanWarps = kWideWarps < 8 ? kWideWarps : 8;
+  /// Blocks of so few warps have two pages under way in each, and may take more registers, which they need: they have less
+  /// beside them to wait for.
+  static constexpr int kLeanDepth = 2;
+  static constexpr int kLeanWarps = std::min(8, kFittingWarps<kLeanDepth>);
 
   static constexpr bool kLargeTable = Keys::Table::kBytes > 16 * 1024;
   static constexpr int kMaxWarps = kLargeTable ? kWideWarps : 4;
@@ -61,27 +73,36 @@ __global__ void __launch_bounds__(32 * KernelBounds<Keys, Values>::kMaxWarps, Ke
   const int64_t index = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + warp;
   const int64_t warps = p.warps();
   if (index >= warps) return;
-  AttendWarp<CudaWarp, Keys, Values>(p, WarpPlace::Of(p, index, static_cast<int>(threadIdx.x) % kLanes),
-                                     shared + Bounds::kTableBytes + warp * Bounds::kWarpBytes, shared, value_table);
+  AttendWarp<Bounds::kWideDepth, CudaWarp, Keys, Values>(
+      p, WarpPlace::Of(p, index, static_cast<int>(threadIdx.x) % kLanes),
+      shared + Bounds::kTableBytes + warp * Bounds::template kWarpBytes<Bounds::kWideDepth>, shared, value_table);
 }
 
 /// Grid: blocks of a tile, tiles of all KV heads, sequences.
-template <class Keys, class Values, int kWarps>
+template <class Keys, class Values, int kWarps, int kDepth>
 __global__ void __launch_bounds__(32 * kWarps, 1) AttendTiles(const __grid_constant__ AttendParams p) {
   extern __shared__ __align__(128) std::byte shared[];
-  CudaWarp::LaunchNext();
   const std::byte* value_table = FillTables<Keys, Values>(p, shared);
   const int thread = static_cast<int>(threadIdx.x);
   const TilePlace place =
       TilePlace::Of(p, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z),
                     thread / kLanes, static_cast<int>(blockDim.x) / kLanes, thread % kLanes);
-  AttendTile<CudaWarp, Keys, Values>(p, place, shared + KernelBounds<Keys, Values>::kTableBytes, shared, value_table);
+  using Bounds = KernelBounds<Keys, Values>;
+  AttendTile<kDepth, CudaWarp, Keys, Values>(p, place, shared + Bounds::kTableBytes, shared + Bounds::kTileBytes,
+                                             shared, value_table);
 }
+
+template <class Keys, class Values>
+constexpr auto* kWideTiles =
+    AttendTiles<Keys, Values, KernelBounds<Keys, Values>::kWideWarps, KernelBounds<Keys, Values>::kWideDepth>;
+template <class Keys, class Values>
+constexpr auto* kLeanTiles =
+    AttendTiles<Keys, Values, KernelBounds<Keys, Values>::kLeanWarps, KernelBounds<Keys, Values>::kLeanDepth>;
 
 template <class Keys, class Values>
 Status ShapeOf(LaunchShape* out) {
   using Bounds = KernelBounds<Keys, Values>;
-  constexpr int kWarpBytes = Bounds::kWarpBytes;
+  constexpr int kWarpBytes = Bounds::template kWarpBytes<Bounds::kWideDepth>;
   int device = 0;
   int shared_limit = 0;
   int processors = 0;
@@ -95,12 +116,13 @@ Status ShapeOf(LaunchShape* out) {
   KVANT_CUDA_TRY(
       cudaFuncSetAttribute(AttendPages<Keys, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
   *out = {.processors = processors};
-  if constexpr (kWarpBytes > 0) {
-    KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendTiles<Keys, Values, Bounds::kWideWarps>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
-    KVANT_CUDA_TRY(cudaFuncSetAttribute(AttendTiles<Keys, Values, Bounds::kLeanWarps>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
-    out->wide_warps = std::min(Bounds::kWideWarps, (shared_limit - Bounds::kTableBytes) / kWarpBytes);
+  if constexpr (!Keys::kExact) {
+    for (const auto kernel : {kWideTiles<Keys, Values>, kLeanTiles<Keys, Values>}) {
+      KVANT_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit));
+    }
+    const int left = shared_limit - Bounds::kTileBytes;
+    out->wide_warps = std::min(Bounds::kWideWarps, left / kWarpBytes);
+    out->lean_warps = std::min(Bounds::kLeanWarps, left / Bounds::template kWarpBytes<Bounds::kLeanDepth>);
   }
   for (int warps = Bounds::kMaxWarps; warps > 0; --warps) {  // as many warps as fit; of equals, the largest blocks
     const size_t bytes = static_cast<size_t>(Bounds::kTableBytes + warps * kWarpBytes);
@@ -127,15 +149,16 @@ Status Launch(const AttendParams& p, const LaunchShape& shape, void* stream) {
 }
 
 template <class Keys, class Values>
-Status LaunchTiles(const AttendParams& p, int warps, void* stream) {
+Status LaunchTiles(const AttendParams& p, const LaunchShape& shape, int warps, void* stream) {
   using Bounds = KernelBounds<Keys, Values>;
-  if constexpr (Bounds::kWarpBytes > 0) {
+  if constexpr (!Keys::kExact) {
     const dim3 grid(static_cast<unsigned>(p.tile.blocks), static_cast<unsigned>(p.shape.kv_heads * p.shape.tiles()),
                     static_cast<unsigned>(p.shape.sequences));
-    const auto kernel = warps <= Bounds::kLeanWarps ? AttendTiles<Keys, Values, Bounds::kLeanWarps>
-                                                    : AttendTiles<Keys, Values, Bounds::kWideWarps>;
-    return LaunchAfter(kernel, grid, 32 * warps, static_cast<size_t>(Bounds::kTableBytes + warps * Bounds::kWarpBytes),
-                       stream, p);
+    const bool lean = warps <= shape.lean_warps;
+    const int warp_bytes =
+        lean ? Bounds::template kWarpBytes<Bounds::kLeanDepth> : Bounds::template kWarpBytes<Bounds::kWideDepth>;
+    return LaunchAfter(lean ? kLeanTiles<Keys, Values> : kWideTiles<Keys, Values>, grid, 32 * warps,
+                       static_cast<size_t>(Bounds::kTileBytes + warps * warp_bytes), stream, p);
   }
   return Status::Internal("exact pages in one launch");
 }

@@ -237,8 +237,9 @@ class Kernel {
     });
   }
   void Attend(const AttendParams& a) {
+    constexpr int kDepth = 1;
     constexpr int kWarps = 2;
-    AlignedBuffer<std::byte> slots(kWarps * PageSlots<K, V>::kBytes);
+    AlignedBuffer<std::byte> slots(kWarps * PageSlots<K, V, kDepth>::kBytes);
     AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
     std::byte* key_table = tables.data();
     std::byte* value_table = key_table + K::Table::kBytes;
@@ -251,8 +252,9 @@ class Kernel {
         }
         HostWarp::BlockSync();
         if (first + thread / 32 >= warps) return;
-        AttendWarp<HostWarp, K, V>(a, WarpPlace::Of(a, first + thread / 32, thread % 32),
-                                   slots.data() + thread / 32 * PageSlots<K, V>::kBytes, key_table, value_table);
+        AttendWarp<kDepth, HostWarp, K, V>(a, WarpPlace::Of(a, first + thread / 32, thread % 32),
+                                           slots.data() + thread / 32 * PageSlots<K, V, kDepth>::kBytes, key_table,
+                                           value_table);
       });
     }
   }
@@ -278,21 +280,21 @@ class Kernel {
     }
   }
   void RunTiles(int blocks_per_tile, int warps, uint32_t* tickets) {
+    constexpr int kDepth = 2;
     AttendParams a = Params();
     const size_t blocks = static_cast<size_t>(sequences() * p_.kv_heads * a.shape.tiles() * blocks_per_tile);
-    AlignedBuffer<uint32_t> queries(blocks * QueryBytes<K>() / sizeof(uint32_t));
     AlignedBuffer<float> out(blocks * kTileColumns * kDim);
     AlignedBuffer<float> state(blocks * 2 * kTileColumns);
     std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
     std::fill(state.span().begin(), state.span().end(), NAN);
-    a.queries = queries.data();
     a.partial_out = out.data();
     a.partial_state = state.data();
-    a.tile = {blocks_per_tile, tickets, Preparing(queries.data()), Results()};
+    a.tile = {blocks_per_tile, warps % 2 == 0, tickets, Preparing(nullptr), Results()};
     const int head_tiles = a.shape.kv_heads * a.shape.tiles();
     for (size_t block = 0; block < blocks; ++block) {
-      const size_t floats = static_cast<size_t>(warps * PageSlots<K, V>::kBytes) / sizeof(float);
+      const size_t floats = static_cast<size_t>(warps * PageSlots<K, V, kDepth>::kBytes) / sizeof(float);
       AlignedBuffer<float> space(floats);
+      AlignedBuffer<std::byte> queries(WarpQueries::kBytes<K>);
       AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
       std::byte* value_table = tables.data() + K::Table::kBytes;
       std::fill(space.span().begin(), space.span().end(), NAN);
@@ -301,12 +303,12 @@ class Kernel {
           K::Table::template Fill<HostWarp>(a.key_levels, thread, 32 * warps, tables.data());
           V::Table::template Fill<HostWarp>(a.value_levels, thread, 32 * warps, value_table);
         }
-        AttendTile<HostWarp, K, V>(
+        AttendTile<kDepth, HostWarp, K, V>(
             a,
             TilePlace::Of(a, static_cast<int>(block) % blocks_per_tile,
                           static_cast<int>(block) / blocks_per_tile % head_tiles,
                           static_cast<int>(block) / blocks_per_tile / head_tiles, thread / 32, warps, thread % 32),
-            reinterpret_cast<std::byte*>(space.data()), tables.data(), value_table);
+            queries.data(), reinterpret_cast<std::byte*>(space.data()), tables.data(), value_table);
       });
     }
   }

@@ -16,7 +16,8 @@ struct LaunchShape {
   int resident_warps = 0;  ///< on the whole device at once
   size_t shared_bytes = 0;
   int processors = 0;
-  int wide_warps = 0;                           ///< of a block in one launch, at most; 0: there is none
+  int wide_warps = 0;  ///< of a block in one launch, at most; 0: there is none
+  int lean_warps = 0;  ///< of a block, at most, where each has more registers and pages under way
   const std::byte* maybe_key_tables = nullptr;  ///< in device memory
 };
 
@@ -38,7 +39,7 @@ struct AttendKernel {
   /// `stream` is a cudaStream_t. Neither waits nor allocates.
   Status (*launch)(const AttendParams& params, const LaunchShape& shape, void* stream);
   /// The whole step, AttendParams::tile; `warps` of a block.
-  Status (*launch_tiles)(const AttendParams& params, int warps, void* stream);
+  Status (*launch_tiles)(const AttendParams& params, const LaunchShape& shape, int warps, void* stream);
 };
 
 std::span<const AttendKernel> ExactKernels();
@@ -54,10 +55,21 @@ struct EncodeKernel {
   CodeKind kind;
   int bits;
   int dim;
+  int rows;  ///< of scales
   Status (*launch)(const EncodeParams& params, void* stream);
 };
 std::span<const EncodeKernel> EncodeKernels();
 std::span<const EncodeKernel> SketchEncodeKernels();
+std::span<const EncodeKernel> TrellisEncodeKernels();
+
+/// One instance of the kernel that decodes pages.
+struct DecodeKernel {
+  CodeKind kind;
+  int bits;
+  int dim;
+  Status (*launch)(const DecodeParams& params, void* stream);
+};
+std::span<const DecodeKernel> DecodeKernels();
 
 /// REQUIRES: dim is one of kDeviceDims.
 Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);

@@ -39,8 +39,8 @@ struct QueryShape {
 
   KVANT_HD int columns() const { return rows * heads_per_kv; }
   KVANT_HD int tiles() const { return (columns() + kTileColumns - 1) / kTileColumns; }
-  KVANT_HD int row(int column) const { return column / heads_per_kv; }
-  KVANT_HD int head(int kv_head, int column) const { return kv_head * heads_per_kv + column % heads_per_kv; }
+  KVANT_HD int row(int column) const { return rows == 1 ? 0 : column / heads_per_kv; }
+  KVANT_HD int head(int kv_head, int column) const { return (kv_head - row(column)) * heads_per_kv + column; }
   /// Index of a column's vector among [sequences, rows, kv_heads * heads_per_kv].
   KVANT_HD int64_t Vector(int sequence, int kv_head, int column) const {
     return (static_cast<int64_t>(sequence) * rows + row(column)) * (kv_heads * heads_per_kv) + head(kv_head, column);
@@ -91,6 +91,7 @@ struct OutputParams {
 /// A step in one launch (attend_tile.h): the blocks of a tile map its queries and merge what they have.
 struct TileParams {
   int32_t blocks;     ///< of a tile
+  bool sealed_ready;  ///< sealed pages, tables and counts may be read before the previous launch has ended
   uint32_t* tickets;  ///< [sequences][kv_heads][tiles]: 0 before and after
   PrepareParams prepare;
   OutputParams output;
@@ -108,9 +109,8 @@ struct AttendParams {
   float soft_cap;  ///< times log2 e; scores s become cap * tanh(s / cap). 0: they stay
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
-  /// the order of QueryHalf; first as they are, then for sealed pages (mapped, times the key codec's step). In one launch
-  /// every block has its own: [sequences][kv_heads][tiles][blocks][2][8][dim]. For sketched keys the second part is others
-  /// (sketch_queries.h).
+  /// the order of QueryHalf; first as they are, then for sealed pages (mapped, times the key codec's step; for sketched
+  /// keys others, sketch_queries.h). In one launch every block has its own in shared memory.
   const uint32_t* queries;
   /// Partial states, [sequences][kv_heads][tiles][items, or blocks]: out [8][dim], then max and sum [2][8].
   float* partial_out;
@@ -136,6 +136,13 @@ struct MergeParams {
   OutputParams output;
 };
 
+/// What a window of the trellis costs in ticks: with l its level, (tick - l)^2 less tick^2 is l^2 - 2 l tick. Times 2^bits, plus
+/// the oldest symbol of the window, so that one minimum finds both.
+struct TrellisCosts {
+  int32_t slope[kDeviceLevels];
+  int32_t base[kDeviceLevels];
+};
+
 /// Pages of rows to be encoded, of one side.
 struct EncodeParams {
   const uint16_t* rows;  ///< fp16 [pages, 64, kv_heads, dim]
@@ -146,14 +153,31 @@ struct EncodeParams {
   int32_t kv_heads;
   bool is_value;
   BlockOffsets offsets;
-  // CodeKind::kLevels
+  // CodeKind::kLevels, kTrellis
   float step;
-  float levels[16];
+  float levels[kDeviceLevels];
   float thresholds[7];
   bool unbiased;
+  // CodeKind::kTrellis
+  TrellisCosts costs;
   // CodeKind::kSketch
   DeviceSketch sketch = {};
   const std::byte* sketch_tables = nullptr;  ///< SketchTableLayout
+};
+
+/// Pages to rows, of one side.
+struct DecodeParams {
+  const std::byte* pool;  ///< [slots][kv_heads][block bytes]
+  const int32_t* slots;   ///< [pages]
+  uint16_t* rows;         ///< fp16 [pages, 64, kv_heads, dim]
+  int32_t pages;
+  int32_t kv_heads;
+  bool is_value;
+  bool hadamard;
+  BlockOffsets offsets;
+  int32_t param_rows;  ///< of scales and shifts
+  float step;
+  float levels[kDeviceLevels];
 };
 
 }  // namespace kvant::cuda

@@ -8,6 +8,9 @@
 
 namespace kvant::cuda {
 
+/// Warps of a block, at most.
+constexpr int kMostTileWarps = kLanes / 2;
+
 /// Where a warp works, within its tile.
 struct TilePlace {
   WarpPlace at;
@@ -57,30 +60,35 @@ struct TileWork {
   KVANT_HD static int Count(int first, int step, int end) { return first < end ? (end - first + step - 1) / step : 0; }
 };
 
-/// What a warp leaves in its slots: states [2][out [8][kStride], max and sum [2][8]] of sealed and of exact pages. Where it
-/// had no page of a kind, only a maximum that says so.
-template <class Keys, class Values>
+/// What a warp leaves in its slots: states [2][out [8][kStride], max and sum [2][8]] of sealed and of exact pages; zeros and a
+/// maximum that says so where it had no page of a kind.
+template <class Keys, class Values, int kDepth>
 struct TileStates {
   static constexpr int kDim = Keys::kDim;
-  static constexpr int kStride = kDim + 4;  ///< so that lanes meet no bank twice
-  static constexpr int kWarpFloats = PageSlots<Keys, Values>::kBytes / 4;
-  static constexpr int kOutFloats = kTileColumns * kStride;
-  static constexpr int kFloats = kOutFloats + 2 * kTileColumns;
-  static_assert(2 * kFloats <= kWarpFloats);
+  using Floats = StateFloats<kDim>;
+  static constexpr int kWarpFloats = PageSlots<Keys, Values, kDepth>::kBytes / 4;
 
   template <class State>
   KVANT_HD static void Store(const PageRange& pages, State& state, float gain, int kind, int lane, std::byte* slots) {
-    float* to = reinterpret_cast<float*>(slots) + kind * kFloats;
+    float* to = reinterpret_cast<float*>(slots) + kind * Floats::kCount;
     if (pages.count > 0) {
-      state.Store(gain / kWeightGain, lane, to, kStride, to + kOutFloats);
-    } else if (lane < 2 * kTileColumns) {
-      to[kOutFloats + lane] = lane < kTileColumns ? kNothing : 0.0f;
+      state.Store(gain / kWeightGain, lane, to, Floats::kStride, to + Floats::kOut);
+      return;
     }
+    for (int i = lane; i < Floats::kOut; i += kLanes) to[i] = 0.0f;
+    if (lane < 2 * kTileColumns) to[Floats::kOut + lane] = lane < kTileColumns ? kNothing : 0.0f;
   }
-  /// Of all warps of a block.
-  KVANT_HD static Partials Of(const std::byte* space, int kind, int column) {
-    const float* first = reinterpret_cast<const float*>(space) + kind * kFloats;
-    return {first + column * kStride, first + kOutFloats + column, kWarpFloats, kWarpFloats};
+  KVANT_HD static const float* Out(const std::byte* space, int kind, int warp, int column) {
+    return Of(space, kind, warp) + column * Floats::kStride;
+  }
+  /// Maxima of the columns, and kTileColumns further on their sums.
+  KVANT_HD static const float* Sums(const std::byte* space, int kind, int warp) {
+    return Of(space, kind, warp) + Floats::kOut;
+  }
+
+ private:
+  KVANT_HD static const float* Of(const std::byte* space, int kind, int warp) {
+    return reinterpret_cast<const float*>(space) + warp * kWarpFloats + kind * Floats::kCount;
   }
 };
 
@@ -113,30 +121,40 @@ KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const
   }
 }
 
-/// One column of what the warps of a block left.
-template <class W, class Keys, class Values>
+/// One column of what the warps of a block left. Lane 16 k + w has the state of kind k and warp w.
+template <class W, class States>
 KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int column, const std::byte* space) {
-  constexpr int kDim = Keys::kDim;
+  using Row = WarpRow<W, States::kDim>;
+  constexpr int kBatch = 4;  // loads in flight, of each kind
   const int lane = place.at.lane;
-  const Partials kinds[2] = {TileStates<Keys, Values>::Of(space, 0, column),
-                             TileStates<Keys, Values>::Of(space, 1, column)};
-  const ItemRange warps = {0, place.warps};
-  const float max = GreatestMax<W>(kinds[1], warps, lane, GreatestMax<W>(kinds[0], warps, lane, kNothing));
-  WarpRow<W, kDim> rows[2];
-  float sum = 0.0f;
-  KVANT_UNROLL
-  for (int kind = 0; kind < 2; ++kind) {
-    // Where no warp saw a row, weights mean nothing.
-    if (max > kNothing) AddItems<W, kDim, 1, true>(kinds[kind], warps, max, 0, lane, &rows[kind], &sum);
+  const int last = place.warps - 1;
+  const int warp = lane % kMostTileWarps;
+  const float* own = States::Sums(space, lane / kMostTileWarps, warp <= last ? warp : last) + column;
+  const float own_max = warp <= last ? own[0] : kNothing;
+  const float max = MaxOfLanes<W>(W::Max(own_max, kNothing));
+  const float factor = own_max > kNothing ? W::Exp2(own_max - max) : 0.0f;
+  const float sum = SumOfLanes<W>(own[kTileColumns] * factor);
+  Row rows[2];
+  for (int first = 0; first <= last; first += kBatch) {
+    KVANT_UNROLL
+    for (int i = 0; i < 2 * kBatch; ++i) {
+      const int kind = i / kBatch;
+      const int from = first + i % kBatch;
+      const float weight = W::Shuffle(factor, kind * kMostTileWarps + from);  // 0 beyond the last warp
+      Row part;
+      part.Load(States::Out(space, kind, from <= last ? from : last, column), lane);
+      KVANT_UNROLL
+      for (int c = 0; c < Row::kCount; ++c) rows[kind].value[c] += part.value[c] * weight;
+    }
   }
   if (p.tile.output.hadamard) {
     rows[0].Butterfly(lane);
     rows[0].Signs(lane);
   }
   KVANT_UNROLL
-  for (int c = 0; c < rows[0].kCount; ++c) rows[0].value[c] += rows[1].value[c];
+  for (int c = 0; c < Row::kCount; ++c) rows[0].value[c] += rows[1].value[c];
   const int64_t at = place.block_index * kTileColumns + column;
-  rows[0].Store(p.partial_out + at * kDim, lane);
+  rows[0].Store(p.partial_out + at * States::kDim, lane);
   if (lane == 0) {
     float* state = p.partial_state + place.block_index * 2 * kTileColumns + column;
     state[0] = max;
@@ -167,9 +185,7 @@ KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int colum
     const float* state = states + (mine ? batch + lane : 0) * 2 * kTileColumns;
     const float block_max = mine ? W::LoadFresh(state) : kNothing;
     const float block_sum = mine ? W::LoadFresh(state + kTileColumns) : 0.0f;
-    float new_max = W::Max(max, block_max);
-    KVANT_UNROLL
-    for (int mask = 1; mask < kLanes; mask *= 2) new_max = W::Max(new_max, W::ShuffleXor(new_max, mask));
+    const float new_max = MaxOfLanes<W>(W::Max(max, block_max));
     const float rescale = W::Exp2(max - new_max);
     const float factor = W::Exp2(block_max - new_max);
     max = new_max;
@@ -183,29 +199,34 @@ KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int colum
       for (int c = 0; c < Row::kCount; ++c) row.value[c] += parts[b].value[c] * weight;
     }
   }
-  KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) sum += W::ShuffleXor(sum, mask);
+  sum = SumOfLanes<W>(sum);
   StoreOutput<W, kDim>(p.tile.output, p.shape, place.at.sequence, place.at.kv_head,
                        place.at.tile * kTileColumns + column, max, sum, lane, row);
 }
 
-/// One warp. `space`: PageSlots bytes for every warp of the block.
-template <class W, class Keys, class Values>
-KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byte* space, const std::byte* key_table,
-                         const std::byte* value_table) {
+/// One warp. `mapped`: WarpQueries bytes of the block; `space`: PageSlots bytes for every warp of it.
+template <int kDepth, class W, class Keys, class Values>
+KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byte* mapped, std::byte* space,
+                         const std::byte* key_table, const std::byte* value_table) {
   constexpr int kDim = Keys::kDim;
-  using States = TileStates<Keys, Values>;
+  using States = TileStates<Keys, Values, kDepth>;
   const WarpPlace& at = place.at;
-  std::byte* slots = space + place.warp * PageSlots<Keys, Values>::kBytes;
-  W::WaitForPrevious();
+  std::byte* slots = space + place.warp * PageSlots<Keys, Values, kDepth>::kBytes;
   const PrepareParams& prepare = p.tile.prepare;
-  // Before the copies, behind which it would wait for long.
-  const WarpRow<W, kDim> query = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, place.warp, at.lane);
+  WarpRow<W, kDim> query;
+  // The next launch may read pages early as well: not before what this one waits for has ended.
+  const auto wait = [&] {
+    W::WaitForPrevious();
+    W::LaunchNext();
+    query = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, place.warp, at.lane);
+  };
+  // Before the copies, behind which the query would wait for long.
+  if (!p.tile.sealed_ready) wait();
   const TileWork work = TileWork::Of(p, place);
-  const WarpQueries queries = WarpQueries::Of<Keys>(p, place.block_index);
+  const WarpQueries queries = WarpQueries::At<Keys>(mapped);
   const auto map_queries = [&] {
-    std::byte* queries_of_block = reinterpret_cast<std::byte*>(prepare.out) + place.block_index * QueryBytes<Keys>();
-    auto* to = reinterpret_cast<uint16_t*>(queries_of_block);
+    if (p.tile.sealed_ready) wait();
+    auto* to = reinterpret_cast<uint16_t*>(mapped);
     if (place.warp < kTileColumns) StoreQuery<W, kDim>(prepare, query, place.warp, at.lane, to);
     for (int column = place.warp + place.warps; column < kTileColumns; column += place.warps) {
       const auto row = LoadQuery<W, kDim>(prepare, at.sequence, at.kv_head, at.tile, column, at.lane);
@@ -213,12 +234,13 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
     }
     W::BlockSync();
     if constexpr (requires { Keys::kQueryBytes; }) {
-      Keys::MapQueries(prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, queries_of_block);
+      Keys::MapQueries(prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, mapped);
     }
   };
   {
     ItemState<W, Values> state;
-    AttendSealed<W, Keys, Values>(p, at, work.sealed, queries, slots, key_table, value_table, map_queries, state);
+    AttendSealed<kDepth, W, Keys, Values>(p, at, work.sealed, queries, slots, key_table, value_table, map_queries,
+                                          state);
     States::Store(work.sealed, state, p.value_gain, 0, at.lane, slots);
   }
   {
@@ -228,7 +250,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   }
   W::BlockSync();
   const int columns = place.columns(p);
-  for (int i = place.warp; i < columns; i += place.warps) MergeBlock<W, Keys, Values>(p, place, i, space);
+  for (int i = place.warp; i < columns; i += place.warps) MergeBlock<W, States>(p, place, i, space);
   W::BlockSync();
   auto* ticket = reinterpret_cast<uint32_t*>(space);
   uint32_t* count = p.tile.tickets + TileIndex(p, at);

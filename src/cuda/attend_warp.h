@@ -137,11 +137,11 @@ class ItemState {
   }
   // tanh(x) = 1 - 2 / (exp(2 x) + 1).
   KVANT_HD static void Cap(float cap, float (&s)[kUnits][4]) {
-    const float to_exponent = 2.0f * 1.44269504f / cap;
+    const float to_exponent = 2.0f * 1.44269504f * W::Reciprocal(cap);
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
       KVANT_UNROLL
-      for (int i = 0; i < 4; ++i) s[u][i] = cap - 2.0f * cap / (W::Exp2(s[u][i] * to_exponent) + 1.0f);
+      for (int i = 0; i < 4; ++i) s[u][i] = cap - 2.0f * cap * W::Reciprocal(W::Exp2(s[u][i] * to_exponent) + 1.0f);
     }
   }
   KVANT_HD void Rescale(const float (&rescale)[2]) {
@@ -161,11 +161,20 @@ class ItemState {
   float sum_[2];  // this lane's tokens only
 };
 
-/// Shared memory of a warp: the blocks of two pages. Exact pages need none.
-template <class Keys, class Values>
+/// A warp's partial state in shared memory: out [8][kStride], then max and sum [2][8].
+template <int kDim>
+struct StateFloats {
+  static constexpr int kStride = kDim + 4;  ///< so that lanes meet no bank twice
+  static constexpr int kOut = kTileColumns * kStride;
+  static constexpr int kCount = kOut + 2 * kTileColumns;
+};
+
+/// Shared memory of a warp: the blocks of kDepth pages, and in their place at the end two states. Exact pages need none.
+template <class Keys, class Values, int kDepth>
 struct PageSlots {
-  static constexpr int kPageBytes = Keys::kOffsets.bytes + Values::kOffsets.bytes;
-  static constexpr int kBytes = Keys::kExact ? 0 : 2 * kPageBytes;
+  static constexpr int kPages = kDepth * (Keys::kOffsets.bytes + Values::kOffsets.bytes);
+  static constexpr int kStates = 2 * 4 * StateFloats<Keys::kDim>::kCount;
+  static constexpr int kBytes = Keys::kExact ? 0 : kPages < kStates ? kStates : kPages;
 };
 
 /// Queries of a warp's heads: halves [8][dim] as they are, then in the form that sealed keys are read with.
@@ -173,10 +182,12 @@ struct WarpQueries {
   const std::byte* sealed;
   const std::byte* plain;
 
-  /// Of the `index`-th tile, or block in one launch.
+  /// Bytes of both.
   template <class Keys>
-  KVANT_HD static WarpQueries Of(const AttendParams& p, int64_t index) {
-    const std::byte* first = reinterpret_cast<const std::byte*>(p.queries) + index * QueryBytes<Keys>();
+  static constexpr int kBytes = QueryBytes<Keys>();
+
+  template <class Keys>
+  KVANT_HD static WarpQueries At(const std::byte* first) {
     return {first + PlainQueryBytes(Keys::kDim), first};
   }
 };
@@ -195,14 +206,15 @@ KVANT_HD inline void StoreItem(const AttendParams& p, const WarpPlace& at, float
 /// Entries of a warp's first pages: loaded together with the counts, not after them, so whether there are such pages is not
 /// known yet.
 struct FirstPages {
-  int32_t slot[3] = {};
+  static constexpr int kCount = 3;
+  int32_t slot[kCount] = {};
   uint64_t live = 0;  ///< of the first
 
   KVANT_HD FirstPages() {}
   KVANT_HD FirstPages(const PageSet& set, int sequence, int first, int step) {
     const PageRef* table = set.table + static_cast<int64_t>(sequence) * set.max_pages;
     KVANT_UNROLL
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       if (first + i * step < set.max_pages) slot[i] = table[first + i * step].slot;
     }
     if (first < set.max_pages) live = table[first].live;
@@ -235,18 +247,19 @@ KVANT_HD inline void CopyBlock(const std::byte* from, int lane, std::byte* to) {
   if (lane * 16 < kBytes - kDone) W::CopyAsync16(to + kDone + lane * 16, from + kDone + lane * 16);
 }
 
-/// The copies of a warp's blocks, keys and values apart, two slots of each: a slot is filled again as soon as its block has
-/// been used, one and a half pages before it is waited for. Indices count the warp's pages.
-template <class W, class Keys, class Values>
+/// The copies of a warp's blocks, keys and values apart, kDepth slots of each: a slot is filled again as soon as its block has
+/// been used, kDepth - 1/2 pages before it is waited for. Where many warps take turns, one slot is enough. Indices count the
+/// warp's pages.
+template <class W, class Keys, class Values, int kDepth>
 struct PageCopies {
-  static constexpr int kValues = 2 * Keys::kOffsets.bytes;  ///< where the slots of values begin
+  static constexpr int kValues = kDepth * Keys::kOffsets.bytes;  ///< where the slots of values begin
   const AttendParams& p;
   const WarpPlace& at;
   PageRange pages;
   std::byte* slots;
 
-  KVANT_HD std::byte* key(int index) const { return slots + (index & 1) * Keys::kOffsets.bytes; }
-  KVANT_HD std::byte* value(int index) const { return slots + kValues + (index & 1) * Values::kOffsets.bytes; }
+  KVANT_HD std::byte* key(int index) const { return slots + index % kDepth * Keys::kOffsets.bytes; }
+  KVANT_HD std::byte* value(int index) const { return slots + kValues + index % kDepth * Values::kOffsets.bytes; }
   /// Index of a page's blocks in the pools.
   KVANT_HD int64_t Block(int32_t slot) const { return static_cast<int64_t>(slot) * p.shape.kv_heads + at.kv_head; }
   KVANT_HD void StartKey(int index, int64_t block) const {
@@ -261,24 +274,25 @@ struct PageCopies {
     }
     W::CommitCopies();
   }
-  /// For the oldest of the four copies that are under way.
+  /// For the oldest of the copies that are under way.
   KVANT_HD void Wait() const {
-    W::template WaitCopies<3>();
+    W::template WaitCopies<2 * kDepth - 1>();
     W::Sync();
   }
 };
 
 /// Streams a warp's sealed pages; the queries may be read after ready(). `slots`: this warp's PageSlots bytes. `key_table`,
 /// `value_table`: Table of the readers, where they have one.
-template <class W, class Keys, class Values, class Ready>
+template <int kDepth, class W, class Keys, class Values, class Ready>
 KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const PageRange& pages,
                            const WarpQueries& queries, std::byte* slots, const std::byte* key_table,
                            const std::byte* value_table, Ready ready, ItemState<W, Values>& state) {
   static_assert(Keys::kOrder == Values::kOrder);
   const PageRef* table = p.sealed.table + static_cast<int64_t>(at.sequence) * p.sealed.max_pages;
-  const PageCopies<W, Keys, Values> copies = {p, at, pages, slots};
+  static_assert(kDepth < FirstPages::kCount);
+  const PageCopies<W, Keys, Values, kDepth> copies = {p, at, pages, slots};
   KVANT_UNROLL
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kDepth; ++i) {
     const int64_t block = copies.Block(pages.start.slot[i]);
     copies.StartKey(i, block);
     copies.StartValue(i, block);
@@ -286,22 +300,22 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   ready();
   // Entries of the table are loaded a page before they are needed.
   uint64_t next_live = pages.start.live;
-  int32_t next_slot = pages.start.slot[2];
+  int32_t next_slot = pages.start.slot[kDepth];
   for (int i = 0; i < pages.count; ++i) {
     const uint64_t live = next_live;
     const int32_t slot = next_slot;
     if (i + 1 < pages.count) next_live = table[pages.page(i + 1)].live;
-    if (i + 3 < pages.count) next_slot = table[pages.page(i + 3)].slot;
+    if (i + kDepth + 1 < pages.count) next_slot = table[pages.page(i + kDepth + 1)].slot;
     copies.Wait();
     float scores[kUnits][4];
     Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
-    copies.StartKey(i + 2, copies.Block(slot));
+    copies.StartKey(i + kDepth, copies.Block(slot));
     state.Weigh(p.soft_cap, {live, live}, at.lane, scores);
     copies.Wait();
     Values::Accumulate(copies.value(i), value_table, at.lane, scores, state.out, state.shift);
     W::Sync();
-    copies.StartValue(i + 2, copies.Block(slot));
+    copies.StartValue(i + kDepth, copies.Block(slot));
   }
 }
 
@@ -334,7 +348,7 @@ KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpP
 }
 
 /// One warp: finds its pages and works through them. Does nothing when there are none.
-template <class W, class Keys, class Values>
+template <int kDepth, class W, class Keys, class Values>
 KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* slots, const std::byte* key_table,
                          const std::byte* value_table) {
   const int sealed_items = p.sealed.items();
@@ -342,7 +356,8 @@ KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* 
   const PageSet& set = exact ? p.exact : p.sealed;
   const PageRange pages = ItemPages(set, at.sequence, exact ? at.item - sealed_items : at.item);
   if (pages.count <= 0) return;
-  const WarpQueries queries = WarpQueries::Of<Keys>(p, TileIndex(p, at));
+  const WarpQueries queries = WarpQueries::At<Keys>(reinterpret_cast<const std::byte*>(p.queries) +
+                                                    TileIndex(p, at) * WarpQueries::kBytes<Keys>);
   if (exact || Keys::kExact) {
     ItemState<W, ExactValues<W, Keys::kDim>> state;
     W::WaitForPrevious();
@@ -351,7 +366,7 @@ KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* 
   } else {
     ItemState<W, Values> state;
     const auto ready = [] { W::WaitForPrevious(); };
-    AttendSealed<W, Keys, Values>(p, at, pages, queries, slots, key_table, value_table, ready, state);
+    AttendSealed<kDepth, W, Keys, Values>(p, at, pages, queries, slots, key_table, value_table, ready, state);
     StoreItem(p, at, p.value_gain, state);
   }
 }

@@ -13,8 +13,6 @@
 namespace kvant::cuda {
 namespace {
 
-constexpr int kWidestGroup = 128;  ///< channels of a token that share parameters; GroupedValues reads smaller ones
-
 bool IsValue(const Codec& codec) { return codec.shape().side == Side::kValue; }
 
 // Visits a stream of 16-bit words: place in the CPU block, place in the device block, in words of the block.
@@ -23,12 +21,10 @@ void ForEachParam(const DeviceParams& params, TokenOrder order, int dim, Visit v
   const size_t first = params.byte_ofs / sizeof(uint16_t);
   if (params.axis == ParamAxis::kNone) return;
   const int length = params.axis == ParamAxis::kChannel ? dim : kPageTokens;
-  const bool pairs = params.rows * kWidestGroup > std::max(dim, kWidestGroup);
   for (int i = 0; i < params.rows * length; ++i) {
     const int at = i % length;
-    const int device = params.axis == ParamAxis::kChannel ? ChannelParam(at)
-                       : pairs                            ? TokenPairParam(at)
-                                                          : TokenParam(order, at);
+    const int device =
+        params.axis == ParamAxis::kChannel ? ChannelParam(at) : TokenParamOf(order, dim, params.rows, at);
     visit(first + static_cast<size_t>(i), first + static_cast<size_t>(i - at + device));
   }
 }

@@ -9,6 +9,7 @@
 #include "base/aligned_buffer.h"
 #include "cuda/attend_launch.h"
 #include "cuda/block_order.h"
+#include "cuda/encode_trellis.h"
 #include "cuda/sketch_tables.h"
 
 namespace kvant {
@@ -202,6 +203,7 @@ struct DeviceCodec::Impl {
       step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
+      p.tile.sealed_ready = a.sealed_ready;
       // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
       const int64_t waves = (most * tiles + s.processors - 1) / s.processors;
       const bool balanced = most * tiles * 10 >= waves * s.processors * 9;
@@ -231,7 +233,7 @@ struct DeviceCodec::Impl {
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take((step.tile_warps > 0 ? parts : tiles) * static_cast<size_t>(kernel.query_bytes));
+    w.queries = take(step.tile_warps > 0 ? 0 : tiles * static_cast<size_t>(kernel.query_bytes));
     w.out = take(parts * row * sizeof(float));
     w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
@@ -292,9 +294,14 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   }
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
+  const bool trellis = f.kind == CodeKind::kTrellis;
   const bool sketch = f.kind == CodeKind::kSketch;
-  for (const cuda::EncodeKernel& kernel : sketch ? cuda::SketchEncodeKernels() : cuda::EncodeKernels()) {
+  const std::span<const cuda::EncodeKernel> kernels = trellis  ? cuda::TrellisEncodeKernels()
+                                                      : sketch ? cuda::SketchEncodeKernels()
+                                                               : cuda::EncodeKernels();
+  for (const cuda::EncodeKernel& kernel : kernels) {
     if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    if (kernel.rows != f.scales.rows) continue;
     if (f.kind != CodeKind::kExact && !f.encodable) break;
     cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
                             .slots = args.slots,
@@ -308,8 +315,9 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
                             .levels = {},
                             .thresholds = {},
                             .unbiased = f.unbiased,
+                            .costs = trellis ? cuda::CostsOf(f) : cuda::TrellisCosts{},
                             .sketch = f.sketch};
-    std::copy_n(f.levels, 16, p.levels);
+    std::ranges::copy(f.levels, p.levels);
     std::copy_n(f.thresholds, 7, p.thresholds);
     if (sketch) {
       const Result<const std::byte*> tables = cuda::DeviceSketchTables(impl_->dim);
@@ -319,6 +327,32 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
     return kernel.launch(p, stream);
   }
   return Status::NotSupported("the device does not encode this codec with these options; encode on the host");
+}
+
+Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) const {
+  if (args.pages < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
+  }
+  if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  const SideCodec& s = impl_->side(args.side);
+  const DeviceFormat& f = s.format;
+  for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
+    if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
+    cuda::DecodeParams p = {.pool = static_cast<const std::byte*>(args.pool),
+                            .slots = args.slots,
+                            .rows = static_cast<uint16_t*>(args.rows),
+                            .pages = args.pages,
+                            .kv_heads = args.kv_heads,
+                            .is_value = s.codec.shape().side == Side::kValue,
+                            .hadamard = f.hadamard,
+                            .offsets = OffsetsOf(s),
+                            .param_rows = f.scales.rows,
+                            .step = f.step,
+                            .levels = {}};
+    std::ranges::copy(f.levels, p.levels);
+    return kernel.launch(p, stream);
+  }
+  return Status::NotSupported("the device does not decode this codec; decode on the host");
 }
 
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
@@ -349,7 +383,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.queries = p.tile.prepare.out;
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
-  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, step.tile_warps, stream);
+  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, shape, step.tile_warps, stream);
   KVANT_TRY(impl_->kernel.prepare(p.tile.prepare, impl_->dim, stream));
   KVANT_TRY(impl_->kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,

@@ -11,9 +11,9 @@ namespace {
 template <int kDim>
 constexpr int kEncodeWarps = kDim > 128 ? 2 : 4;
 
-template <CodeKind kKind, int kDim, int kBits>
+template <CodeKind kKind, int kDim, int kBits, int kRows>
 __global__ void __launch_bounds__(32 * kEncodeWarps<kDim>) EncodePages(const __grid_constant__ EncodeParams p) {
-  __shared__ EncodeSpace<kDim> spaces[kKind == CodeKind::kExact ? 1 : kEncodeWarps<kDim>];
+  __shared__ EncodeSpace<kDim, kRows> spaces[kKind == CodeKind::kExact ? 1 : kEncodeWarps<kDim>];
   const int warp = static_cast<int>(threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int64_t block = static_cast<int64_t>(blockIdx.x) * kEncodeWarps<kDim> + warp;
@@ -23,23 +23,23 @@ __global__ void __launch_bounds__(32 * kEncodeWarps<kDim>) EncodePages(const __g
   if constexpr (kKind == CodeKind::kExact) {
     StoreExactWarp<CudaWarp, kDim>(p, page, head, lane);
   } else {
-    EncodeWarp<CudaWarp, kKind, kDim, kBits>(p, page, head, lane, &spaces[warp]);
+    EncodeWarp<CudaWarp, kKind, kDim, kBits, kRows>(p, page, head, lane, &spaces[warp]);
   }
 }
 
-template <CodeKind kKind, int kDim, int kBits>
+template <CodeKind kKind, int kDim, int kBits, int kRows>
 Status Launch(const EncodeParams& p, void* stream) {
   const int64_t warps = static_cast<int64_t>(p.pages) * p.kv_heads;
   if (warps == 0) return Status::Ok();
   const int64_t blocks = (warps + kEncodeWarps<kDim> - 1) / kEncodeWarps<kDim>;
-  EncodePages<kKind, kDim, kBits>
+  EncodePages<kKind, kDim, kBits, kRows>
       <<<static_cast<unsigned>(blocks), 32 * kEncodeWarps<kDim>, 0, static_cast<cudaStream_t>(stream)>>>(p);
   KVANT_CUDA_TRY(cudaGetLastError());
   return Status::Ok();
 }
 
-template <CodeKind kKind, int kDim, int kBits>
-constexpr EncodeKernel kRow = {kKind, kBits, kDim, Launch<kKind, kDim, kBits>};
+template <CodeKind kKind, int kDim, int kBits, int kRows = 1>
+constexpr EncodeKernel kRow = {kKind, kBits, kDim, kRows, Launch<kKind, kDim, kBits, kRows>};
 
 constexpr CodeKind kExact = CodeKind::kExact;
 constexpr CodeKind kUniform = CodeKind::kUniform;
@@ -47,11 +47,13 @@ constexpr CodeKind kLevels = CodeKind::kLevels;
 
 // A row for every side of a row of the attention's tables.
 constexpr EncodeKernel kKernels[] = {
-    kRow<kExact, 64, 16>,   kRow<kExact, 128, 16>,  kRow<kExact, 256, 16>,  kRow<kUniform, 64, 8>,
-    kRow<kUniform, 64, 4>,  kRow<kUniform, 64, 2>,  kRow<kUniform, 128, 8>, kRow<kUniform, 128, 4>,
-    kRow<kUniform, 128, 3>, kRow<kUniform, 128, 2>, kRow<kUniform, 256, 8>, kRow<kUniform, 256, 4>,
-    kRow<kLevels, 64, 4>,   kRow<kLevels, 64, 3>,   kRow<kLevels, 64, 2>,   kRow<kLevels, 128, 4>,
-    kRow<kLevels, 128, 3>,  kRow<kLevels, 128, 2>,  kRow<kLevels, 256, 4>,
+    kRow<kExact, 64, 16>,      kRow<kExact, 128, 16>,     kRow<kExact, 256, 16>,     kRow<kUniform, 64, 8>,
+    kRow<kUniform, 64, 4>,     kRow<kUniform, 64, 2>,     kRow<kUniform, 128, 8>,    kRow<kUniform, 128, 4>,
+    kRow<kUniform, 128, 3>,    kRow<kUniform, 128, 2>,    kRow<kUniform, 256, 8>,    kRow<kUniform, 256, 4>,
+    kRow<kUniform, 256, 8, 2>, kRow<kUniform, 256, 4, 2>, kRow<kUniform, 128, 4, 2>, kRow<kUniform, 128, 4, 4>,
+    kRow<kUniform, 128, 2, 2>, kRow<kUniform, 128, 2, 4>, kRow<kUniform, 64, 4, 2>,  kRow<kUniform, 64, 2, 2>,
+    kRow<kLevels, 64, 4>,      kRow<kLevels, 64, 3>,      kRow<kLevels, 64, 2>,      kRow<kLevels, 128, 4>,
+    kRow<kLevels, 128, 3>,     kRow<kLevels, 128, 2>,     kRow<kLevels, 256, 4>,
 };
 
 }  // namespace

@@ -1,16 +1,19 @@
-// The encode kernels on the host (simt_host.h) against the CPU codecs.
+// The kernels that encode and decode on the host (simt_host.h) against the CPU codecs.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "codec/parts/trellis.h"
 #include "codec/registry.h"
 #include "cuda/block_order.h"
-#include "cuda/encode_warp.h"
+#include "cuda/decode_warp.h"
+#include "cuda/encode_trellis.h"
 #include "cuda/simt_host.h"
 #include "cuda/sketch_encode_warp.h"
 #include "cuda/sketch_tables.h"
@@ -33,65 +36,158 @@ BlockOffsets OffsetsOf(const Codec& codec, const DeviceFormat& f) {
           f.shifts.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(f.shifts.byte_ofs)};
 }
 
-// Share of bytes that differ from the CPU's.
-template <CodeKind kKind, int kDim, int kBits>
-double Mismatch(const std::string& name, const std::string& options, Side side, float scale = 1.0f,
-                int32_t* refused = nullptr) {
-  const Codec codec = Make(name, options, side, kDim);
-  const DeviceFormat format = *DeviceFormatOf(codec);
-  std::mt19937 rng(5);
-  std::normal_distribution<float> normal;
-  std::vector<uint16_t> rows(kPages * kPageTokens * kHeads * kDim);
-  for (uint16_t& x : rows) x = ToF16(scale * normal(rng) + 0.2f).bits;
-  const std::vector<int32_t> slots = {1, 0};
-  AlignedBuffer<std::byte> pool(kPages * kHeads * codec.block_bytes());
-  int32_t flag = 0;
-  EncodeParams p = {.rows = rows.data(),
-                    .slots = slots.data(),
-                    .pool = pool.data(),
-                    .refused = &flag,
-                    .pages = kPages,
-                    .kv_heads = kHeads,
-                    .is_value = side == Side::kValue,
-                    .offsets = OffsetsOf(codec, format),
-                    .step = format.step,
-                    .levels = {},
-                    .thresholds = {},
-                    .unbiased = format.unbiased,
-                    .sketch = format.sketch};
-  AlignedBuffer<std::byte> tables;
-  if (kKind == CodeKind::kSketch) tables = MakeSketchTables(kDim);
-  p.sketch_tables = tables.data();
-  std::copy_n(format.levels, 16, p.levels);
-  std::copy_n(format.thresholds, 7, p.thresholds);
-  size_t different = 0;
-  AlignedBuffer<float> floats(kPageTokens * kDim);
-  AlignedBuffer<std::byte> block(codec.block_bytes()), want(codec.block_bytes());
-  for (int page = 0; page < kPages; ++page) {
-    for (int head = 0; head < kHeads; ++head) {
-      EncodeSpace<kDim> space;
+// Pages of random rows, and a pool.
+class Pages {
+ public:
+  Pages(const std::string& name, const std::string& options, Side side, int dim, float scale = 1.0f)
+      : codec_(Make(name, options, side, dim)),
+        format_(*DeviceFormatOf(codec_)),
+        rows_(static_cast<size_t>(kPages * kPageTokens * kHeads * dim)),
+        decoded_(rows_.size()),
+        pool_(kPages * kHeads * codec_.block_bytes()) {
+    std::mt19937 rng(5);
+    std::normal_distribution<float> normal;
+    for (uint16_t& x : rows_) x = ToF16(scale * normal(rng) + 0.2f).bits;
+  }
+
+  template <CodeKind kKind, int kDim, int kBits, int kRows>
+  void Encode() {
+    EncodeParams p = {.rows = rows_.data(),
+                      .slots = kSlots,
+                      .pool = pool_.data(),
+                      .refused = &refused_,
+                      .pages = kPages,
+                      .kv_heads = kHeads,
+                      .is_value = is_value(),
+                      .offsets = OffsetsOf(codec_, format_),
+                      .step = format_.step,
+                      .levels = {},
+                      .thresholds = {},
+                      .unbiased = format_.unbiased,
+                      .costs = {},
+                      .sketch = format_.sketch};
+    std::ranges::copy(format_.levels, p.levels);
+    std::ranges::copy(format_.thresholds, p.thresholds);
+    AlignedBuffer<std::byte> tables;
+    if (kKind == CodeKind::kSketch) tables = MakeSketchTables(kDim);
+    p.sketch_tables = tables.data();
+    ForEachBlock([&](int page, int head) {
+      if constexpr (kKind == CodeKind::kSketch) {
+        HostBlock::Run(32, [&](int lane) { SketchEncoder<HostWarp, kDim>(p, page, head, lane).Encode(); });
+      } else if constexpr (kKind == CodeKind::kTrellis) {
+        p.costs = CostsOf(format_);
+        auto space = std::make_unique<TrellisSpace<kDim>>();
+        HostBlock::Run(
+            kDim, [&](int thread) { EncodeTrellisThread<HostWarp, kDim, kBits>(p, page, head, thread, space.get()); });
+      } else {
+        EncodeSpace<kDim, kRows> space;
+        HostBlock::Run(32, [&](int lane) {
+          if constexpr (kKind == CodeKind::kExact) {
+            StoreExactWarp<HostWarp, kDim>(p, page, head, lane);
+          } else {
+            EncodeWarp<HostWarp, kKind, kDim, kBits, kRows>(p, page, head, lane, &space);
+          }
+        });
+      }
+    });
+  }
+  template <CodeKind kKind, int kDim, int kBits>
+  void Decode() {
+    DecodeParams p = {.pool = pool_.data(),
+                      .slots = kSlots,
+                      .rows = decoded_.data(),
+                      .pages = kPages,
+                      .kv_heads = kHeads,
+                      .is_value = is_value(),
+                      .hadamard = format_.hadamard,
+                      .offsets = OffsetsOf(codec_, format_),
+                      .param_rows = format_.scales.rows,
+                      .step = format_.step,
+                      .levels = {}};
+    std::ranges::copy(format_.levels, p.levels);
+    ForEachBlock([&](int page, int head) {
+      DecodeSpace<kDim> space;
       HostBlock::Run(32, [&](int lane) {
         if constexpr (kKind == CodeKind::kExact) {
-          StoreExactWarp<HostWarp, kDim>(p, page, head, lane);
-        } else if constexpr (kKind == CodeKind::kSketch) {
-          SketchEncoder<HostWarp, kDim>(p, page, head, lane).Encode();
+          LoadExactWarp<HostWarp, kDim>(p, page, head, lane);
         } else {
-          EncodeWarp<HostWarp, kKind, kDim, kBits>(p, page, head, lane, &space);
+          DecodeWarp<HostWarp, kKind, kDim, kBits>(p, page, head, lane, &space);
         }
       });
-      for (int i = 0; i < kPageTokens * kDim; ++i) {
-        const int at = ((page * kPageTokens + i / kDim) * kHeads + head) * kDim + i % kDim;
-        floats[static_cast<size_t>(i)] = kvant::ToFloat(F16{rows[static_cast<size_t>(at)]});
-      }
-      EXPECT_TRUE(codec.verbs.encode(*codec.state, {}, floats.data(), block.data()).ok());
-      ToDeviceOrder(codec, format, block.data(), want.data());
-      const std::byte* got =
-          pool.data() + static_cast<size_t>(slots[static_cast<size_t>(page)] * kHeads + head) * codec.block_bytes();
-      for (size_t i = 0; i < codec.block_bytes(); ++i) different += got[i] != want[i];
+    });
+  }
+
+  // Share of bytes that differ from the CPU's.
+  double Mismatch() {
+    size_t different = 0;
+    AlignedBuffer<float> floats(block_values());
+    AlignedBuffer<std::byte> block(codec_.block_bytes()), want(codec_.block_bytes());
+    ForEachBlock([&](int page, int head) {
+      ForEachValue(page, head, [&](size_t i, size_t at) { floats[i] = kvant::ToFloat(F16{rows_[at]}); });
+      EXPECT_TRUE(codec_.verbs.encode(*codec_.state, {}, floats.data(), block.data()).ok());
+      ToDeviceOrder(codec_, format_, block.data(), want.data());
+      for (size_t i = 0; i < codec_.block_bytes(); ++i) different += Block(page, head)[i] != want[i];
+    });
+    return static_cast<double>(different) / static_cast<double>(pool_.size());
+  }
+  // Largest difference from what the CPU decodes, in units of fp16's last place there.
+  double DecodeError() {
+    double worst = 0.0;
+    AlignedBuffer<float> floats(block_values());
+    AlignedBuffer<std::byte> block(codec_.block_bytes());
+    ForEachBlock([&](int page, int head) {
+      FromDeviceOrder(codec_, format_, Block(page, head), block.data());
+      EXPECT_TRUE(codec_.verbs.decode(*codec_.state, {}, block.data(), floats.data()).ok());
+      ForEachValue(page, head, [&](size_t i, size_t at) {
+        const double want = static_cast<double>(floats[i]);
+        const double unit = std::max(std::abs(want), 0.25) / 1024;
+        worst = std::max(worst, std::abs(static_cast<double>(kvant::ToFloat(F16{decoded_[at]})) - want) / unit);
+      });
+    });
+    return worst;
+  }
+  int32_t refused() const { return refused_; }
+
+ private:
+  static constexpr int32_t kSlots[kPages] = {1, 0};
+
+  bool is_value() const { return codec_.shape().side == Side::kValue; }
+  size_t block_values() const { return static_cast<size_t>(kPageTokens * codec_.shape().dim); }
+  const std::byte* Block(int page, int head) const {
+    return pool_.data() + static_cast<size_t>(kSlots[page] * kHeads + head) * codec_.block_bytes();
+  }
+  template <typename Visit>
+  static void ForEachBlock(Visit visit) {
+    for (int page = 0; page < kPages; ++page) {
+      for (int head = 0; head < kHeads; ++head) visit(page, head);
     }
   }
-  if (refused) *refused = flag;
-  return static_cast<double>(different) / static_cast<double>(pool.size());
+  // Index in the block, index in the rows of the pages.
+  template <typename Visit>
+  void ForEachValue(int page, int head, Visit visit) const {
+    const auto dim = static_cast<size_t>(codec_.shape().dim);
+    for (size_t i = 0; i < block_values(); ++i) {
+      const size_t token = static_cast<size_t>(page * kPageTokens) + i / dim;
+      visit(i, (token * kHeads + static_cast<size_t>(head)) * dim + i % dim);
+    }
+  }
+
+  Codec codec_;
+  DeviceFormat format_;
+  std::vector<uint16_t> rows_, decoded_;
+  AlignedBuffer<std::byte> pool_;
+  int32_t refused_ = 0;
+};
+
+// Share of bytes that differ from the CPU's; what they decode to is that of the CPU up to two roundings.
+template <CodeKind kKind, int kDim, int kBits, int kRows = 1>
+double Mismatch(const std::string& name, const std::string& options, Side side) {
+  Pages pages(name, options, side, kDim);
+  pages.Encode<kKind, kDim, kBits, kRows>();
+  pages.Decode<kKind, kDim, kBits>();
+  EXPECT_LE(pages.DecodeError(), kKind == CodeKind::kExact ? 0.0 : 1.0) << name << ":" << options;
+  EXPECT_EQ(pages.refused(), 0);
+  return pages.Mismatch();
 }
 
 TEST(EncodeKernel, UniformBytesAreThoseOfTheCpu) {
@@ -100,8 +196,9 @@ TEST(EncodeKernel, UniformBytesAreThoseOfTheCpu) {
     EXPECT_EQ((Mismatch<CodeKind::kUniform, 128, 4>("int", "bits=4", side)), 0.0);
     EXPECT_EQ((Mismatch<CodeKind::kUniform, 128, 3>("int", "bits=3", side)), 0.0);
     EXPECT_EQ((Mismatch<CodeKind::kUniform, 64, 2>("int", "bits=2", side)), 0.0);
-    EXPECT_EQ((Mismatch<CodeKind::kUniform, 256, 4>("int", "bits=4", side)), 0.0);
   }
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 256, 4>("int", "bits=4", Side::kKey)), 0.0);
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 256, 4, 2>("int", "bits=4", Side::kValue)), 0.0);
 }
 
 TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
@@ -114,12 +211,20 @@ TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
   }
 }
 
+template <int kDim>
+double SketchMismatch(const std::string& options) {
+  Pages pages("qjl", options, Side::kKey, kDim);
+  pages.Encode<CodeKind::kSketch, kDim, 1, 1>();
+  EXPECT_EQ(pages.refused(), 0);
+  return pages.Mismatch();
+}
+
 TEST(EncodeKernel, SketchBytesAreThoseOfTheCpuUpToRounding) {
   const double allowed = 8 * FindCodec("qjl")->max_code_mismatch;  // a byte has eight signs
-  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "", Side::kKey)), allowed);
-  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "first_layers=0", Side::kKey)), allowed);
-  EXPECT_LE((Mismatch<CodeKind::kSketch, 128, 1>("qjl", "first_layers=0,outliers=0", Side::kKey)), allowed);
-  EXPECT_LE((Mismatch<CodeKind::kSketch, 64, 1>("qjl", "first_layers=0", Side::kKey)), allowed);
+  EXPECT_LE(SketchMismatch<128>(""), allowed);
+  EXPECT_LE(SketchMismatch<128>("first_layers=0"), allowed);
+  EXPECT_LE(SketchMismatch<128>("first_layers=0,outliers=0"), allowed);
+  EXPECT_LE(SketchMismatch<64>("first_layers=0"), allowed);
 }
 
 TEST(EncodeKernel, ExactRowsAreMoved) {
@@ -129,12 +234,39 @@ TEST(EncodeKernel, ExactRowsAreMoved) {
   }
 }
 
+TEST(EncodeKernel, GroupsOfTokensAndChannels) {
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 128, 2, 2>("kivi", "bits=2", Side::kKey)), 0.0);
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 128, 2, 4>("kivi", "bits=2", Side::kValue)), 0.0);
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 64, 4, 2>("kivi", "bits=4", Side::kValue)), 0.0);
+  EXPECT_EQ((Mismatch<CodeKind::kUniform, 128, 4, 2>("kivi", "bits=4,group=64", Side::kValue)), 0.0);
+}
+
+TEST(EncodeKernel, TrellisPathsAreThoseOfTheCpuUpToRounding) {
+  const double allowed = FindCodec("decoquant")->max_code_mismatch;
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    EXPECT_LE((Mismatch<CodeKind::kTrellis, 128, 2>("decoquant", "bits=2,code=trellis", side)), 2 * allowed);
+    EXPECT_LE((Mismatch<CodeKind::kTrellis, 128, 3>("decoquant", "bits=3,code=trellis", side)), 2 * allowed);
+    EXPECT_LE((Mismatch<CodeKind::kTrellis, 64, 2>("decoquant", "bits=2,code=trellis,scale=ls", side)), 2 * allowed);
+  }
+}
+
+TEST(EncodeKernel, KnowsTheTrellis) {
+  EXPECT_EQ(kWindows, kTrellisWindows);
+  for (int place = 0; place < kPageTokens; ++place) {
+    EXPECT_EQ(TokenOfPlace(place), TrellisToken(place));
+    EXPECT_EQ(PlaceOfToken(TokenOfPlace(place)), place);
+  }
+  for (const int bits : {2, 3}) EXPECT_EQ(kTicksPerStep, static_cast<float>(TrellisTicksPerStep(bits)));
+  EXPECT_EQ(kMostTicks, kTicksPerStep * kMaxTrellisSteps);
+}
+
 TEST(EncodeKernel, ReportsScalesThatWeightsCannotTake) {
-  int32_t refused = 0;
-  EXPECT_EQ((Mismatch<CodeKind::kUniform, 64, 2>("int", "bits=2", Side::kValue, 5000.0f, &refused)), 0.0);
-  EXPECT_EQ(refused, 1);
-  EXPECT_EQ((Mismatch<CodeKind::kUniform, 64, 2>("int", "bits=2", Side::kKey, 5000.0f, &refused)), 0.0);
-  EXPECT_EQ(refused, 0);
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    Pages pages("int", "bits=2", side, 64, 5000.0f);
+    pages.Encode<CodeKind::kUniform, 64, 2, 1>();
+    EXPECT_EQ(pages.Mismatch(), 0.0);
+    EXPECT_EQ(pages.refused(), side == Side::kValue ? 1 : 0);
+  }
 }
 
 }  // namespace

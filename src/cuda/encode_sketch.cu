@@ -28,7 +28,8 @@ Status Launch(const EncodeParams& p, void* stream) {
   return Status::Ok();
 }
 
-constexpr EncodeKernel kKernels[] = {{CodeKind::kSketch, 1, 64, Launch<64>}, {CodeKind::kSketch, 1, 128, Launch<128>}};
+constexpr EncodeKernel kKernels[] = {{CodeKind::kSketch, 1, 64, 1, Launch<64>},
+                                     {CodeKind::kSketch, 1, 128, 1, Launch<128>}};
 
 }  // namespace
 

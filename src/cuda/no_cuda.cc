@@ -20,6 +20,8 @@ std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const AttendKernel> SketchKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
 std::span<const EncodeKernel> SketchEncodeKernels() { return {}; }
+std::span<const EncodeKernel> TrellisEncodeKernels() { return {}; }
+std::span<const DecodeKernel> DecodeKernels() { return {}; }
 
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
 Result<const std::byte*> DeviceSketchTables(int) { return Missing(); }

@@ -21,6 +21,19 @@ KVANT_HD constexpr float HadamardNorm() {
   return kDim == 64 ? 0.125f : kDim == 128 ? 0.08838834764831845f : 0.0625f;
 }
 
+template <class W>
+KVANT_HD inline float SumOfLanes(float x) {
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
+  return x;
+}
+template <class W>
+KVANT_HD inline float MaxOfLanes(float x) {
+  KVANT_UNROLL
+  for (int mask = 1; mask < kLanes; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
+  return x;
+}
+
 /// A row spread over a warp.
 template <class W, int kDim>
 struct WarpRow {
@@ -154,14 +167,11 @@ struct ItemRange {
 template <class W>
 KVANT_HD inline float GreatestMax(const Partials& from, const ItemRange& items, int lane, float max) {
   for (int i = lane; i < items.count; i += kLanes) max = W::Max(max, from.max(items.first + i));
-  KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
-  return max;
+  return MaxOfLanes<W>(max);
 }
 
-/// Adds every kStep-th item from `start` on. The maximum of all is known, so no item waits for another. kGaps: items that saw
-/// nothing have no out.
-template <class W, int kDim, int kStep, bool kGaps>
+/// Adds every kStep-th item from `start` on. The maximum of all is known, so no item waits for another.
+template <class W, int kDim, int kStep>
 KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, float max, int start, int lane,
                               WarpRow<W, kDim>* row, float* sum) {
   constexpr int kBatch = 8;  // loads in flight
@@ -172,7 +182,6 @@ KVANT_HD inline void AddItems(const Partials& from, const ItemRange& items, floa
     for (int b = 0; b < kBatch; ++b) {
       if (batch + b * kStep >= items.count) continue;
       const int item = items.first + batch + b * kStep;
-      if (kGaps && from.max(item) <= kNothing) continue;
       parts[b].Load(from.out + item * from.out_stride, lane);
       factors[b] = W::Exp2(from.max(item) - max);
       *sum += from.sum(item) * factors[b];
@@ -222,10 +231,11 @@ KVANT_HD void StoreOutput(const OutputParams& p, const QueryShape& shape, int se
                           float max, float sum, int lane, const WarpRow<W, kDim>& row) {
   constexpr int kCount = WarpRow<W, kDim>::kCount;
   const float sink = p.maybe_sinks ? W::Exp2(p.maybe_sinks[shape.head(kv_head, column)] * 1.44269504f - max) : 0.0f;
+  const float inverse = sum > 0.0f ? W::Reciprocal(sum + sink) : 0.0f;
   const int64_t to = shape.Vector(sequence, kv_head, column) * kDim + lane * kCount;
   KVANT_UNROLL
   for (int c = 0; c < kCount; ++c) {
-    const float value = sum > 0.0f ? row.value[c] / (sum + sink) : 0.0f;
+    const float value = row.value[c] * inverse;
     if (p.is_float) {
       static_cast<float*>(p.out)[to + c] = value;
     } else {
@@ -255,7 +265,7 @@ KVANT_HD void MergeWarp(const MergeParams& p, int sequence, int index, int warp,
   for (int kind = 0; kind < 2; ++kind) {
     WarpRow<W, kDim> row;
     // Where no item saw a row, weights mean nothing.
-    if (max > kNothing) AddItems<W, kDim, kMergeWarps, false>(from, items[kind], max, warp, lane, &row, &sum);
+    if (max > kNothing) AddItems<W, kDim, kMergeWarps>(from, items[kind], max, warp, lane, &row, &sum);
     row.Store(shared->out[kind][warp], lane);
   }
   if (lane == 0) shared->sum[warp] = sum;

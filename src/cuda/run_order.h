@@ -30,6 +30,20 @@ KVANT_HD constexpr RunPlace RunOf(bool is_value, int place, int channel) {
                   : RunPlace{channel / kStepChannels, place / 8 * 4 + c % 8 / 2, c / 8 * 2 + c % 2};
 }
 
+/// The same from the lane's side: what run `run` of a lane is.
+struct LaneRun {
+  int channel;
+  int first_place;
+
+  KVANT_HD constexpr LaneRun(bool is_value, int step, int lane, int run)
+      : channel(step * kStepChannels + run / 2 * 8 + (is_value ? lane / 4 : lane % 4 * 2 + run % 2)),
+        first_place(is_value ? lane % 4 * 16 + run % 2 * kRunPlaces : lane / 4 * kRunPlaces) {}
+};
+
+/// The token at a place of the sequences, and back; as codec/parts/trellis.h has them.
+KVANT_HD constexpr int TokenOfPlace(int place) { return place % 8 / 2 * 16 + place / 8 * 2 + place % 2; }
+KVANT_HD constexpr int PlaceOfToken(int token) { return token % 16 / 2 * 8 + token / 16 * 2 + token % 2; }
+
 /// A byte of a run among the words of a step.
 KVANT_HD constexpr WordByte RunByteOf(int bits, int run, int index) {
   return bits == 2 ? WordByte{run / 2, run % 2 * 2 + index} : TripleByteOf(run, index);

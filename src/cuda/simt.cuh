@@ -39,6 +39,12 @@ struct CudaWarp {
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }
+  /// Within an ulp; of infinity 0.
+  static __device__ float Reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
   static __device__ float Exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -123,6 +129,14 @@ struct CudaWarp {
     } else {
       return __ldcg(from);
     }
+  }
+
+  /// 16 bytes of device memory that no kernel writes, where the compiler cannot see which memory a pointer is of.
+  template <class T>
+  static __device__ T LoadConstant(const T* from) {
+    static_assert(sizeof(T) == 16);
+    const float4 x = __ldg(reinterpret_cast<const float4*>(from));
+    return *reinterpret_cast<const T*>(&x);
   }
 
   // ---- asynchronous copies to shared memory, past the first-level cache

@@ -195,6 +195,7 @@ struct HostWarp {
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
+  static float Reciprocal(float x) { return 1.0f / x; }
   static float Exp2(float x) { return std::exp2(x); }
 
   using Column = const std::byte*;
@@ -270,6 +271,10 @@ struct HostWarp {
   static void Fence() {}
   template <class T>
   static T LoadFresh(const T* from) {
+    return *from;
+  }
+  template <class T>
+  static T LoadConstant(const T* from) {
     return *from;
   }
   static void LaunchNext() {}

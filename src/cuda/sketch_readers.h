@@ -191,7 +191,9 @@ struct SketchKeys {
     SignSums<W, kBits, kGroupUnits> inner;
     SignSums<W, kOutlierBits, kGroupUnits> outer;
     SumColumns<kBits>(block + kOffsets.codes, header.tables, channels, g, lane, inner);
+    W::Sync();
     SumColumns<kOutlierBits>(block + kOutlierOffsets.codes, header.tables, channels, g, lane, outer);
+    W::Sync();
     TokenFloats<W> outlier_norms;
     outlier_norms.Load(block + kOutlierOffsets.scales, lane);
     Terms terms[2];
@@ -220,17 +222,21 @@ struct SketchKeys {
     }
   }
 
+  struct alignas(16) Floats4 {
+    float value[4];
+  };
   /// Integers of a channel's column to floats, for both sketches.
   struct Terms {
     float factor, offset, outer_factor, outer_offset;
 
     KVANT_HD Terms() {}
     KVANT_HD Terms(const std::byte* tables, int channel) {
-      const auto* t = reinterpret_cast<const float*>(tables + SketchTableLayout{kDim}.terms_byte_ofs()) + 4 * channel;
-      factor = t[0] * EstimatorFactor(kBits);
-      offset = t[TermOffset(kBits)] * EstimatorFactor(kBits);
-      outer_factor = t[0] * EstimatorFactor(kOutlierBits);
-      outer_offset = t[TermOffset(kOutlierBits)] * EstimatorFactor(kOutlierBits);
+      const auto* all = reinterpret_cast<const Floats4*>(tables + SketchTableLayout{kDim}.terms_byte_ofs());
+      const Floats4 t = W::LoadConstant(all + channel);
+      factor = t.value[0] * EstimatorFactor(kBits);
+      offset = t.value[TermOffset(kBits)] * EstimatorFactor(kBits);
+      outer_factor = t.value[0] * EstimatorFactor(kOutlierBits);
+      outer_offset = t.value[TermOffset(kOutlierBits)] * EstimatorFactor(kOutlierBits);
     }
     KVANT_HD float Inner(int32_t sum) const { return W::AsFloat(sum) * factor + offset; }
     KVANT_HD float Outer(int32_t sum) const { return W::AsFloat(sum) * outer_factor + outer_offset; }
@@ -247,7 +253,7 @@ struct SketchKeys {
     sums.template Add<kSketchDigits, false>(units, [column](int chunk, int digit) {
       const int ofs =
           SketchTableLayout{kDim}.ColumnByteOfs(chunk, 0, 0) - SketchTableLayout{kDim}.ColumnByteOfs(0, 0, 0);
-      return reinterpret_cast<const Words4*>(column + ofs)[digit];
+      return W::LoadConstant(reinterpret_cast<const Words4*>(column + ofs) + digit);
     });
   }
 };

@@ -60,6 +60,9 @@ int main(void) {
   kvant_encode_args encode;
   memset(&encode, 0, sizeof(encode));
   CHECK(kvant_device_encode_pages(codec, &encode, NULL) == KVANT_INVALID_ARGUMENT);
+  kvant_decode_args decode;
+  memset(&decode, 0, sizeof(decode));
+  CHECK(kvant_device_decode_pages(codec, &decode, NULL) == KVANT_INVALID_ARGUMENT);
   kvant_device_codec_destroy(codec);
 #else
   (void)check_blocks;

@@ -39,7 +39,7 @@ DeviceFormat LatentDeviceFormat(const LatentCodes& codes, ScaleRule rule) {
                                                 : i;
     format.levels[i] = static_cast<float>(level) - book.center;
   }
-  format.encodable = !codes.trellis && (rule == ScaleRule::kUnbiased || rule == ScaleRule::kLeastSquares);
+  format.encodable = rule == ScaleRule::kUnbiased || rule == ScaleRule::kLeastSquares;
   format.unbiased = rule == ScaleRule::kUnbiased;
   std::copy(std::begin(book.thresholds), std::end(book.thresholds), format.thresholds);
   return format;

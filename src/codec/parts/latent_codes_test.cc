@@ -66,7 +66,7 @@ TEST(LatentDeviceFormat, LevelsAreThoseOfTheDefinition) {
       const CodedRun run(TileOrder::kTokenLane, *books, {bits}, trellis);
       const DeviceFormat format = LatentDeviceFormat(run.codes, ScaleRule::kUnbiased);
       EXPECT_EQ(format.bits, bits);
-      EXPECT_EQ(format.encodable, !trellis);
+      EXPECT_TRUE(format.encodable);
       ForEachLatent(run.codes, run.packed.data(), [&](int t, int c, float value) {
         const int index = trellis ? TrellisWindow(run.codes.order, bits, run.packed.data(), t, c)
                                   : TileCode(run.codes.order, bits, run.packed.data(), t, c);

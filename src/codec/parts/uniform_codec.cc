@@ -100,13 +100,12 @@ Result<DeviceFormat> UniformDeviceFormat(const CodecState& state) {
   }
   const ParamAxis axis = key ? ParamAxis::kChannel : ParamAxis::kToken;
   const int rows = (key ? kTokensPerPage : g.dim) / g.group;
-  const bool widest = key ? rows == 1 : g.group == 128 || rows == 1;
   return DeviceFormat{.kind = CodeKind::kUniform,
                       .bits = g.bits,
                       .codes_byte_ofs = g.codes_byte_ofs,
                       .scales = {axis, rows, g.scales_byte_ofs},
                       .shifts = {axis, rows, g.mins_byte_ofs},
-                      .encodable = widest && g.range.rule == RangeRule::kExtremes};
+                      .encodable = g.range.rule == RangeRule::kExtremes};
 }
 
 // ---- state
