@@ -213,6 +213,8 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const WarpPlace& at = place.at;
   std::byte* slots = space + place.warp * PageSlots<Keys, Values, kDepth>::kBytes;
   const PrepareParams& prepare = p.tile.prepare;
+  // As early as the queries, and for the same reason.
+  const typename QueryMap<Keys>::Constants constants(prepare.sketch_tables, place.warp, at.lane);
   WarpRow<W, kDim> query;
   // The next launch may read pages early as well: not before what this one waits for has ended.
   const auto wait = [&] {
@@ -233,9 +235,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
       StoreQuery<W, kDim>(prepare, row, column, at.lane, to);
     }
     W::BlockSync();
-    if constexpr (requires { Keys::kQueryBytes; }) {
-      Keys::MapQueries(prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, mapped);
-    }
+    QueryMap<Keys>::Map(constants, prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, mapped);
   };
   {
     ItemState<W, Values> state;

@@ -64,6 +64,19 @@ KVANT_HD constexpr int QueryBytes() {
   }
 }
 
+/// What is left to do for sealed keys when the queries of a tile are stored in both forms: nothing, unless Keys says otherwise.
+/// Constants are loaded before pages are, behind which they would wait for long.
+template <class Keys>
+struct QueryMap {
+  struct Constants {
+    KVANT_HD Constants(const std::byte*, int, int) {}
+  };
+  KVANT_HD static void Map(const Constants&, const std::byte*, int, int, int, int, std::byte*) {}
+};
+template <class Keys>
+requires requires { typename Keys::Queries; }
+struct QueryMap<Keys> : Keys::Queries {};
+
 // ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
 
 /// Of two pairs of halves the low ones, and the high ones.

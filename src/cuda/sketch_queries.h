@@ -1,5 +1,5 @@
-// Queries for sketched keys: S q of a tile's columns, as bit planes. All warps of a block share the work, by stretches of 32
-// directions.
+// Queries for sketched keys: S q of a tile's columns, as bit planes. All warps of a block share the work: products by 16
+// directions, planes by 32.
 #pragma once
 
 #include "cuda/block_readers.h"
@@ -21,17 +21,34 @@ struct SketchHeader {
 template <class W, int kDim, int kBits>
 struct SketchQueries {
   static constexpr int kChunks = SketchChunks(kBits);
-  static constexpr int kStretches = kBits / 32;
+  static constexpr int kParts = kBits / 16;      ///< of products
+  static constexpr int kStretches = kBits / 32;  ///< of planes, a byte for each lane
   static constexpr int kPlanesByteOfs = 128;
   static constexpr int kFloatsByteOfs = kPlanesByteOfs + kChunks * kSketchDigits * kLanes * 16;
-  static constexpr int kMaximaByteOfs = kFloatsByteOfs + kStretches * kLanes * 32;
-  static constexpr int kBytes = kMaximaByteOfs + kStretches * kTileColumns * 4;
+  static constexpr int kMaximaByteOfs = kFloatsByteOfs + kParts * kLanes * 16;
+  static constexpr int kBytes = kMaximaByteOfs + kParts * kTileColumns * 4;
   static_assert(sizeof(SketchHeader) <= kPlanesByteOfs && kBits % kSketchChunk == 0);
 
-  /// `queries`: of the tile; those as they are have been stored, and a BlockSync has followed. One more follows here.
-  KVANT_HD static void Map(const std::byte* tables, int columns, int warp, int warps, int lane, std::byte* queries) {
+  /// Directions of a part, which take as long to come as a query: loaded while that is on its way.
+  struct Constants {
+    ChannelWords<kDim> tile[2];
+
+    KVANT_HD Constants(const std::byte* tables, int part, int lane) {
+      constexpr SketchTableLayout kLayout = {kDim};
+      KVANT_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        tile[i].LoadQuery(tables + ((part < kParts ? part : 0) * 2 + i) * kLayout.tile_bytes(), lane);
+      }
+    }
+  };
+
+  /// `first`: of part `warp`. `queries`: of the tile; those as they are have been stored, and a BlockSync has followed.
+  /// Another one is the last thing here.
+  KVANT_HD static void Map(const Constants& first, const std::byte* tables, int columns, int warp, int warps, int lane,
+                           std::byte* queries) {
     std::byte* sealed = queries + PlainQueryBytes(kDim);
-    for (int i = warp; i < kStretches; i += warps) Project(tables, queries, i, lane, sealed);
+    if (warp < kParts) Project(first, queries, warp, lane, sealed);
+    for (int i = warp + warps; i < kParts; i += warps) Project(Constants(tables, i, lane), queries, i, lane, sealed);
     W::BlockSync();
     const int halves = columns <= kTileColumns / 2 ? 2 : 1;
     for (int i = warp; i < kStretches; i += warps) StorePlanes(i, halves, lane, sealed);
@@ -42,30 +59,27 @@ struct SketchQueries {
  private:
   static constexpr float kTop = static_cast<float>((1 << (kSketchPlanes - 1)) - 1);
 
-  /// What a lane has of a stretch: column lane / 4, directions 2t and 2t + 1 of its four tiles.
+  /// What a lane has of a part: column lane / 4, directions 2t and 2t + 1 of its two tiles.
   struct alignas(16) Values {
-    float value[8];
+    float value[4];
   };
-  KVANT_HD static Values* ValuesOf(std::byte* sealed, int stretch, int lane) {
-    return reinterpret_cast<Values*>(sealed + kFloatsByteOfs) + stretch * kLanes + lane;
+  KVANT_HD static Values* ValuesOf(std::byte* sealed, int part, int lane) {
+    return reinterpret_cast<Values*>(sealed + kFloatsByteOfs) + part * kLanes + lane;
   }
 
-  KVANT_HD static void Project(const std::byte* tables, const std::byte* plain, int stretch, int lane,
+  KVANT_HD static void Project(const Constants& directions, const std::byte* plain, int part, int lane,
                                std::byte* sealed) {
-    constexpr SketchTableLayout kLayout = {kDim};
     ChannelWords<kDim> query;
     query.LoadQuery(plain, lane);
     Values mine;
     float max = 0.0f;
     KVANT_UNROLL
-    for (int tile = 0; tile < 4; ++tile) {
-      ChannelWords<kDim> directions;
-      directions.LoadQuery(tables + (stretch * 4 + tile) * kLayout.tile_bytes(), lane);
+    for (int tile = 0; tile < 2; ++tile) {
       float c[4] = {};
       KVANT_UNROLL
       for (int s = 0; s < kDim / kStepChannels; ++s) {
         const uint32_t a[4] = {query.word[2 * s], 0, query.word[2 * s + 1], 0};
-        StepProduct<W>(c, a, &directions.word[2 * s]);
+        StepProduct<W>(c, a, &directions.tile[tile].word[2 * s]);
       }
       KVANT_UNROLL
       for (int i = 0; i < 2; ++i) {
@@ -73,11 +87,11 @@ struct SketchQueries {
         max = W::Max(max, W::Max(c[i], -c[i]));
       }
     }
-    *ValuesOf(sealed, stretch, lane) = mine;
+    *ValuesOf(sealed, part, lane) = mine;
     KVANT_UNROLL
     for (int mask = 1; mask < 4; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
     if (lane % 4 == 0) {
-      reinterpret_cast<float*>(sealed + kMaximaByteOfs)[stretch * kTileColumns + lane / 4] = max;
+      reinterpret_cast<float*>(sealed + kMaximaByteOfs)[part * kTileColumns + lane / 4] = max;
     }
   }
 
@@ -86,7 +100,7 @@ struct SketchQueries {
     const float* maxima = reinterpret_cast<const float*>(sealed + kMaximaByteOfs) + lane / 4;
     float max = 0.0f;
     KVANT_UNROLL
-    for (int i = 0; i < kStretches; ++i) max = W::Max(max, maxima[i * kTileColumns]);
+    for (int i = 0; i < kParts; ++i) max = W::Max(max, maxima[i * kTileColumns]);
     return max;
   }
   KVANT_HD static float Integer(float value, float inverse) { return W::Round(value * inverse); }
@@ -97,11 +111,14 @@ struct SketchQueries {
     if (column >= kTileColumns) return;
     const float max = Greatest(sealed, lane);
     const float inverse = max > 0.0f ? kTop / max : 0.0f;
-    const Values mine = *ValuesOf(sealed, stretch, lane);
     uint32_t bits[8];
     KVANT_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      bits[i] = static_cast<uint32_t>(static_cast<int32_t>(Integer(mine.value[i], inverse)));
+    for (int part = 0; part < 2; ++part) {
+      const Values mine = *ValuesOf(sealed, 2 * stretch + part, lane);
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        bits[4 * part + i] = static_cast<uint32_t>(static_cast<int32_t>(Integer(mine.value[i], inverse)));
+      }
     }
     const int planes = kSketchPlanes / halves;
     KVANT_UNROLL
@@ -119,12 +136,14 @@ struct SketchQueries {
   KVANT_HD static void StoreHeader(const std::byte* tables, int halves, int lane, std::byte* sealed) {
     const float max = Greatest(sealed, lane);
     const float inverse = max > 0.0f ? kTop / max : 0.0f;
-    float sum = 0.0f;
-    for (int i = 0; i < kStretches; ++i) {
+    float sums[4] = {};
+    KVANT_UNROLL
+    for (int i = 0; i < kParts; ++i) {
       const Values values = *ValuesOf(sealed, i, lane);
       KVANT_UNROLL
-      for (int j = 0; j < 8; ++j) sum += Integer(values.value[j], inverse);
+      for (int j = 0; j < 4; ++j) sums[j] += Integer(values.value[j], inverse);
     }
+    float sum = sums[0] + sums[1] + sums[2] + sums[3];
     KVANT_UNROLL
     for (int mask = 1; mask < 4; mask *= 2) sum += W::ShuffleXor(sum, mask);
     auto* header = reinterpret_cast<SketchHeader*>(sealed);
@@ -146,10 +165,12 @@ KVANT_HD void PrepareSketchWarp(const PrepareParams& p, int sequence, int kv_hea
   const int64_t index = (static_cast<int64_t>(sequence) * p.shape.kv_heads + kv_head) * p.shape.tiles() + tile;
   std::byte* queries = reinterpret_cast<std::byte*>(p.out) + index * QueryBytes<Keys>();
   W::LaunchNext();
+  const typename Keys::Queries::Constants first(p.sketch_tables, warp, lane);
   StoreQuery<W, Keys::kDim>(p, LoadQuery<W, Keys::kDim>(p, sequence, kv_head, tile, warp, lane), warp, lane,
                             reinterpret_cast<uint16_t*>(queries));
   W::BlockSync();
-  Keys::MapQueries(p.sketch_tables, p.shape.columns() - tile * kTileColumns, warp, kTileColumns, lane, queries);
+  Keys::Queries::Map(first, p.sketch_tables, p.shape.columns() - tile * kTileColumns, warp, kTileColumns, lane,
+                     queries);
 }
 
 }  // namespace kvant::cuda

@@ -109,9 +109,6 @@ struct SketchKeys {
 
   using Queries = SketchQueries<W, kDim, kBits>;
   static constexpr int kQueryBytes = Queries::kBytes;
-  KVANT_HD static void MapQueries(const std::byte* tables, int columns, int warp, int warps, int lane, std::byte* to) {
-    Queries::Map(tables, columns, warp, warps, lane, to);
-  }
 
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte*, int lane, float (&scores)[kUnits][4]) {
@@ -119,20 +116,18 @@ struct SketchKeys {
     SignUnit<kBits> units[kUnits];
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) units[u].Load(block + kOffsets.codes, u, lane);
-    TokenFloats<W> norms;
-    norms.Load(block + kOffsets.scales, lane);
     const auto* planes = reinterpret_cast<const Words4*>(query_sealed + Queries::kPlanesByteOfs) + lane;
     const auto digit_of = [planes](int chunk, int digit) { return planes[DigitVector(chunk, digit, 0)]; };
     if (header->halves == 2) {
-      SplitScores(*header, units, norms, digit_of, lane, scores);
+      SplitScores(*header, units, block + kOffsets.scales, digit_of, lane, scores);
     } else {
-      WholeScores(*header, units, norms, digit_of, lane, scores);
+      WholeScores(*header, units, block + kOffsets.scales, digit_of, lane, scores);
     }
     if constexpr (kOutlierBits > 0) {
       KVANT_UNROLL
       for (int g = 0; g < kUnits / kGroupUnits; ++g) {
         W::Sync();  // keeps loads from moving up: registers
-        AddOutliers(block, *header, query_plain, g, lane, norms, scores);
+        AddOutliers(block, *header, query_plain, g, lane, scores);
       }
     }
   }
@@ -140,12 +135,20 @@ struct SketchKeys {
  private:
   static constexpr int kGroupUnits = 2;  ///< units whose outliers are the same channels
 
+  /// Not before the sums are there: registers.
+  KVANT_HD static TokenFloats<W> LateNorms(const std::byte* norms_at, int lane) {
+    TokenFloats<W> norms;
+    W::Sync();
+    norms.Load(norms_at, lane);
+    return norms;
+  }
+
   template <class DigitOf>
   KVANT_HD static void WholeScores(const SketchHeader& header, const SignUnit<kBits> (&units)[kUnits],
-                                   const TokenFloats<W>& norms, DigitOf digit_of, int lane,
-                                   float (&scores)[kUnits][4]) {
+                                   const std::byte* norms_at, DigitOf digit_of, int lane, float (&scores)[kUnits][4]) {
     SignSums<W, kBits, kUnits> sums;
     sums.template Add<kSketchDigits, false>(units, digit_of);
+    const TokenFloats<W> norms = LateNorms(norms_at, lane);
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const float factor = header.factor[lane % 4 * 2 + h];
@@ -164,10 +167,10 @@ struct SketchKeys {
   /// again).
   template <class DigitOf>
   KVANT_HD static void SplitScores(const SketchHeader& header, const SignUnit<kBits> (&units)[kUnits],
-                                   const TokenFloats<W>& norms, DigitOf digit_of, int lane,
-                                   float (&scores)[kUnits][4]) {
+                                   const std::byte* norms_at, DigitOf digit_of, int lane, float (&scores)[kUnits][4]) {
     SignSums<W, kBits, kUnits> sums;
     sums.template Add<kSketchDigits / 2, true>(units, digit_of);
+    const TokenFloats<W> norms = LateNorms(norms_at, lane);
     const float factor = header.factor[lane % 4];
     const float offset = header.offset[lane % 4];
     const int from = lane / 4 * 4 + lane % 2 * 2;
@@ -186,16 +189,15 @@ struct SketchKeys {
   /// Of the tokens of group `g`: C of a product of signs has the tokens of A as rows and the outlier channels as columns,
   /// which is A of an ordinary product with the query's values there, in both halves of its 16 channels.
   KVANT_HD static void AddOutliers(const std::byte* block, const SketchHeader& header, const std::byte* query_plain,
-                                   int g, int lane, const TokenFloats<W>& norms, float (&scores)[kUnits][4]) {
+                                   int g, int lane, float (&scores)[kUnits][4]) {
     const auto* channels = reinterpret_cast<const uint8_t*>(block + kOutlierOffsets.channels) + g * kOutliers;
     SignSums<W, kBits, kGroupUnits> inner;
     SignSums<W, kOutlierBits, kGroupUnits> outer;
     SumColumns<kBits>(block + kOffsets.codes, header.tables, channels, g, lane, inner);
     W::Sync();
     SumColumns<kOutlierBits>(block + kOutlierOffsets.codes, header.tables, channels, g, lane, outer);
-    W::Sync();
-    TokenFloats<W> outlier_norms;
-    outlier_norms.Load(block + kOutlierOffsets.scales, lane);
+    const TokenFloats<W> norms = LateNorms(block + kOffsets.scales, lane);
+    const TokenFloats<W> outlier_norms = LateNorms(block + kOutlierOffsets.scales, lane);
     Terms terms[2];
     uint32_t query = 0;
     KVANT_UNROLL
