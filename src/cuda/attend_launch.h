@@ -49,6 +49,7 @@ std::span<const AttendKernel> LevelKernels();
 std::span<const AttendKernel> PlainLevelKernels();
 std::span<const AttendKernel> TrellisKernels();
 std::span<const AttendKernel> SketchKernels();
+std::span<const AttendKernel> OutlierKernels();
 
 /// One instance of the kernel that encodes pages.
 struct EncodeKernel {

@@ -1,44 +1,14 @@
-// Instances for sketched keys with uniform values.
-#include "cuda/attend_kernel.cuh"
-#include "cuda/grouped_values.h"
-#include "cuda/sketch_readers.h"
+// Instances for sketched keys without outliers.
+#include "cuda/attend_sketch.cuh"
 
 namespace kvant::cuda {
 namespace {
 
-// A block per tile.
-template <class Keys>
-__global__ void __launch_bounds__(32 * kTileColumns) PrepareQueries(const __grid_constant__ PrepareParams p) {
-  PrepareSketchWarp<CudaWarp, Keys>(p, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y),
-                                    static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x) / kLanes,
-                                    static_cast<int>(threadIdx.x) % kLanes);
-}
-
-template <class Keys>
-Status LaunchPrepareQueries(const PrepareParams& p, int, void* stream) {
-  const dim3 grid(static_cast<unsigned>(p.shape.tiles()), static_cast<unsigned>(p.shape.kv_heads),
-                  static_cast<unsigned>(p.shape.sequences));
-  PrepareQueries<Keys><<<grid, 32 * kTileColumns, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  KVANT_CUDA_TRY(cudaGetLastError());
-  return Status::Ok();
-}
-
-template <class Keys, class Values>
-constexpr AttendKernel SketchRow(int value_bits) {
-  AttendKernel row = RowOf<Keys, Values>(CodeKind::kSketch, 1, value_bits);
-  row.value_kind = CodeKind::kUniform;
-  row.prepare = LaunchPrepareQueries<Keys>;
-  return row;
-}
-
-/// Bits of a sketch and of that of its outliers; values of 2 bits, channels of a token that share their parameters.
-template <int kDim, int kSketch, int kOutlierSketch, int kGroup>
-constexpr AttendKernel kRow =
-    SketchRow<SketchKeys<CudaWarp, kDim, kSketch, kOutlierSketch>, GroupedValues<CudaWarp, kDim, 2, kGroup>>(2);
-
 constexpr AttendKernel kKernels[] = {
-    kRow<128, 256, 0, 32>,   kRow<128, 256, 0, 64>,   kRow<128, 512, 0, 32>,
-    kRow<128, 256, 256, 32>, kRow<128, 512, 128, 32>, kRow<64, 256, 0, 32>,
+    kSketchRow<128, 256, 0, 32>,
+    kSketchRow<128, 256, 0, 64>,
+    kSketchRow<128, 512, 0, 32>,
+    kSketchRow<64, 256, 0, 32>,
 };
 
 }  // namespace

@@ -51,8 +51,8 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
   const std::span<const AttendKernel> tables[] = {
-      cuda::ExactKernels(),      cuda::UniformKernels(), cuda::GroupKernels(), cuda::LevelKernels(),
-      cuda::PlainLevelKernels(), cuda::TrellisKernels(), cuda::SketchKernels()};
+      cuda::ExactKernels(),      cuda::UniformKernels(), cuda::GroupKernels(),  cuda::LevelKernels(),
+      cuda::PlainLevelKernels(), cuda::TrellisKernels(), cuda::SketchKernels(), cuda::OutlierKernels()};
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }

@@ -18,6 +18,7 @@ std::span<const AttendKernel> LevelKernels() { return {}; }
 std::span<const AttendKernel> PlainLevelKernels() { return {}; }
 std::span<const AttendKernel> TrellisKernels() { return {}; }
 std::span<const AttendKernel> SketchKernels() { return {}; }
+std::span<const AttendKernel> OutlierKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
 std::span<const EncodeKernel> SketchEncodeKernels() { return {}; }
 std::span<const EncodeKernel> TrellisEncodeKernels() { return {}; }
