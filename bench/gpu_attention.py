@@ -74,7 +74,7 @@ class Args(ctypes.Structure):
                 ("out_type", ctypes.c_int), ("scale", ctypes.c_float), ("soft_cap", ctypes.c_float),
                 ("sinks", ctypes.c_void_p), ("queries", ctypes.c_void_p), ("out", ctypes.c_void_p),
                 ("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_size_t), ("tickets", ctypes.c_void_p),
-                ("sealed_ready", ctypes.c_int32), ("fixed_pages", ctypes.c_int32)]  # fmt: skip
+                ("sealed_ready", ctypes.c_int32), ("ragged", ctypes.c_int32), ("fixed_pages", ctypes.c_int32)]  # fmt: skip
 
 
 class EncodeArgs(ctypes.Structure):
@@ -189,10 +189,10 @@ class Problem:
     """Caches with queries, and how to attend to each of them."""
 
     def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
-                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False):
+                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False, ragged=False):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
         self.one_launch, self.rows, self.soft_cap, self.fixed_pages = one_launch, rows, soft_cap, fixed_pages
-        self.sealed_ready = sealed_ready
+        self.sealed_ready, self.ragged = sealed_ready, ragged
         self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
         self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, query_rows=rows)
         self.sinks = torch.linspace(-2, 3, kv_heads * heads_per_kv).cuda() if sinks else None
@@ -215,7 +215,8 @@ class Problem:
                     self.heads_per_kv, self.rows, kind, kind, self.scale, self.soft_cap,
                     self.sinks.data_ptr() if self.sinks is not None else None, self.queries.data_ptr(), self.out.data_ptr(),
                     workspace, max(0, self.workspace.numel() - 256),
-                    self.tickets.data_ptr() if self.one_launch else None, self.sealed_ready, self.fixed_pages)  # fmt: skip
+                    self.tickets.data_ptr() if self.one_launch else None, self.sealed_ready, self.ragged,
+                    self.fixed_pages)  # fmt: skip
 
     def attend(self, cache=0):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -274,6 +275,8 @@ def check(library, codecs):
             rows=rows)  # fmt: skip
     one("soft cap", ("int:4", "int:4", 256), [30, 3], [1, 2], 2, 4, soft_cap=5.0, spread=4.0)
     one("sinks", ("int:4", "int:4", 64), [30, 0], [1, 1], 2, 4, sinks=True)
+    one("chunks", ("int:4", "int:4", 128), [300, 3, 70, 0], [1, 2, 1, 0], 2, 4, ragged=True)
+    one("chunks", ("decoquant:2", "decoquant:2", 128), [129, 3], [1, 2], 2, 4, ragged=True)
     one("fixed items", ("int:4", "int:4", 128), [90, 3], [1, 2], 2, 4, fixed_pages=8)
     for live in (0x1FF, ALL ^ 0xFFFF, 0):
         one(f"first pages see {live:x}", ("decoquant:4", "decoquant:4", 128), [9, 2], [2, 1], 2, 4, live=live)
@@ -505,7 +508,8 @@ def time_ragged(library, codecs, rounds):
             continue
         codec = Codec(library, key, value, dim)
         caches = max(2, -(-ROTATE_BYTES // (sum(lengths) * kv_heads * (codec.bytes[KEY] + codec.bytes[VALUE]))))
-        problem = Problem(codec, [n - 1 for n in lengths], [1] * 16, kv_heads, heads_per_kv, caches, sealed_ready=True)
+        problem = Problem(codec, [n - 1 for n in lengths], [1] * 16, kv_heads, heads_per_kv, caches, sealed_ready=True,
+                          ragged=True)
         times = replay_times({"kvant": (Captured(problem.attend, caches), caches)}, rounds)["kvant"]
         row = summary(times) | {"codec": codec.name, "tokens": sum(lengths) * PAGE, "bytes": problem.bytes()}
         row["gb_per_s"] = row["bytes"] / row["us"] / 1000

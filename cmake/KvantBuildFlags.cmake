@@ -21,6 +21,9 @@ pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 find_package(Threads REQUIRED)
 find_package(Eigen3 3.3 REQUIRED NO_MODULE) # for codec/parts, eval and tune
 find_package(nlohmann_json REQUIRED) # header only, as xxhash.h: calibration files
+if(KVANT_CBC)
+  pkg_check_modules(CBC REQUIRED IMPORTED_TARGET cbc) # for tune
+endif()
 if(KVANT_TOOLS)
   find_package(CLI11 REQUIRED)
 endif()

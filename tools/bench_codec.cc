@@ -97,8 +97,8 @@ Result<std::string> BenchCodecTable(const std::vector<std::string>& schemes, int
   for (const std::string& text : schemes) {
     const Result<Scheme> scheme = Scheme::Parse(text);
     if (!scheme.ok()) return scheme.status();
-    KVANT_TRY(AddSide(scheme->key, Side::kKey, heads, dim, &table));
-    KVANT_TRY(AddSide(scheme->value, Side::kValue, heads, dim, &table));
+    for (const CodecChoice& key : scheme->Choices(true)) KVANT_TRY(AddSide(key, Side::kKey, heads, dim, &table));
+    for (const CodecChoice& v : scheme->Choices(false)) KVANT_TRY(AddSide(v, Side::kValue, heads, dim, &table));
   }
   return table.ToText() + StrFormat("\nNanoseconds for one block of %d x %d, %d query heads, one thread, in cache.",
                                     kTokensPerPage, dim, heads);

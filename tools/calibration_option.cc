@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "codec/codec.h"
-#include "kvant/scheme.h"
+#include "kvant/plan.h"
 
 namespace kvant {
 namespace {
@@ -18,8 +18,12 @@ bool HasBasis(const CodecChoice& choice, Side side) {
 }
 
 bool UsesBases(const std::string& cache) {
-  const Result<Scheme> scheme = Scheme::Parse(cache);
-  return scheme.ok() && (HasBasis(scheme->key, Side::kKey) || HasBasis(scheme->value, Side::kValue));
+  const Result<Scheme> scheme = ReadScheme(cache);
+  if (!scheme.ok()) return false;
+  const auto has_basis = [&](Side side) {
+    return std::ranges::any_of(scheme->Choices(side == Side::kKey), [&](const auto& c) { return HasBasis(c, side); });
+  };
+  return has_basis(Side::kKey) || has_basis(Side::kValue);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "calibrate/fit_entries.h"
 #include "calibration_option.h"
 #include "codec/registry.h"
+#include "kvant/plan.h"
 #include "model_options.h"
 #include "output_file.h"
 #include "progress.h"
@@ -87,10 +88,10 @@ Status AddTargets(const std::string& text, std::vector<CalibrationTarget>* targe
     if (info->values) targets->push_back({choice, Side::kValue});
     return Status::Ok();
   }
-  const Result<Scheme> scheme = Scheme::Parse(text);
+  const Result<Scheme> scheme = ReadScheme(text);
   if (!scheme.ok()) return scheme.status();
-  targets->push_back({scheme->key, Side::kKey});
-  targets->push_back({scheme->value, Side::kValue});
+  for (const CodecChoice& choice : scheme->Choices(true)) targets->push_back({choice, Side::kKey});
+  for (const CodecChoice& choice : scheme->Choices(false)) targets->push_back({choice, Side::kValue});
   return Status::Ok();
 }
 

@@ -32,9 +32,10 @@ void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
   command.add_option("--text", o.text, "UTF-8 text to measure on; '-' is the standard input")->required();
   command
-      .add_option("--cache", o.caches,
-                  "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), llama.cpp's own "
-                  "types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
+      .add_option(
+          "--cache", o.caches,
+          "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), plan files (plan.json), "
+          "llama.cpp's own types (llama:q8_0); 'all': every codec at its usual rates; may be repeated. f16 always runs")
       ->allow_extra_args(false)
       ->capture_default_str();
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {

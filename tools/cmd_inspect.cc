@@ -71,7 +71,7 @@ class CostTable {
     AddRow(type.name, per_token, per_token * model_.context_train, std::min<int64_t>(fits, model_.context_train));
   }
   Status AddScheme(const std::string& name) {
-    const Result<Scheme> scheme = Scheme::Parse(name);
+    const Result<Scheme> scheme = Runner::ReadScheme(model_.path, name);
     if (!scheme.ok()) return scheme.status();
     const Result<CacheCost> cost = CacheCost::Of(*scheme, model_.layers, calibration_);
     if (!cost.ok()) return cost.status();
@@ -135,7 +135,8 @@ Verb AddInspectVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model's cache costs with each preset");
   command->add_option("MODEL", options->model, "GGUF file of the model")->required();
-  command->add_option("--cache", options->caches, "Further schemes, with commas between them")->allow_extra_args(false);
+  command->add_option("--cache", options->caches, "Further schemes or plan files, with commas between them")
+      ->allow_extra_args(false);
   AddCalibrationOption(*command, options->calibration);
   command->add_option("--memory", options->memory, "Show the largest context for this much memory (8GiB, 500MB)")
       ->transform(MemorySize());

@@ -46,7 +46,9 @@ void AddOptions(CLI::App& command, Options& o) {
   AddModelOptions(command, o.model);
   auto* prompt = command.add_option("-p,--prompt", o.prompt, "The prompt; without it and --file: the standard input");
   command.add_option("--file", o.file, "Read the prompt from this file; '-' is the standard input")->excludes(prompt);
-  command.add_option("--cache", o.cache, "Preset (kv4), scheme (\"k=int:4 v=int:2\") or llama.cpp type (llama:q8_0)")
+  command
+      .add_option("--cache", o.cache,
+                  "Preset (kv4), scheme (\"k=int:4 v=int:2\"), plan file (plan.json) or llama.cpp type (llama:q8_0)")
       ->capture_default_str();
   command.add_option("-n,--predict", o.predict, "Most tokens to generate")
       ->check(CLI::Range(1, 1 << 24))

@@ -16,7 +16,8 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 using AddVerb = Verb (*)(CLI::App& app);
-constexpr AddVerb kVerbs[] = {AddRunVerb, AddEvalVerb, AddCalibrateVerb, AddInspectVerb, AddCodecsVerb, AddBenchVerb};
+constexpr AddVerb kVerbs[] = {AddRunVerb,     AddEvalVerb,   AddCalibrateVerb, AddTuneVerb,
+                              AddInspectVerb, AddCodecsVerb, AddBenchVerb};
 
 int Fail(std::string message, int exit_code) {
   std::replace(message.begin(), message.end(), '\n', ' ');

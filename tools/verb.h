@@ -19,6 +19,7 @@ struct Verb {
 Verb AddRunVerb(CLI::App& app);
 Verb AddEvalVerb(CLI::App& app);
 Verb AddCalibrateVerb(CLI::App& app);
+Verb AddTuneVerb(CLI::App& app);
 Verb AddInspectVerb(CLI::App& app);
 Verb AddCodecsVerb(CLI::App& app);
 Verb AddBenchVerb(CLI::App& app);

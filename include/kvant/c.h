@@ -121,6 +121,7 @@ typedef struct kvant_attend_args {
       device_tickets; /* KVANT_TICKET_BYTES of zeros, left as zeros, not shared by steps that run at the same time: few
                            sequences then take one launch; null: always three */
   int32_t sealed_ready; /* not 0: the launch before this one writes no sealed pages, tables or counts */
+  int32_t ragged;       /* not 0: the sequences' lengths differ much */
   int32_t fixed_pages;  /* > 0: bits of a result that depend neither on device nor on batch; 0: what is fastest */
 } kvant_attend_args;
 #define KVANT_TICKET_BYTES 4096

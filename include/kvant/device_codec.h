@@ -53,7 +53,7 @@ struct DeviceAttendArgs {
   float soft_cap = 0.0f;  ///< > 0: scores s become soft_cap * tanh(s / soft_cap)
   /// fp32 [kv_heads * heads_per_kv]: attention sinks, logits that only add to the sum of weights. Null: none.
   const float* maybe_sinks = nullptr;
-  const void* queries = nullptr;  ///< [sequences, rows, kv_heads * heads_per_kv, dim]
+  const void* queries = nullptr;  ///< [sequences, rows, kv_heads * heads_per_kv, dim], 16-byte aligned like all pointers here
   void* out = nullptr;            ///< the same shape; zeros where a query row sees nothing
   void* workspace = nullptr;      ///< 256-byte aligned
   size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
@@ -63,6 +63,8 @@ struct DeviceAttendArgs {
   /// The launch before this one on the stream writes no sealed pages, tables or counts (exact rows and queries it may): where one
   /// launch is enough, they are then read while it still runs (sm_90).
   bool sealed_ready = false;
+  /// The sequences' lengths differ much: work is cut into equal pieces, not the device into equal parts.
+  bool ragged = false;
   /// > 0: partial sums are over stretches of so many pages, in three launches, so that a sequence's result has the same bits on
   /// every device, in every batch and with any max_pages. 0: stretches fit the device.
   int32_t fixed_pages = 0;
@@ -73,7 +75,7 @@ struct DeviceEncodeArgs {
   DeviceSide side = DeviceSide::kKey;
   int32_t pages = 0;
   int32_t kv_heads = 0;
-  const void* rows = nullptr;      ///< fp16 [pages, 64, kv_heads, dim], finite
+  const void* rows = nullptr;      ///< fp16 [pages, 64, kv_heads, dim], finite, 16-byte aligned
   const int32_t* slots = nullptr;  ///< [pages]: where in the pool
   void* pool = nullptr;            ///< [slots][kv_heads][block bytes]
   /// Set to 1 when a scale does not fit what kernels read (Encode refuses such rows): that page must not be used. The caller
@@ -88,7 +90,7 @@ struct DeviceDecodeArgs {
   int32_t kv_heads = 0;
   const void* pool = nullptr;      ///< [slots][kv_heads][block bytes]
   const int32_t* slots = nullptr;  ///< [pages]: where in the pool
-  void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim]
+  void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim], 16-byte aligned
 };
 
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.

@@ -36,7 +36,7 @@ Result<std::unique_ptr<KvStore>> MakeStore(const CacheConfig& config, int layer,
   const LayerShape& layer_shape = config.layers[static_cast<size_t>(layer)];
   const int number = NumberOf(config, layer);
   const bool is_key = side == Side::kKey;
-  const CodecChoice& choice = is_key ? config.scheme.key : config.scheme.value;
+  const CodecChoice& choice = config.scheme.Choice(number, is_key);
   const BlockShape shape = {.side = side,
                             .dim = is_key ? layer_shape.k_dim : layer_shape.v_dim,
                             .layer = number,
@@ -101,6 +101,8 @@ Result<std::unique_ptr<KvCache>> KvCache::Create(const CacheConfig& config) {
     return Status::InvalidArgument(
         StrFormat("%zu layer numbers for %zu layers", config.layer_numbers.size(), config.layers.size()));
   }
+  // With numbers of their own the layers may be a part of the model's.
+  if (config.layer_numbers.empty()) KVANT_TRY(config.scheme.CheckLayers(static_cast<int>(config.layers.size())));
   if (!config.ropes.empty() && config.ropes.size() != config.layers.size()) {
     return Status::InvalidArgument(
         StrFormat("%zu RoPE shapes for %zu layers", config.ropes.size(), config.layers.size()));

@@ -63,6 +63,7 @@ DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
           .workspace_bytes = a.workspace_bytes,
           .tickets = a.device_tickets,
           .sealed_ready = a.sealed_ready != 0,
+          .ragged = a.ragged != 0,
           .fixed_pages = a.fixed_pages};
 }
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "base/join.h"
 #include "codec/codec.h"
@@ -14,6 +15,8 @@ namespace {
 
 constexpr int kMaxSinkTokens = kTokensPerPage;  // they are the head of page 0
 constexpr int kMaxRecentTokens = 65536;
+constexpr int kMaxLayers = 4096;
+constexpr const char* kAcceptedWords = "k=, v=, sink=, recent=, k<layer>=, v<layer>=, layers=";
 constexpr std::string_view kSpace = " \t\r\n";
 
 std::string Quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
@@ -97,6 +100,9 @@ struct Draft {
   std::optional<CodecChoice> value;
   std::optional<int> sink_tokens;
   std::optional<int> recent_tokens;
+  std::map<int, CodecChoice> layer_keys;
+  std::map<int, CodecChoice> layer_values;
+  std::optional<int> num_layers;
 };
 
 template <typename T>
@@ -107,11 +113,38 @@ Status SetOnce(std::string_view name, Result<T> parsed, std::optional<T>& target
   return Status::Ok();
 }
 
-Result<int> ParseTokens(std::string_view word, std::string_view text, int max) {
+std::optional<int> ParseInt(std::string_view text, int min, int max) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc() && end == text.data() + text.size() && value >= 0 && value <= max) return value;
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  return whole && value >= min && value <= max ? std::optional(value) : std::nullopt;
+}
+
+Result<int> ParseTokens(std::string_view word, std::string_view text, int max) {
+  if (const std::optional<int> tokens = ParseInt(text, 0, max)) return *tokens;
   return Refuse(Quoted(word) + " is not accepted; accepted: 0.." + std::to_string(max) + " tokens");
+}
+
+Result<int> ParseNumLayers(std::string_view word, std::string_view text) {
+  if (const std::optional<int> layers = ParseInt(text, 1, kMaxLayers)) return *layers;
+  return Refuse(Quoted(word) + " is not accepted; accepted: 1.." + std::to_string(kMaxLayers) + " layers");
+}
+
+/// "k11=..." or "v11=...".
+Status ReadLayerCodec(std::string_view word, std::string_view name, std::string_view text, Draft& draft) {
+  const std::optional<int> layer = ParseInt(name.substr(1), 0, kMaxLayers - 1);
+  if (!layer) {
+    return Refuse(Quoted(word) + " names no layer; accepted: 0.." + std::to_string(kMaxLayers - 1) + " behind k or v");
+  }
+  Result<CodecChoice> codec = ParseCodec(text);
+  if (!codec.ok()) return codec.status();
+  auto& codecs = name.front() == 'k' ? draft.layer_keys : draft.layer_values;
+  if (codecs.emplace(*layer, std::move(*codec)).second) return Status::Ok();
+  return Refuse(Quoted(std::string(name) + "=") + " is given twice");
+}
+
+bool IsLayerName(std::string_view name) {
+  return name.size() > 1 && (name.front() == 'k' || name.front() == 'v') && name[1] >= '0' && name[1] <= '9';
 }
 
 Status ReadAssignment(std::string_view word, Draft& draft) {
@@ -122,7 +155,9 @@ Status ReadAssignment(std::string_view word, Draft& draft) {
   if (name == "v") return SetOnce("v=", ParseCodec(text), draft.value);
   if (name == "sink") return SetOnce("sink=", ParseTokens(word, text, kMaxSinkTokens), draft.sink_tokens);
   if (name == "recent") return SetOnce("recent=", ParseTokens(word, text, kMaxRecentTokens), draft.recent_tokens);
-  return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=");
+  if (name == "layers") return SetOnce("layers=", ParseNumLayers(word, text), draft.num_layers);
+  if (IsLayerName(name)) return ReadLayerCodec(word, name, text, draft);
+  return Refuse("unknown word " + Quoted(word) + "; accepted: " + kAcceptedWords);
 }
 
 /// A preset or a codec, not name=value. "int:bits=4" is one: its '=' belongs to the codec.
@@ -134,7 +169,7 @@ bool IsBase(std::string_view word) {
 Status ReadAssignments(std::span<const std::string_view> words, Draft& draft) {
   for (const std::string_view word : words) {
     if (IsBase(word)) {
-      return Refuse(Quoted(word) + " must be the first word; after it come k=, v=, sink= or recent=");
+      return Refuse(Quoted(word) + " must be the first word; after it come " + kAcceptedWords);
     }
     KVANT_TRY(ReadAssignment(word, draft));
   }
@@ -145,7 +180,7 @@ Status ReadAssignments(std::span<const std::string_view> words, Draft& draft) {
 Status ReadBase(std::string_view word, Draft& base) {
   if (const Preset* preset = FindPreset(word)) return ReadAssignments(SplitWords(preset->scheme), base);
   if (FindCodec(word.substr(0, word.find(':'))) == nullptr) {
-    return Refuse("unknown word " + Quoted(word) + "; accepted: k=, v=, sink=, recent=, a preset (" + PresetNames() +
+    return Refuse("unknown word " + Quoted(word) + "; accepted: " + kAcceptedWords + ", a preset (" + PresetNames() +
                   ") or a codec (" + CodecNames() + ")");
   }
   Result<CodecChoice> codec = ParseCodec(word);
@@ -161,13 +196,20 @@ Result<Scheme> Finish(Draft draft, Draft base) {
   if (!draft.recent_tokens) draft.recent_tokens = base.recent_tokens;
   if (!draft.key) return Refuse("no codec for keys; add k=<codec>, one of " + CodecNames());
   if (!draft.value) return Refuse("no codec for values; add v=<codec>, one of " + CodecNames());
-  KVANT_TRY(CheckSide(*draft.key, Side::kKey));
-  KVANT_TRY(CheckSide(*draft.value, Side::kValue));
-  const int prescribed =
-      std::max(FindCodec(draft.key->name)->recent_tokens, FindCodec(draft.value->name)->recent_tokens);
   Scheme scheme;
   scheme.key = std::move(*draft.key);
   scheme.value = std::move(*draft.value);
+  scheme.layer_keys = std::move(draft.layer_keys);
+  scheme.layer_values = std::move(draft.layer_values);
+  scheme.num_layers = draft.num_layers.value_or(0);
+  int prescribed = 0;
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    for (const CodecChoice& choice : scheme.Choices(side == Side::kKey)) {
+      KVANT_TRY(CheckSide(choice, side));
+      prescribed = std::max(prescribed, FindCodec(choice.name)->recent_tokens);
+    }
+  }
+  if (scheme.num_layers != 0) KVANT_TRY(scheme.CheckLayers(scheme.num_layers));
   scheme.sink_tokens = draft.sink_tokens.value_or(scheme.sink_tokens);
   scheme.recent_tokens = draft.recent_tokens.value_or(prescribed);
   return scheme;
@@ -195,8 +237,68 @@ Result<Scheme> Scheme::Parse(std::string_view text) {
 }
 
 std::string Scheme::ToString() const {
-  return "k=" + key.ToString() + " v=" + value.ToString() + " sink=" + std::to_string(sink_tokens) +
-         " recent=" + std::to_string(recent_tokens);
+  std::string text = "k=" + key.ToString() + " v=" + value.ToString() + " sink=" + std::to_string(sink_tokens) +
+                     " recent=" + std::to_string(recent_tokens);
+  for (const auto& [layer, choice] : layer_keys) text += " k" + std::to_string(layer) + "=" + choice.ToString();
+  for (const auto& [layer, choice] : layer_values) text += " v" + std::to_string(layer) + "=" + choice.ToString();
+  return num_layers == 0 ? text : text + " layers=" + std::to_string(num_layers);
+}
+
+// ---- layers
+
+const CodecChoice& Scheme::Choice(int layer, bool is_key) const {
+  const auto& layers = is_key ? layer_keys : layer_values;
+  const auto own = layers.find(layer);
+  if (own != layers.end()) return own->second;
+  return is_key ? key : value;
+}
+
+std::vector<CodecChoice> Scheme::Choices(bool is_key) const {
+  std::vector<CodecChoice> choices;
+  const auto& layers = is_key ? layer_keys : layer_values;
+  // The common one, unless every layer has its own.
+  if (num_layers == 0 || std::cmp_less(layers.size(), num_layers)) choices.push_back(is_key ? key : value);
+  for (const auto& [layer, choice] : layers) {
+    if (std::ranges::find(choices, choice) == choices.end()) choices.push_back(choice);
+  }
+  return choices;
+}
+
+Status Scheme::CheckLayers(int model_layers) const {
+  if (num_layers != 0 && num_layers != model_layers) {
+    return Refuse("made for a model with " + std::to_string(num_layers) + " layers; this one has " +
+                  std::to_string(model_layers));
+  }
+  for (const auto* layers : {&layer_keys, &layer_values}) {
+    if (layers->empty() || layers->rbegin()->first < model_layers) continue;
+    return Refuse(Quoted((layers == &layer_keys ? "k" : "v") + std::to_string(layers->rbegin()->first) + "=") +
+                  " names a layer that the model does not have; accepted: 0.." + std::to_string(model_layers - 1));
+  }
+  return Status::Ok();
+}
+
+namespace {
+
+// The first of equals.
+CodecChoice MostFrequent(const std::vector<LayerCodecs>& layers, CodecChoice LayerCodecs::*side) {
+  const auto count = [&](const LayerCodecs& l) { return std::ranges::count(layers, l.*side, side); };
+  return (*std::ranges::max_element(layers, {}, count)).*side;
+}
+
+}  // namespace
+
+Scheme Scheme::OfLayers(const std::vector<LayerCodecs>& layers, int sink_tokens, int recent_tokens) {
+  Scheme scheme{.key = MostFrequent(layers, &LayerCodecs::key),
+                .value = MostFrequent(layers, &LayerCodecs::value),
+                .sink_tokens = sink_tokens,
+                .recent_tokens = recent_tokens,
+                .num_layers = static_cast<int>(layers.size())};
+  for (int layer = 0; layer < scheme.num_layers; ++layer) {
+    const LayerCodecs& own = layers[static_cast<size_t>(layer)];
+    if (own.key != scheme.key) scheme.layer_keys.emplace(layer, own.key);
+    if (own.value != scheme.value) scheme.layer_values.emplace(layer, own.value);
+  }
+  return scheme;
 }
 
 const std::vector<Preset>& Presets() {

@@ -117,6 +117,41 @@ TEST(Scheme, RefusalsNameTheWordAndWhatIsAccepted) {
   EXPECT_THAT(Refusal("raw raw"), HasSubstr("must be the first word"));
 }
 
+TEST(Scheme, SingleLayersMayDiffer) {
+  const Scheme scheme = MustParse("raw v=int:8 k3=int:4 v0=int:2 layers=4");
+  EXPECT_EQ(scheme.ToString(), "k=raw v=int:bits=8 sink=4 recent=0 k3=int:bits=4 v0=int:bits=2 layers=4");
+  EXPECT_EQ(MustParse(scheme.ToString()).ToString(), scheme.ToString());
+  EXPECT_EQ(scheme.Choice(3, true).ToString(), "int:bits=4");
+  EXPECT_EQ(scheme.Choice(2, true).ToString(), "raw");
+  EXPECT_EQ(scheme.Choice(0, false).ToString(), "int:bits=2");
+  EXPECT_EQ(scheme.Choice(3, false).ToString(), "int:bits=8");
+  EXPECT_EQ(scheme.Choices(true).size(), 2u);
+  EXPECT_EQ(MustParse("raw k0=int:4 k1=int:4 layers=2").Choices(true).size(), 1u);  // no layer is left for raw
+}
+
+TEST(Scheme, LayersOfTheModelAreChecked) {
+  EXPECT_TRUE(MustParse("raw k3=int:4").CheckLayers(4).ok());
+  EXPECT_THAT(MustParse("raw k3=int:4").CheckLayers(3).message(),
+              testing::AllOf(HasSubstr("'k3='"), HasSubstr("0..2")));
+  EXPECT_TRUE(MustParse("raw layers=4").CheckLayers(4).ok());
+  EXPECT_THAT(MustParse("raw layers=4").CheckLayers(5).message(),
+              testing::AllOf(HasSubstr("4 layers"), HasSubstr("5")));
+  EXPECT_THAT(Refusal("raw k4=raw layers=4"), testing::AllOf(HasSubstr("'k4='"), HasSubstr("0..3")));
+  EXPECT_THAT(Refusal("raw k0=raw k0=int"), HasSubstr("'k0=' is given twice"));
+  EXPECT_THAT(Refusal("raw k0=zip"), HasSubstr("codec 'zip'"));
+  EXPECT_THAT(Refusal("raw v0=calibquant k0=int:4,"), HasSubstr("'int:4,' ends"));
+  EXPECT_THAT(Refusal("raw k4096=raw"), testing::AllOf(HasSubstr("k4096"), HasSubstr("0..4095")));
+  EXPECT_THAT(Refusal("raw k1x=raw"), HasSubstr("names no layer"));
+  EXPECT_THAT(Refusal("raw layers=0"), HasSubstr("1..4096"));
+}
+
+TEST(Scheme, OfLayersTakesTheMostFrequentCodecsAsCommon) {
+  const CodecChoice a = MustParse("raw").key, b = MustParse("int:4").key;
+  const Scheme scheme =
+      Scheme::OfLayers({{.key = a, .value = b}, {.key = b, .value = a}, {.key = b, .value = a}}, 8, 64);
+  EXPECT_EQ(scheme.ToString(), "k=int:bits=4 v=raw sink=8 recent=64 k0=raw v0=int:bits=4 layers=3");
+}
+
 TEST(Scheme, TokenCountsAreBounded) {
   EXPECT_EQ(MustParse("raw sink=64").sink_tokens, 64);
   EXPECT_EQ(MustParse("raw recent=65536").recent_tokens, 65536);

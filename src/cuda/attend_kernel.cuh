@@ -171,6 +171,7 @@ constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
           key_bits,
           value_bits,
           Keys::kDim,
+          Values::Layout::kColumns < kTileColumns ? Values::Layout::kColumns : kAnyColumns,
           KernelBounds<Keys, Values>::kTableBytes > 0 && KernelBounds<Keys, Values>::kOneTable,
           Keys::kOffsets,
           Values::kOffsets,

@@ -32,6 +32,7 @@ struct Problem {
   int kv_heads = 1;
   int heads_per_kv = 4;
   int rows = 1;
+  int chunk = 0;
   float soft_cap = 0.0f;
   bool sinks = false;
   std::vector<int> sealed = {3, 0, 4};  ///< pages of each sequence
@@ -289,7 +290,7 @@ class Kernel {
     std::fill(state.span().begin(), state.span().end(), NAN);
     a.partial_out = out.data();
     a.partial_state = state.data();
-    a.tile = {blocks_per_tile, warps % 2 == 0, tickets, Preparing(nullptr), Results()};
+    a.tile = {blocks_per_tile, p_.chunk, warps % 2 == 0, tickets, Preparing(nullptr), Results()};
     const int head_tiles = a.shape.kv_heads * a.shape.tiles();
     for (size_t block = 0; block < blocks; ++block) {
       const size_t floats = static_cast<size_t>(warps * PageSlots<K, V, kDepth>::kBytes) / sizeof(float);
@@ -415,6 +416,24 @@ TEST(AttendKernel, TrellisSymbolsOfAllWidths) {
   EXPECT_LT((TrellisError<128, 2>({})), kMaxError);
   EXPECT_LT((TrellisError<64, 3>({})), kMaxError);
   EXPECT_LT((TrellisError<64, 2>({})), kMaxError);
+}
+
+TEST(AttendKernel, TrellisWithFewColumns) {
+  using Paired2 = Kernel<PairedTrellisKeys, PairedTrellisValues, 128, 2>;
+  using Paired3 = Kernel<PairedTrellisKeys, PairedTrellisValues, 64, 3>;
+  for (const int heads : {1, 3, 4}) {
+    const Problem p = {.codec = "decoquant", .options = "bits=2,code=trellis", .heads_per_kv = heads};
+    EXPECT_LT(Paired2::Error(p), kMaxError) << heads;
+    EXPECT_LT(Paired2::TileError(p, 3, 2), kMaxError) << heads;
+  }
+  const Problem masked = {.codec = "decoquant",
+                          .options = "bits=3,code=trellis",
+                          .heads_per_kv = 2,
+                          .rows = 2,
+                          .soft_cap = 4.0f,
+                          .first_live = 0x8000F0000001FF01u};
+  EXPECT_LT(Paired3::Error(masked), kMaxError);
+  EXPECT_LT(Paired3::TileError(masked, 2, 2), kMaxError);
 }
 
 template <class W, int kDim, int kBits>
@@ -562,6 +581,11 @@ TEST(AttendTile, OneLaunchGivesTheSame) {
   EXPECT_LT((Kernel<LevelKeys, LevelValues, 64, 2>::TileError(levels, 2, 2)), kMaxError);
   const Problem trellis = {.codec = "decoquant", .options = "bits=3,code=trellis", .sealed = {5, 2}, .exact = {2, 1}};
   EXPECT_LT((Kernel<TrellisKeys, TrellisValues, 128, 3>::TileError(trellis, 3, 2)), kMaxError);
+}
+
+TEST(AttendTile, ChunksLeaveShortSequencesFewerBlocks) {
+  const Problem p = {.chunk = 4, .sealed = {9, 0, 1, 5}, .exact = {1, 0, 0, 2}};
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 64, 4>::TileError(p, 4, 2)), kMaxError);
 }
 
 TEST(AttendTile, AnyHeadsAndHiddenRows) {

@@ -28,6 +28,7 @@ struct AttendKernel {
   int key_bits;
   int value_bits;
   int dim;
+  int columns;       ///< of queries that it takes at most, 4 or any number
   bool same_levels;  ///< keys and values share their levels
   BlockOffsets key_offsets;
   BlockOffsets value_offsets;

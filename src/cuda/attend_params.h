@@ -90,7 +90,8 @@ struct OutputParams {
 
 /// A step in one launch (attend_tile.h): the blocks of a tile map its queries and merge what they have.
 struct TileParams {
-  int32_t blocks;     ///< of a tile
+  int32_t blocks;     ///< of a tile, at most
+  int32_t chunk;      ///< > 0: units of work of a block, so that short sequences have fewer blocks
   bool sealed_ready;  ///< sealed pages, tables and counts may be read before the previous launch has ended
   uint32_t* tickets;  ///< [sequences][kv_heads][tiles]: 0 before and after
   PrepareParams prepare;

@@ -45,9 +45,17 @@ struct TileWork {
   PageRange sealed;
   PageRange exact_units;
 
-  KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place) {
-    const int step = p.tile.blocks * place.warps;
-    const int first = place.warp * p.tile.blocks + place.block;  // few pages are spread over all blocks
+  /// Blocks of the tile that have work; one where nobody has.
+  KVANT_HD static int Blocks(const AttendParams& p, int sequence) {
+    if (p.tile.chunk == 0) return p.tile.blocks;
+    const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[sequence] : 0;
+    const int units = pages + (p.exact.max_pages > 0 ? p.exact.counts[sequence] * kUnits : 0);
+    return units > 0 ? (units + p.tile.chunk - 1) / p.tile.chunk : 1;
+  }
+
+  KVANT_HD static TileWork Of(const AttendParams& p, const TilePlace& place, int blocks) {
+    const int step = blocks * place.warps;
+    const int first = place.warp * blocks + place.block;  // few pages are spread over all blocks
     const FirstPages start(p.sealed, place.at.sequence, first, step);
     const int pages = p.sealed.max_pages > 0 ? p.sealed.counts[place.at.sequence] : 0;
     const int units = p.exact.max_pages > 0 ? p.exact.counts[place.at.sequence] * kUnits : 0;
@@ -164,7 +172,7 @@ KVANT_HD void MergeBlock(const AttendParams& p, const TilePlace& place, int colu
 
 /// One column of what the blocks of the tile left. Loads of a batch do not wait for one another.
 template <class W, int kDim>
-KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int column) {
+KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int blocks, int column) {
   using Row = WarpRow<W, kDim>;
   constexpr int kBatch = 16;
   const int lane = place.at.lane;
@@ -174,14 +182,13 @@ KVANT_HD void MergeTile(const AttendParams& p, const TilePlace& place, int colum
   Row row;
   float max = kNothing;
   float sum = 0.0f;  // this lane's blocks
-  for (int batch = 0; batch < p.tile.blocks; batch += kBatch) {
+  for (int batch = 0; batch < blocks; batch += kBatch) {
     Row parts[kBatch];
     KVANT_UNROLL
     for (int b = 0; b < kBatch; ++b) {
-      if (batch + b < p.tile.blocks)
-        parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileColumns * kDim, lane);
+      if (batch + b < blocks) parts[b].LoadFresh(out + static_cast<int64_t>(batch + b) * kTileColumns * kDim, lane);
     }
-    const bool mine = lane < kBatch && batch + lane < p.tile.blocks;
+    const bool mine = lane < kBatch && batch + lane < blocks;
     const float* state = states + (mine ? batch + lane : 0) * 2 * kTileColumns;
     const float block_max = mine ? W::LoadFresh(state) : kNothing;
     const float block_sum = mine ? W::LoadFresh(state + kTileColumns) : 0.0f;
@@ -224,7 +231,9 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   };
   // Before the copies, behind which the query would wait for long.
   if (!p.tile.sealed_ready) wait();
-  const TileWork work = TileWork::Of(p, place);
+  const int blocks = TileWork::Blocks(p, at.sequence);
+  if (place.block >= blocks) return;
+  const TileWork work = TileWork::Of(p, place, blocks);
   const WarpQueries queries = WarpQueries::At<Keys>(mapped);
   const auto map_queries = [&] {
     if (p.tile.sealed_ready) wait();
@@ -256,10 +265,10 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   uint32_t* count = p.tile.tickets + TileIndex(p, at);
   if (place.warp == 0 && at.lane == 0) *ticket = W::TakeTicket(count);
   W::BlockSync();
-  if (*ticket != static_cast<uint32_t>(p.tile.blocks) - 1) return;
+  if (*ticket != static_cast<uint32_t>(blocks) - 1) return;
   if (place.warp == 0 && at.lane == 0) *count = 0;  // for the next step
   W::Fence();
-  for (int i = place.warp; i < columns; i += place.warps) MergeTile<W, kDim>(p, place, i);
+  for (int i = place.warp; i < columns; i += place.warps) MergeTile<W, kDim>(p, place, blocks, i);
 }
 
 }  // namespace kvant::cuda

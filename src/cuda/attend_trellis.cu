@@ -9,7 +9,13 @@ template <int kDim, int kBits>
 constexpr AttendKernel kRow =
     RowOf<TrellisKeys<CudaWarp, kDim, kBits>, TrellisValues<CudaWarp, kDim, kBits>>(CodeKind::kTrellis, kBits, kBits);
 
-constexpr AttendKernel kKernels[] = {kRow<128, 3>, kRow<128, 2>, kRow<64, 3>, kRow<64, 2>};
+template <int kDim, int kBits>
+constexpr AttendKernel kPairedRow =
+    RowOf<PairedTrellisKeys<CudaWarp, kDim, kBits>, PairedTrellisValues<CudaWarp, kDim, kBits>>(CodeKind::kTrellis,
+                                                                                                kBits, kBits);
+
+constexpr AttendKernel kKernels[] = {kPairedRow<128, 3>, kPairedRow<128, 2>, kRow<128, 3>,
+                                     kRow<128, 2>,       kRow<64, 3>,        kRow<64, 2>};
 
 }  // namespace
 

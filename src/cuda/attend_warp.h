@@ -33,6 +33,8 @@ template <class W, class Values>
 class ItemState {
  public:
   static constexpr int kSteps = Values::kSteps;
+  using Layout = typename Values::Layout;
+  static constexpr int kGroups = Layout::kGroups;
 
   KVANT_HD ItemState() {
     KVANT_UNROLL
@@ -51,7 +53,7 @@ class ItemState {
 
   /// Scores -> weights, in place; what was accumulated before is rescaled when a maximum has risen. `live`: of the lane's two
   /// columns.
-  KVANT_HD void Weigh(float soft_cap, const uint64_t (&live)[2], int lane, float (&s)[kUnits][4]) {
+  KVANT_HD void Weigh(float soft_cap, const uint64_t (&live)[2], int lane, float (&s)[kGroups][4]) {
     if (soft_cap > 0.0f) Cap(soft_cap, s);
     if ((live[0] & live[1]) != ~uint64_t{0}) Hide(live, lane, s);
     float rescale[2];
@@ -59,16 +61,16 @@ class ItemState {
     for (int h = 0; h < 2; ++h) {
       float max = kHidden;
       KVANT_UNROLL
-      for (int u = 0; u < kUnits; ++u) max = W::Max(max, W::Max(s[u][h], s[u][h + 2]));
+      for (int u = 0; u < kGroups; ++u) max = W::Max(max, W::Max(s[u][h], s[u][h + 2]));
       KVANT_UNROLL
-      for (int mask = 4; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+      for (int mask = Layout::kFirstMask; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
       max = W::Max(max, max_[h]);
       rescale[h] = W::Exp2(max_[h] - max);
       max_[h] = max;
       sum_[h] *= rescale[h];
     }
     KVANT_UNROLL
-    for (int u = 0; u < kUnits; ++u) {
+    for (int u = 0; u < kGroups; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         s[u][i] = W::Exp2(s[u][i] - max_[i % 2]);
@@ -78,28 +80,31 @@ class ItemState {
     if (W::Any(rescale[0] != 1.0f || rescale[1] != 1.0f)) Rescale(rescale);
   }
 
-  /// Adds the lanes' sums and writes out [8][dim], rows `stride` floats apart, and state [2][8].
+  /// Adds the lanes' sums and writes out [columns][dim], rows `stride` floats apart, and state [2][8].
   KVANT_HD void Store(float gain, int lane, float* out_to, int stride, float* state_to) {
-    constexpr int kGroups = ShiftGroups<Values>();
-    float group_shift[kGroups][2];
+    constexpr int kShiftGroups = ShiftGroups<Values>();
+    float group_shift[kShiftGroups][2];
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int head = lane % 4 * 2 + h;
-      float sum = AcrossTokens(sum_[h]);
-      if (lane < 4) {
-        state_to[head] = max_[h];
-        state_to[kTileColumns + head] = sum;
+      const int column = Layout::Column(h, lane);
+      const float sum = AcrossTokens(sum_[h]);
+      if (lane < Layout::kFirstMask) {
+        state_to[column] = max_[h];
+        state_to[kTileColumns + column] = sum;
       }
       KVANT_UNROLL
-      for (int g = 0; g < kGroups; ++g) group_shift[g][h] = GroupShift(g, h, lane);
+      for (int g = 0; g < kShiftGroups; ++g) group_shift[g][h] = GroupShift(g, h, lane);
     }
     KVANT_UNROLL
     for (int s = 0; s < kSteps; ++s) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
-        out_to[(lane % 4 * 2 + i % 2) * stride + channel] =
-            out[s][i] * (gain * Values::OutGain(s, i)) + group_shift[s * kGroups / kSteps][i % 2];
+        float sum = out[s][i];
+        KVANT_UNROLL
+        for (int mask = Layout::kFirstMask; mask < 4; mask *= 2) sum += W::ShuffleXor(sum, mask);
+        out_to[Layout::Column(i, lane) * stride + channel] =
+            sum * (gain * Values::OutGain(s, i)) + group_shift[s * kShiftGroups / kSteps][i % 2];
       }
     }
   }
@@ -120,26 +125,26 @@ class ItemState {
   }
   KVANT_HD static float AcrossTokens(float x) {
     KVANT_UNROLL
-    for (int mask = 4; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
+    for (int mask = Layout::kFirstMask; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
     return x;
   }
   // A hidden token must not count even when nothing else of the item is visible yet: weights of 1 at a maximum of kHidden
   // are rescaled by exp2(-1e30 - max) = 0 as soon as something is; the merge leaves out items that never saw anything.
-  KVANT_HD static void Hide(const uint64_t (&live)[2], int lane, float (&s)[kUnits][4]) {
+  KVANT_HD static void Hide(const uint64_t (&live)[2], int lane, float (&s)[kGroups][4]) {
     KVANT_UNROLL
-    for (int u = 0; u < kUnits; ++u) {
+    for (int u = 0; u < kGroups; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const int token = TokenAt(Values::kOrder, u, i / 2 * 8 + lane / 4);
+        const int token = Layout::Token(Values::kOrder, u, i, lane);
         if ((live[i % 2] >> token & 1) == 0) s[u][i] = kHidden;
       }
     }
   }
   // tanh(x) = 1 - 2 / (exp(2 x) + 1).
-  KVANT_HD static void Cap(float cap, float (&s)[kUnits][4]) {
+  KVANT_HD static void Cap(float cap, float (&s)[kGroups][4]) {
     const float to_exponent = 2.0f * 1.44269504f * W::Reciprocal(cap);
     KVANT_UNROLL
-    for (int u = 0; u < kUnits; ++u) {
+    for (int u = 0; u < kGroups; ++u) {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) s[u][i] = cap - 2.0f * cap * W::Reciprocal(W::Exp2(s[u][i] * to_exponent) + 1.0f);
     }
@@ -307,7 +312,7 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
     if (i + 1 < pages.count) next_live = table[pages.page(i + 1)].live;
     if (i + kDepth + 1 < pages.count) next_slot = table[pages.page(i + kDepth + 1)].slot;
     copies.Wait();
-    float scores[kUnits][4];
+    float scores[Values::Layout::kGroups][4];
     Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
     copies.StartKey(i + kDepth, copies.Block(slot));

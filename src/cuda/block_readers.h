@@ -112,11 +112,12 @@ KVANT_HD inline void ShiftProduct(const ChannelWords<kDim>& shifts, const Channe
   }
 }
 
-/// Adds what page means add to the scores of all tokens.
+/// Adds what page means add to the scores of all tokens. `query_lane`: whose query words this lane has.
 template <class W, int kDim>
-KVANT_HD inline void MeanScores(const std::byte* means, const std::byte* query_plain, int lane, float (&bias)[4]) {
+KVANT_HD inline void MeanScores(const std::byte* means, const std::byte* query_plain, int query_lane, int lane,
+                                float (&bias)[4]) {
   ChannelWords<kDim> query, shifts;
-  query.LoadQuery(query_plain, lane);
+  query.LoadQuery(query_plain, query_lane);
   shifts.LoadParams(means, lane);
   ShiftProduct<W, kDim>(shifts, query, bias);
   W::Sync();  // keeps later loads from moving up: registers
@@ -200,7 +201,7 @@ struct LevelKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
     float bias[4] = {};
-    if constexpr (kCentred) MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
+    if constexpr (kCentred) MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, lane, bias);
     ChannelWords<kDim> query;
     query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
@@ -290,6 +291,7 @@ struct UniformValues {
   static constexpr int kGroups = kDim > kGroup ? kDim / kGroup : 1;
   static constexpr int kCodes = kDim * kBits * 8;
   static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
+  using Layout = PlainScores;
   static constexpr int kShifts = kGroups;  ///< sums per head
   /// What makes quarters of codes of out[step][i].
   KVANT_HD static constexpr float OutGain(int step, int i) {
@@ -358,6 +360,7 @@ struct LevelValues {
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
+  using Layout = PlainScores;
   static constexpr int kShifts = 1;
   KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
 
@@ -390,6 +393,7 @@ struct ExactValues {
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   static constexpr BlockOffsets kOffsets = {kDim * 128, 0, -1, -1};
   static constexpr int kSteps = kDim / kStepChannels;
+  using Layout = PlainScores;
   static constexpr int kShifts = 1;
   KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
 

@@ -11,7 +11,7 @@ namespace kvant::cuda {
 /// One per warp.
 template <int kDim>
 struct DecodeSpace {
-  alignas(16) uint8_t codes[kPageTokens * kDim];
+  alignas(16) uint8_t codes[kPageTokens * CodeStride(kDim)];
   float levels[kDeviceLevels];
 };
 
@@ -74,7 +74,7 @@ KVANT_HD void UnpackRuns(const std::byte* from, bool is_value, int lane, uint8_t
       KVANT_UNROLL
       for (int i = 0; i < kRunPlaces; ++i) {
         const uint32_t symbol = symbols >> SymbolBit(kBits, i) & ((1u << kBits) - 1);
-        codes[TokenOfPlace(at.first_place + i) * kDim + at.channel] = static_cast<uint8_t>(symbol);
+        codes[TokenOfPlace(at.first_place + i) * CodeStride(kDim) + at.channel] = static_cast<uint8_t>(symbol);
       }
     }
   }
@@ -105,33 +105,20 @@ KVANT_HD inline float LevelOf(const DecodeSpace<kDim>& space, int token, int cha
     KVANT_UNROLL
     for (int back = 6 / kBits - (6 % kBits == 0 ? 1 : 0); back >= 0; --back) {
       const int place = (PlaceOfToken(token) + kPageTokens - back) % kPageTokens;
-      window = window << kBits | space.codes[TokenOfPlace(place) * kDim + channel];
+      window = window << kBits | space.codes[TokenOfPlace(place) * CodeStride(kDim) + channel];
     }
     return space.levels[window & 63];
   }
-  return space.levels[space.codes[token * kDim + channel]];
+  return space.levels[space.codes[token * CodeStride(kDim) + channel]];
 }
 
 template <class W, CodeKind kKind, int kDim, int kBits>
-KVANT_HD WarpRow<W, kDim> DecodedRow(const DecodeParams& p, const std::byte* block, const DecodeSpace<kDim>& space,
-                                     int token, int lane) {
+KVANT_HD WarpRow<W, kDim> LevelRow(const DecodeParams& p, const std::byte* block, const DecodeSpace<kDim>& space,
+                                   const WarpRow<W, kDim>& means, int token, int lane) {
   using Row = WarpRow<W, kDim>;
   constexpr TokenOrder kOrder = kKind == CodeKind::kTrellis ? TokenOrder::kRuns : TokenOrder::kUnits;
   const auto* scales = reinterpret_cast<const uint16_t*>(block + p.offsets.scales);
-  const auto* shifts = reinterpret_cast<const uint16_t*>(block + p.offsets.shifts);
   Row row;
-  if constexpr (kKind == CodeKind::kUniform) {
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      const int c = lane * Row::kCount + i;
-      const int at = p.is_value
-                         ? c * p.param_rows / kDim * kPageTokens + TokenParamOf(kOrder, kDim, p.param_rows, token)
-                         : token * p.param_rows / kPageTokens * kDim + ChannelParam(c);
-      row.value[i] =
-          static_cast<float>(space.codes[token * kDim + c]) * W::HalfToFloat(scales[at]) + W::HalfToFloat(shifts[at]);
-    }
-    return row;
-  }
   const float gain = W::HalfToFloat(scales[TokenParam(kOrder, token)]) * p.step;
   KVANT_UNROLL
   for (int i = 0; i < Row::kCount; ++i) {
@@ -141,12 +128,61 @@ KVANT_HD WarpRow<W, kDim> DecodedRow(const DecodeParams& p, const std::byte* blo
     row.Butterfly(lane);
     row.Signs(lane);
   }
-  if (p.offsets.shifts < 0) return row;
   KVANT_UNROLL
-  for (int i = 0; i < Row::kCount; ++i) {
-    row.value[i] += W::HalfToFloat(shifts[ChannelParam(lane * Row::kCount + i)]);
-  }
+  for (int i = 0; i < Row::kCount; ++i) row.value[i] += means.value[i];
   return row;
+}
+
+/// A lane's channels of a row of parameters.
+template <class W, int kDim>
+KVANT_HD WarpRow<W, kDim> ChannelParams(const std::byte* params, int row, int lane) {
+  WarpRow<W, kDim> out;
+  KVANT_UNROLL
+  for (int i = 0; i < out.kCount; ++i) {
+    const int at = row * kDim + ChannelParam(lane * out.kCount + i);
+    out.value[i] = W::HalfToFloat(reinterpret_cast<const uint16_t*>(params)[at]);
+  }
+  return out;
+}
+
+template <class W, int kDim>
+KVANT_HD void StoreRow(const DecodeParams& p, int page, int head, int token, int lane, const WarpRow<W, kDim>& row) {
+  row.StoreHalves(p.rows + ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim, lane);
+}
+
+/// Keys have parameters by channel, each row of them for some tokens; values by token, each row for some channels.
+template <class W, int kDim>
+KVANT_HD void UniformRows(const DecodeParams& p, const std::byte* block, int page, int head, int lane,
+                          const DecodeSpace<kDim>& space) {
+  using Row = WarpRow<W, kDim>;
+  const std::byte* scales = block + p.offsets.scales;
+  const std::byte* shifts = block + p.offsets.shifts;
+  const int group_tokens = kPageTokens / p.param_rows;
+  const int token_row = lane * p.param_rows / kLanes * kPageTokens;
+  Row scale, shift;
+  KVANT_UNROLL_BY(4)
+  for (int t = 0; t < kPageTokens; ++t) {
+    if (p.is_value) {
+      const int at = token_row + TokenParamOf(TokenOrder::kUnits, kDim, p.param_rows, t);
+      const float token_scale = W::HalfToFloat(reinterpret_cast<const uint16_t*>(scales)[at]);
+      const float token_shift = W::HalfToFloat(reinterpret_cast<const uint16_t*>(shifts)[at]);
+      KVANT_UNROLL
+      for (int i = 0; i < Row::kCount; ++i) {
+        scale.value[i] = token_scale;
+        shift.value[i] = token_shift;
+      }
+    } else if (t % group_tokens == 0) {
+      scale = ChannelParams<W, kDim>(scales, t / group_tokens, lane);
+      shift = ChannelParams<W, kDim>(shifts, t / group_tokens, lane);
+    }
+    Row row;
+    KVANT_UNROLL
+    for (int i = 0; i < Row::kCount; ++i) {
+      const uint8_t code = space.codes[t * CodeStride(kDim) + lane * Row::kCount + i];
+      row.value[i] = static_cast<float>(code) * scale.value[i] + shift.value[i];
+    }
+    StoreRow<W, kDim>(p, page, head, t, lane, row);
+  }
 }
 
 KVANT_HD inline const std::byte* BlockOf(const DecodeParams& p, int page, int head) {
@@ -156,21 +192,19 @@ KVANT_HD inline const std::byte* BlockOf(const DecodeParams& p, int page, int he
 /// One block to rows.
 template <class W, CodeKind kKind, int kDim, int kBits>
 KVANT_HD void DecodeWarp(const DecodeParams& p, int page, int head, int lane, DecodeSpace<kDim>* space) {
-  using Row = WarpRow<W, kDim>;
-  struct alignas(2 * Row::kCount) Halves {
-    uint16_t value[Row::kCount];
-  };
   const std::byte* block = BlockOf(p, page, head);
   for (int i = lane; i < kDeviceLevels; i += kLanes) space->levels[i] = p.levels[i];
   UnpackCodes<W, kKind, kDim, kBits>(block + p.offsets.codes, p.is_value, lane, space->codes);
   W::Sync();
-  for (int t = 0; t < kPageTokens; ++t) {
-    const Row row = DecodedRow<W, kKind, kDim, kBits>(p, block, *space, t, lane);
-    Halves halves;
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) halves.value[i] = W::FloatToHalf(row.value[i]);
-    uint16_t* to = p.rows + ((static_cast<int64_t>(page) * kPageTokens + t) * p.kv_heads + head) * kDim;
-    reinterpret_cast<Halves*>(to)[lane] = halves;
+  if constexpr (kKind == CodeKind::kUniform) {
+    UniformRows<W, kDim>(p, block, page, head, lane, *space);
+  } else {
+    WarpRow<W, kDim> means;
+    if (p.offsets.shifts >= 0) means = ChannelParams<W, kDim>(block + p.offsets.shifts, 0, lane);
+    KVANT_UNROLL_BY(4)
+    for (int t = 0; t < kPageTokens; ++t) {
+      StoreRow<W, kDim>(p, page, head, t, lane, LevelRow<W, kKind, kDim, kBits>(p, block, *space, means, t, lane));
+    }
   }
 }
 
@@ -183,9 +217,9 @@ KVANT_HD void LoadExactWarp(const DecodeParams& p, int page, int head, int lane)
     words.Load(block, unit, lane);
     KVANT_UNROLL
     for (int i = 0; i < UnitWords(kDim, 16) * 2; ++i) {
-      const int at = CodeAt<kDim>(p.is_value, unit, i / 8, i / 2 % 4, i % 2, lane);
-      const int64_t row = (static_cast<int64_t>(page) * kPageTokens + at / kDim) * p.kv_heads + head;
-      p.rows[row * kDim + at % kDim] = static_cast<uint16_t>(words.word[i / 2] >> (16 * (i % 2)));
+      const TokenChannel at = PlaceOf(p.is_value, unit, i / 8, i / 2 % 4, i % 2, lane);
+      const int64_t row = (static_cast<int64_t>(page) * kPageTokens + at.token) * p.kv_heads + head;
+      p.rows[row * kDim + at.channel] = static_cast<uint16_t>(words.word[i / 2] >> (16 * (i % 2)));
     }
   }
 }

@@ -47,7 +47,8 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
           params(f.shifts)};
 }
 
-Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim) {
+// The first kernel of the tables that takes so many columns: those for few columns come first.
+Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim, int columns) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
   const std::span<const AttendKernel> tables[] = {
@@ -61,7 +62,7 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim)
     for (const AttendKernel& kernel : table) {
       if (kernel.kind != key.kind || kernel.value_kind != value.kind) continue;
       kinds = true;
-      if (kernel.dim != dim) continue;
+      if (kernel.dim != dim || kernel.columns < columns) continue;
       if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
       widths = true;
       if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
@@ -91,6 +92,8 @@ float CodeGain(const DeviceFormat& format) { return format.kind == CodeKind::kUn
 
 // Exact pages of an item: they are few, and four times as large as sealed ones of 4 bits.
 constexpr int kMostExactItems = 8;
+// Units of a block where lengths differ: enough for its warps not to notice begin and end much, and many blocks that fill gaps.
+constexpr int64_t kChunkUnits = 64;
 // Query rows of a step.
 constexpr int kMostRows = 8;
 
@@ -98,6 +101,15 @@ Status CheckPages(const char* name, const DevicePages& pages) {
   if (pages.max_pages < 0) return Status::InvalidArgument(StrFormat("%s.max_pages = %d", name, pages.max_pages));
   if (pages.max_pages > 0 && (!pages.key_pool || !pages.value_pool || !pages.table || !pages.counts)) {
     return Status::InvalidArgument(StrFormat("%s: a null pointer with max_pages = %d", name, pages.max_pages));
+  }
+  return Status::Ok();
+}
+
+Status CheckAligned(const char* names, std::initializer_list<const void*> pointers) {
+  for (const void* p : pointers) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0) {
+      return Status::InvalidArgument(std::string(names) + " is not aligned to 16 bytes");
+    }
   }
   return Status::Ok();
 }
@@ -126,20 +138,24 @@ Status CheckShape(const DeviceAttendArgs& args) {
 }  // namespace
 
 struct DeviceCodec::Impl {
-  SideCodec sides[4];  // by DeviceSide
-  AttendKernel kernel;
+  SideCodec sides[4];       // by DeviceSide
+  AttendKernel kernels[2];  // for any number of columns, and for few
   int dim = 0;
   mutable std::mutex mutex;
-  mutable std::optional<cuda::LaunchShape> shape;
+  mutable std::optional<cuda::LaunchShape> shapes[2];
 
   const SideCodec& side(DeviceSide s) const { return sides[static_cast<size_t>(s)]; }
 
-  Status Shape(cuda::LaunchShape* out) const {
+  // Index into kernels and shapes.
+  size_t KernelFor(const DeviceAttendArgs& a) const { return a.heads_per_kv * a.rows <= kernels[1].columns ? 1 : 0; }
+
+  Status Shape(size_t index, cuda::LaunchShape* out) const {
     const std::lock_guard lock(mutex);
+    std::optional<cuda::LaunchShape>& shape = shapes[index];
     if (!shape) {
       cuda::LaunchShape found;
-      KVANT_TRY(kernel.shape(&found));
-      if (kernel.kind == CodeKind::kSketch) {
+      KVANT_TRY(kernels[index].shape(&found));
+      if (kernels[index].kind == CodeKind::kSketch) {
         const Result<const std::byte*> tables = cuda::DeviceSketchTables(dim);
         if (!tables.ok()) return tables.status();
         found.maybe_key_tables = *tables;
@@ -200,10 +216,19 @@ struct DeviceCodec::Impl {
     const int64_t tasks = a.sealed.max_pages + int64_t{cuda::kUnits} * a.exact.max_pages;
     if (a.tickets && s.wide_warps > 0 && tiles * 4 <= int64_t{kDeviceTicketBytes}) {
       const int64_t most = std::max<int64_t>(1, s.processors / tiles);
-      step.tile_warps = static_cast<int>(std::clamp<int64_t>((tasks + most - 1) / most, 1, s.wide_warps));
+      // As few warps as need no more rounds: half of them would be idle in the last one.
+      const int64_t rounds = (tasks + most * s.wide_warps - 1) / (most * s.wide_warps);
+      step.tile_warps =
+          static_cast<int>(std::clamp<int64_t>((tasks + most * rounds - 1) / (most * rounds), 1, s.wide_warps));
       p.tile.blocks = static_cast<int32_t>(std::min(most, (tasks + step.tile_warps - 1) / step.tile_warps));
       p.tile.tickets = static_cast<uint32_t*>(a.tickets);
       p.tile.sealed_ready = a.sealed_ready;
+      if (a.ragged && tasks > kChunkUnits && a.sequences > 1) {
+        step.tile_warps = s.wide_warps;
+        p.tile.chunk = kChunkUnits;
+        p.tile.blocks = static_cast<int32_t>((tasks + kChunkUnits - 1) / kChunkUnits);
+        return step;
+      }
       // Every tile has as many blocks; with much to do, no more than a tenth of the device may be left over.
       const int64_t waves = (most * tiles + s.processors - 1) / s.processors;
       const bool balanced = most * tiles * 10 >= waves * s.processors * 9;
@@ -233,7 +258,7 @@ struct DeviceCodec::Impl {
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take(step.tile_warps > 0 ? 0 : tiles * static_cast<size_t>(kernel.query_bytes));
+    w.queries = take(step.tile_warps > 0 ? 0 : tiles * static_cast<size_t>(kernels[0].query_bytes));
     w.out = take(parts * row * sizeof(float));
     w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
@@ -252,9 +277,11 @@ Result<std::unique_ptr<DeviceCodec>> DeviceCodec::Create(const CodecChoice& key,
     if (!side.ok()) return side.status();
     impl->sides[i] = *std::move(side);
   }
-  const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim);
-  if (!kernel.ok()) return kernel.status();
-  impl->kernel = *kernel;
+  for (size_t i = 0; i < std::size(impl->kernels); ++i) {
+    const Result<AttendKernel> kernel = FindKernel(impl->sides[0], impl->sides[1], dim, i == 0 ? cuda::kAnyColumns : 1);
+    if (!kernel.ok()) return kernel.status();
+    impl->kernels[i] = *kernel;
+  }
   return std::unique_ptr<DeviceCodec>(new DeviceCodec(std::move(impl)));
 }
 
@@ -292,6 +319,7 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   if (!args.rows || !args.slots || !args.pool || !args.refused) {
     return Status::InvalidArgument("rows, slots, pool or refused is null");
   }
+  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   const bool trellis = f.kind == CodeKind::kTrellis;
@@ -334,6 +362,7 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
     return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
   }
   if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
@@ -358,7 +387,7 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
   KVANT_TRY(CheckShape(args));
   cuda::LaunchShape shape;
-  KVANT_TRY(impl_->Shape(&shape));
+  KVANT_TRY(impl_->Shape(impl_->KernelFor(args), &shape));
   return impl_->Layout(impl_->Plan(args, shape)).bytes;
 }
 
@@ -369,8 +398,11 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   if (!args.queries || !args.out || !args.workspace) {
     return Status::InvalidArgument("queries, out or workspace is null");
   }
+  KVANT_TRY(CheckAligned("queries, out or workspace", {args.queries, args.out, args.workspace}));
   cuda::LaunchShape shape;
-  KVANT_TRY(impl_->Shape(&shape));
+  const size_t index = impl_->KernelFor(args);
+  const AttendKernel& kernel = impl_->kernels[index];
+  KVANT_TRY(impl_->Shape(index, &shape));
   Impl::Step step = impl_->Plan(args, shape);
   const Impl::Workspace layout = impl_->Layout(step);
   if (args.workspace_bytes < layout.bytes) {
@@ -383,9 +415,9 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.queries = p.tile.prepare.out;
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
-  if (step.tile_warps > 0) return impl_->kernel.launch_tiles(p, shape, step.tile_warps, stream);
-  KVANT_TRY(impl_->kernel.prepare(p.tile.prepare, impl_->dim, stream));
-  KVANT_TRY(impl_->kernel.launch(p, shape, stream));
+  if (step.tile_warps > 0) return kernel.launch_tiles(p, shape, step.tile_warps, stream);
+  KVANT_TRY(kernel.prepare(p.tile.prepare, impl_->dim, stream));
+  KVANT_TRY(kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,
                             .partial_state = p.partial_state,
                             .sealed_counts = p.sealed.max_pages > 0 ? p.sealed.counts : nullptr,

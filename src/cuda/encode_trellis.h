@@ -29,10 +29,11 @@ inline TrellisCosts CostsOf(const DeviceFormat& format) {
 template <int kDim>
 struct TrellisSpace {
   static constexpr int kStride = kDim + 2;  ///< of ticks
-  alignas(16) uint8_t windows[kPageTokens * kDim];
+  alignas(16) uint8_t windows[kPageTokens * CodeStride(kDim)];
   uint32_t survivors[kPageTokens * kDim];
   int16_t ticks[kPageTokens * kStride];
   float gains[kPageTokens];
+  float levels[kWindows];
   uint16_t scales[kPageTokens];
   uint16_t shifts[kDim];
 };
@@ -88,7 +89,7 @@ struct TrellisSearch {
       if (place == kPageTokens - 1) seam = state;
       const int symbol = static_cast<int>(survivors[i * kDim] >> (kBits * state)) & ((1 << kBits) - 1);
       const int window = symbol * kStates + state;
-      if (maybe_windows) maybe_windows[TokenOfPlace(place) * kDim] = static_cast<uint8_t>(window);
+      if (maybe_windows) maybe_windows[TokenOfPlace(place) * CodeStride(kDim)] = static_cast<uint8_t>(window);
       state = window >> kBits;
     }
     return seam;
@@ -115,8 +116,8 @@ KVANT_HD void PackRuns(const uint8_t* windows, bool is_value, int step, int lane
     const LaneRun at(is_value, step, lane, run);
     uint32_t symbols = 0;
     for (int i = 0; i < kRunPlaces; ++i) {
-      symbols =
-          symbols << kBits | (windows[TokenOfPlace(at.first_place + i) * kDim + at.channel] & ((1u << kBits) - 1));
+      symbols = symbols << kBits |
+                (windows[TokenOfPlace(at.first_place + i) * CodeStride(kDim) + at.channel] & ((1u << kBits) - 1));
     }
     KVANT_UNROLL
     for (int i = 0; i < kBits; ++i) {
@@ -131,21 +132,24 @@ KVANT_HD void PackRuns(const uint8_t* windows, bool is_value, int step, int lane
 /// One thread of kDim; a warp takes every kDim / 32-th token and step.
 template <class W, int kDim, int kBits>
 KVANT_HD void EncodeTrellisThread(const EncodeParams& p, int page, int head, int thread, TrellisSpace<kDim>* space) {
-  using Row = WarpRow<W, kDim>;
+  using Row = EncodeRow<W, kDim>;
   constexpr int kWarps = kDim / kLanes;
   constexpr int kStride = TrellisSpace<kDim>::kStride;
   const int warp = thread / kLanes;
   const int lane = thread % kLanes;
-  const Row means = PageMeans<W, kDim>(p, page, head, lane, warp == 0 ? space->shifts : nullptr);
-  for (int t = warp; t < kPageTokens; t += kWarps) {
+  const RowPlace<kDim> at = {page, head, lane};
+  const int first = warp * at.kStep + at.row();
+  for (int i = thread; i < kWindows; i += kDim) space->levels[i] = p.levels[i] * p.step;
+  const Row means = PageMeans<W, kDim>(p, at, warp == 0 ? space->shifts : nullptr);
+  for (int t = first; t < kPageTokens; t += kWarps * at.kStep) {
     float gain;
-    const Row row = MappedRow<W, kDim>(p, page, head, t, lane, means, &gain);
+    const Row row = MappedRow<W, kDim>(p, at, t, means, &gain);
     const float inverse = InverseGain<W>(gain);
-    if (lane == 0) space->gains[t] = gain;
+    if (at.is_first()) space->gains[t] = gain;
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
       const float tick = row.value[i] * inverse * (kTicksPerStep / p.step);
-      space->ticks[t * kStride + lane * Row::kCount + i] =
+      space->ticks[t * kStride + at.channel() + i] =
           static_cast<int16_t>(W::Round(-W::Max(-W::Max(tick, -kMostTicks), -kMostTicks)));
     }
   }
@@ -153,16 +157,16 @@ KVANT_HD void EncodeTrellisThread(const EncodeParams& p, int page, int head, int
   TrellisSearch<kDim, kBits> search = {p.costs, space->ticks + thread, space->survivors + thread, {}};
   search.CircularPath(space->windows + thread);
   W::BlockSync();
-  for (int t = warp; t < kPageTokens; t += kWarps) {
+  for (int t = first; t < kPageTokens; t += kWarps * at.kStep) {
     RowSums sums;
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      const int channel = lane * Row::kCount + i;
+      const int channel = at.channel() + i;
       sums.Add(static_cast<float>(space->ticks[t * kStride + channel]) * (p.step / kTicksPerStep),
-               p.levels[space->windows[t * kDim + channel]] * p.step);
+               space->levels[space->windows[t * CodeStride(kDim) + channel]]);
     }
-    const uint16_t scale = sums.Scale<W>(p, space->gains[t]);
-    if (lane == 0) space->scales[t] = scale;
+    const uint16_t scale = sums.Scale<W, kEncodeLanes<kDim>>(p, space->gains[t]);
+    if (at.is_first()) space->scales[t] = scale;
   }
   std::byte* block = BlockOf(p, page, head);
   for (int step = warp; step < kDim / kStepChannels; step += kWarps) {

@@ -1,5 +1,5 @@
 // Encoding on the device, as what one warp does with one block: rows of fp16 to a sealed or an exact block in device order.
-// Two stages: rows become bytes of codes and fp16 parameters in shared memory, one row after the other over the lanes; then
+// Two stages: rows become bytes of codes and fp16 parameters in shared memory, some rows at a time over the lanes; then
 // every lane gathers the words it will read as operands. The bytes are those of the CPU codec in device order; where a codec
 // sums floats before it rounds, they differ as they do between SIMD targets.
 #pragma once
@@ -11,24 +11,56 @@
 
 namespace kvant::cuda {
 
+/// Bytes between the codes of successive tokens in shared memory: the second stage reads codes of 8 tokens at a time, which must
+/// not lie in one bank.
+KVANT_HD constexpr int CodeStride(int dim) { return dim + 16; }
+
 /// What the first stage leaves for the second; one per warp. kRows: of parameters, each for the channels or the tokens of a
 /// group.
 template <int kDim, int kRows = 1>
 struct EncodeSpace {
   static constexpr int kParams = kRows * (kDim > kPageTokens ? kDim : kPageTokens);
-  alignas(16) uint8_t codes[kPageTokens * kDim];
+  alignas(16) uint8_t codes[kPageTokens * CodeStride(kDim)];
+  float levels[16];
   uint16_t scales[kParams];
   uint16_t shifts[kParams];
 };
 
-/// A lane's part of a row.
+/// Rows in the first stage: a lane has 16 channels of one, a warp several rows at once.
+template <int kDim>
+constexpr int kEncodeLanes = kDim / 16;
 template <class W, int kDim>
-KVANT_HD inline WarpRow<W, kDim> LoadRow(const EncodeParams& p, int page, int head, int token, int lane) {
-  WarpRow<W, kDim> row;
-  const int64_t first = ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim;
-  KVANT_UNROLL
-  for (int i = 0; i < row.kCount; ++i) row.value[i] = W::HalfToFloat(p.rows[first + lane * row.kCount + i]);
+using EncodeRow = WarpRow<W, kDim, kEncodeLanes<kDim>>;
+
+/// Where a lane is in them.
+template <int kDim>
+struct RowPlace {
+  static constexpr int kStep = kLanes / kEncodeLanes<kDim>;  ///< rows of a warp
+  int page;
+  int head;
+  int lane;
+
+  KVANT_HD int row() const { return lane / kEncodeLanes<kDim>; }             ///< of the warp's rows
+  KVANT_HD int channel() const { return lane % kEncodeLanes<kDim> * 16; }    ///< the first
+  KVANT_HD bool is_first() const { return lane % kEncodeLanes<kDim> == 0; }  ///< of its row
+};
+
+template <class W, int kDim>
+KVANT_HD inline EncodeRow<W, kDim> LoadRow(const EncodeParams& p, const RowPlace<kDim>& at, int token) {
+  EncodeRow<W, kDim> row;
+  const int64_t index = (static_cast<int64_t>(at.page) * kPageTokens + token) * p.kv_heads + at.head;
+  const uint16_t* from = p.rows + index * kDim + at.channel();
+  row.SetHalves(W::LoadConstant(reinterpret_cast<const typename EncodeRow<W, kDim>::Halves*>(from)));
   return row;
+}
+
+/// A lane's codes of a row.
+struct alignas(16) Codes16 {
+  uint8_t value[16];
+};
+template <int kDim>
+KVANT_HD inline void StoreCodes(const Codes16& codes, const RowPlace<kDim>& at, int token, uint8_t* to) {
+  *reinterpret_cast<Codes16*>(to + token * CodeStride(kDim) + at.channel()) = codes;
 }
 
 // ---- first stage: uniform groups, as FitGroup and EncodeUniform of codec/parts/uniform_groups.h
@@ -57,65 +89,71 @@ struct UniformFit {
 
 /// Keys: a group is a channel in 64 / kGroups tokens.
 template <class W, int kDim, int kBits, int kGroups>
-KVANT_HD void UniformKeyCodes(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim, kGroups>* space) {
-  using Row = WarpRow<W, kDim>;
+KVANT_HD void UniformKeyCodes(const EncodeParams& p, const RowPlace<kDim>& at, EncodeSpace<kDim, kGroups>* space) {
+  using Row = EncodeRow<W, kDim>;
   constexpr int kTokens = kPageTokens / kGroups;
   for (int first = 0; first < kPageTokens; first += kTokens) {
-    Row least = LoadRow<W, kDim>(p, page, head, first, lane);
-    Row greatest = least;
-    for (int t = first + 1; t < first + kTokens; ++t) {
-      const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
+    Row low, high;  // -least, greatest
+    KVANT_UNROLL
+    for (int i = 0; i < Row::kCount; ++i) low.value[i] = high.value[i] = -65504.0f;
+    KVANT_UNROLL_BY(4)
+    for (int t = first + at.row(); t < first + kTokens; t += at.kStep) {
+      const Row row = LoadRow<W, kDim>(p, at, t);
       KVANT_UNROLL
       for (int i = 0; i < Row::kCount; ++i) {
-        least.value[i] = -W::Max(-least.value[i], -row.value[i]);
-        greatest.value[i] = W::Max(greatest.value[i], row.value[i]);
+        low.value[i] = W::Max(low.value[i], -row.value[i]);
+        high.value[i] = W::Max(high.value[i], row.value[i]);
       }
     }
     UniformFit<W, kBits> fits[Row::kCount];
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      const int at = first / kTokens * kDim + lane * Row::kCount + i;
-      fits[i] = UniformFit<W, kBits>(least.value[i], greatest.value[i]);
-      space->scales[at] = fits[i].scale_bits;
-      space->shifts[at] = fits[i].min_bits;
-    }
-    for (int t = first; t < first + kTokens; ++t) {
-      const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
       KVANT_UNROLL
-      for (int i = 0; i < Row::kCount; ++i) {
-        space->codes[t * kDim + lane * Row::kCount + i] = fits[i].Code(row.value[i]);
+      for (int mask = kEncodeLanes<kDim>; mask < kLanes; mask *= 2) {
+        low.value[i] = W::Max(low.value[i], W::ShuffleXor(low.value[i], mask));
+        high.value[i] = W::Max(high.value[i], W::ShuffleXor(high.value[i], mask));
       }
+      fits[i] = UniformFit<W, kBits>(-low.value[i], high.value[i]);
+      if (at.row() != 0) continue;
+      space->scales[first / kTokens * kDim + at.channel() + i] = fits[i].scale_bits;
+      space->shifts[first / kTokens * kDim + at.channel() + i] = fits[i].min_bits;
+    }
+    KVANT_UNROLL_BY(2)
+    for (int t = first + at.row(); t < first + kTokens; t += at.kStep) {
+      const Row row = LoadRow<W, kDim>(p, at, t);
+      Codes16 codes;
+      KVANT_UNROLL
+      for (int i = 0; i < Row::kCount; ++i) codes.value[i] = fits[i].Code(row.value[i]);
+      StoreCodes(codes, at, t, space->codes);
     }
   }
 }
 
 /// Values: a group is kDim / kGroups channels of a token.
 template <class W, int kDim, int kBits, int kGroups>
-KVANT_HD void UniformValueCodes(const EncodeParams& p, int page, int head, int lane,
-                                EncodeSpace<kDim, kGroups>* space) {
-  using Row = WarpRow<W, kDim>;
-  const int group = lane / (kLanes / kGroups);
-  for (int t = 0; t < kPageTokens; ++t) {
-    const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
+KVANT_HD void UniformValueCodes(const EncodeParams& p, const RowPlace<kDim>& at, EncodeSpace<kDim, kGroups>* space) {
+  using Row = EncodeRow<W, kDim>;
+  constexpr int kGroupLanes = kEncodeLanes<kDim> / kGroups;
+  const int group = at.channel() * kGroups / kDim;
+  KVANT_UNROLL_BY(4)
+  for (int t = at.row(); t < kPageTokens; t += at.kStep) {
+    const Row row = LoadRow<W, kDim>(p, at, t);
     float low = -row.value[0], high = row.value[0];
     KVANT_UNROLL
     for (int i = 1; i < Row::kCount; ++i) {
       low = W::Max(low, -row.value[i]);
       high = W::Max(high, row.value[i]);
     }
-    KVANT_UNROLL
-    for (int mask = 1; mask < kLanes / kGroups; mask *= 2) {
-      low = W::Max(low, W::ShuffleXor(low, mask));
-      high = W::Max(high, W::ShuffleXor(high, mask));
+    const UniformFit<W, kBits> fit(-MaxOfLanes<W, kGroupLanes>(low), MaxOfLanes<W, kGroupLanes>(high));
+    if (at.lane % kGroupLanes == 0) {
+      space->scales[group * kPageTokens + t] = fit.scale_bits;
+      space->shifts[group * kPageTokens + t] = fit.min_bits;
+      if (W::HalfToFloat(fit.scale_bits) > kMaxValueScale) *p.refused = 1;
     }
-    const UniformFit<W, kBits> fit(-low, high);
-    space->scales[group * kPageTokens + t] = fit.scale_bits;
-    space->shifts[group * kPageTokens + t] = fit.min_bits;
-    if (W::HalfToFloat(fit.scale_bits) > kMaxValueScale) *p.refused = 1;
+    Codes16 codes;
     KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      space->codes[t * kDim + lane * Row::kCount + i] = fit.Code(row.value[i]);
-    }
+    for (int i = 0; i < Row::kCount; ++i) codes.value[i] = fit.Code(row.value[i]);
+    StoreCodes(codes, at, t, space->codes);
   }
 }
 
@@ -123,19 +161,24 @@ KVANT_HD void UniformValueCodes(const EncodeParams& p, int page, int head, int l
 
 /// Means of the channels over the page, in fp16; zeros for codecs without. Also to `store_to` [dim], if not null.
 template <class W, int kDim>
-KVANT_HD WarpRow<W, kDim> PageMeans(const EncodeParams& p, int page, int head, int lane, uint16_t* store_to) {
-  using Row = WarpRow<W, kDim>;
+KVANT_HD EncodeRow<W, kDim> PageMeans(const EncodeParams& p, const RowPlace<kDim>& at, uint16_t* store_to) {
+  using Row = EncodeRow<W, kDim>;
   Row means;
   if (p.offsets.shifts < 0) return means;
-  for (int t = 0; t < kPageTokens; ++t) {
-    const Row row = LoadRow<W, kDim>(p, page, head, t, lane);
+  KVANT_UNROLL_BY(4)
+  for (int t = at.row(); t < kPageTokens; t += at.kStep) {
+    const Row row = LoadRow<W, kDim>(p, at, t);
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) means.value[i] += row.value[i];
   }
   KVANT_UNROLL
   for (int i = 0; i < Row::kCount; ++i) {
+    KVANT_UNROLL
+    for (int mask = kEncodeLanes<kDim>; mask < kLanes; mask *= 2) {
+      means.value[i] += W::ShuffleXor(means.value[i], mask);
+    }
     const uint16_t mean = W::FloatToHalf(means.value[i] / static_cast<float>(kPageTokens));
-    if (store_to) store_to[lane * Row::kCount + i] = mean;
+    if (store_to && at.row() == 0) store_to[at.channel() + i] = mean;
     means.value[i] = W::HalfToFloat(mean);
   }
   return means;
@@ -143,17 +186,17 @@ KVANT_HD WarpRow<W, kDim> PageMeans(const EncodeParams& p, int page, int head, i
 
 /// A token's row without the means, mapped, and its gain: the root of its mean square.
 template <class W, int kDim>
-KVANT_HD WarpRow<W, kDim> MappedRow(const EncodeParams& p, int page, int head, int token, int lane,
-                                    const WarpRow<W, kDim>& means, float* gain) {
-  WarpRow<W, kDim> row = LoadRow<W, kDim>(p, page, head, token, lane);
+KVANT_HD EncodeRow<W, kDim> MappedRow(const EncodeParams& p, const RowPlace<kDim>& at, int token,
+                                      const EncodeRow<W, kDim>& means, float* gain) {
+  EncodeRow<W, kDim> row = LoadRow<W, kDim>(p, at, token);
   KVANT_UNROLL
   for (int i = 0; i < row.kCount; ++i) row.value[i] -= means.value[i];
-  row.Signs(lane);
-  row.Butterfly(lane);
+  row.Signs(at.lane);
+  row.Butterfly(at.lane);
   float energy = 0.0f;
   KVANT_UNROLL
   for (int i = 0; i < row.kCount; ++i) energy += row.value[i] * row.value[i];
-  *gain = W::Sqrt(SumOfLanes<W>(energy) / static_cast<float>(kDim));
+  *gain = W::Sqrt(SumOfLanes<W, kEncodeLanes<kDim>>(energy) / static_cast<float>(kDim));
   return row;
 }
 template <class W>
@@ -173,12 +216,12 @@ struct RowSums {
     dot += value * code;
     norm += code * code;
   }
-  /// The row's scale, over all lanes, as fp16; refuses what kernels cannot take.
-  template <class W>
+  /// The row's scale, over kRowLanes lanes, as fp16; refuses what kernels cannot take.
+  template <class W, int kRowLanes>
   KVANT_HD uint16_t Scale(const EncodeParams& p, float gain) const {
-    const float all_energy = SumOfLanes<W>(energy);
-    const float all_dot = SumOfLanes<W>(dot);
-    const float all_norm = SumOfLanes<W>(norm);
+    const float all_energy = SumOfLanes<W, kRowLanes>(energy);
+    const float all_dot = SumOfLanes<W, kRowLanes>(dot);
+    const float all_norm = SumOfLanes<W, kRowLanes>(norm);
     const float scale = all_dot > 0.0f ? gain * (p.unbiased ? all_energy / all_dot : all_dot / all_norm) : 0.0f;
     if (!(scale <= (p.is_value ? kMaxValueScale : 65504.0f))) *p.refused = 1;
     return W::FloatToHalf(scale);
@@ -186,15 +229,18 @@ struct RowSums {
 };
 
 template <class W, int kDim, int kBits>
-KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim>* space) {
-  using Row = WarpRow<W, kDim>;
+KVANT_HD void LevelCodes(const EncodeParams& p, const RowPlace<kDim>& at, EncodeSpace<kDim>* space) {
+  using Row = EncodeRow<W, kDim>;
   constexpr int kHalf = 1 << (kBits - 1);
-  const Row means = PageMeans<W, kDim>(p, page, head, lane, space->shifts);
-  for (int t = 0; t < kPageTokens; ++t) {
+  if (at.lane < 2 * kHalf) space->levels[at.lane] = p.levels[at.lane] * p.step;
+  W::Sync();
+  const Row means = PageMeans<W, kDim>(p, at, space->shifts);
+  for (int t = at.row(); t < kPageTokens; t += at.kStep) {
     float gain;
-    const Row row = MappedRow<W, kDim>(p, page, head, t, lane, means, &gain);
+    const Row row = MappedRow<W, kDim>(p, at, t, means, &gain);
     const float inverse = InverseGain<W>(gain);
     RowSums sums;
+    Codes16 codes;
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
       const float x = row.value[i] * inverse;
@@ -203,23 +249,34 @@ KVANT_HD void LevelCodes(const EncodeParams& p, int page, int head, int lane, En
       KVANT_UNROLL
       for (int j = 0; j < kHalf - 1; ++j) m += magnitude > p.thresholds[j] ? 1 : 0;
       const int code = x >= 0.0f ? kHalf + m : kHalf - 1 - m;
-      space->codes[t * kDim + lane * Row::kCount + i] = static_cast<uint8_t>(code);
-      sums.Add(x, p.levels[code] * p.step);
+      codes.value[i] = static_cast<uint8_t>(code);
+      sums.Add(x, space->levels[code]);
     }
-    space->scales[t] = sums.Scale<W>(p, gain);
+    StoreCodes(codes, at, t, space->codes);
+    const uint16_t scale = sums.Scale<W, kEncodeLanes<kDim>>(p, gain);
+    if (at.is_first()) space->scales[t] = scale;
   }
 }
 
 // ---- second stage
 
-/// Index of the code that a lane has in a half of a register.
-template <int kDim>
-KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int lane) {
+/// Token and channel of what a lane has in a half of a register.
+struct TokenChannel {
+  int token;
+  int channel;
+};
+KVANT_HD inline TokenChannel PlaceOf(bool is_value, int unit, int step, int reg, int half, int lane) {
   const int row = lane / 4 + reg % 2 * 8;
   const int column = lane % 4 * 2 + reg / 2 * 8 + half;
   const int token = unit * kUnitTokens + (is_value ? column : row);
   const int channel = step * kStepChannels + (is_value ? row : column);
-  return token * kDim + channel;
+  return {token, channel};
+}
+/// Index of its code.
+template <int kDim>
+KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int lane) {
+  const TokenChannel at = PlaceOf(is_value, unit, step, reg, half, lane);
+  return at.token * CodeStride(kDim) + at.channel;
 }
 
 /// Words of one plane of codes: bits kDone.. of each.
@@ -308,12 +365,13 @@ template <class W, CodeKind kKind, int kDim, int kBits, int kRows>
 KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim, kRows>* space) {
   constexpr bool kUniform = kKind == CodeKind::kUniform;
   std::byte* block = BlockOf(p, page, head);
+  const RowPlace<kDim> at = {page, head, lane};
   if constexpr (!kUniform) {
-    LevelCodes<W, kDim, kBits>(p, page, head, lane, space);
+    LevelCodes<W, kDim, kBits>(p, at, space);
   } else if (p.is_value) {
-    UniformValueCodes<W, kDim, kBits, kRows>(p, page, head, lane, space);
+    UniformValueCodes<W, kDim, kBits, kRows>(p, at, space);
   } else {
-    UniformKeyCodes<W, kDim, kBits, kRows>(p, page, head, lane, space);
+    UniformKeyCodes<W, kDim, kBits, kRows>(p, at, space);
   }
   W::Sync();
   PackCodes<W, kDim, kBits, kUniform ? PairOrder::kSplit : PairOrder::kJoined>(space->codes, p.is_value, lane,
@@ -327,22 +385,18 @@ KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, En
 /// Exact blocks: every lane gathers the words of its operands.
 template <class W, int kDim>
 KVANT_HD void StoreExactWarp(const EncodeParams& p, int page, int head, int lane) {
+  constexpr int kWords = UnitWords(kDim, 16);
   auto* block = reinterpret_cast<uint32_t*>(BlockOf(p, page, head));
-  for (int i = 0; i < kUnits * UnitWords(kDim, 16); ++i) {
-    const int unit = i / UnitWords(kDim, 16);
-    const int step = i % UnitWords(kDim, 16) / 4;
-    const int reg = i % 4;
+  KVANT_UNROLL_BY(16)
+  for (int i = 0; i < kUnits * kWords; ++i) {
     uint32_t word = 0;
     KVANT_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int row = lane / 4 + reg % 2 * 8;
-      const int column = lane % 4 * 2 + reg / 2 * 8 + half;
-      const int token = unit * kUnitTokens + (p.is_value ? column : row);
-      const int channel = step * kStepChannels + (p.is_value ? row : column);
-      const int64_t at = ((static_cast<int64_t>(page) * kPageTokens + token) * p.kv_heads + head) * kDim + channel;
-      word |= static_cast<uint32_t>(p.rows[at]) << (16 * half);
+      const TokenChannel at = PlaceOf(p.is_value, i / kWords, i % kWords / 4, i % 4, half, lane);
+      const int64_t row = (static_cast<int64_t>(page) * kPageTokens + at.token) * p.kv_heads + head;
+      word |= static_cast<uint32_t>(p.rows[row * kDim + at.channel]) << (16 * half);
     }
-    block[PlaneWord(kDim, 16, unit, lane, i % UnitWords(kDim, 16))] = word;
+    block[PlaneWord(kDim, 16, i / kWords, lane, i % kWords)] = word;
   }
 }
 

@@ -37,6 +37,29 @@ KVANT_HD constexpr int TokenAt(TokenOrder order, int unit, int row) {
   return unit * kUnitTokens + (order == TokenOrder::kUnits ? row : row % 8 * 2 + row / 8);
 }
 
+/// Which token and column a lane's scores are of: element i of register group r of the results of products.
+///
+/// kPlain: 16 tokens x 8 columns, as mma leaves them. kPaired: rows are pairs of neighbouring tokens, 16 pairs of two units; columns
+/// are those of the pair's first token and then those of its second, so there are only 4.
+struct PlainScores {
+  static constexpr int kGroups = 4;     ///< of registers
+  static constexpr int kColumns = 8;    ///< of a tile
+  static constexpr int kFirstMask = 4;  ///< lanes that differ in this bit and above have the same columns
+  KVANT_HD static constexpr int Token(TokenOrder order, int group, int i, int lane) {
+    return TokenAt(order, group, i / 2 * 8 + lane / 4);
+  }
+  KVANT_HD static constexpr int Column(int i, int lane) { return lane % 4 * 2 + i % 2; }
+};
+struct PairedScores {
+  static constexpr int kGroups = 2;
+  static constexpr int kColumns = 4;
+  static constexpr int kFirstMask = 2;
+  KVANT_HD static constexpr int Token(TokenOrder, int group, int i, int lane) {
+    return (2 * group + i / 2) * kUnitTokens + lane / 4 * 2 + lane % 4 / 2;
+  }
+  KVANT_HD static constexpr int Column(int i, int lane) { return lane % 2 * 2 + i % 2; }
+};
+
 /// Place of a value among the operands of a page, with tokens in order kUnits.
 struct Fragment {
   int unit;

@@ -29,6 +29,7 @@ struct GroupedValues {
   static constexpr int kDim = kDim_;
   using Table = NoTable;
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
+  using Layout = PlainScores;
   using Unit = UniformUnit<W, kDim, kBits>;
   static constexpr int kSteps = kDim / kStepChannels;
   static constexpr int kGroups = kDim / kGroup;

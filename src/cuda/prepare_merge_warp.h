@@ -21,29 +21,44 @@ KVANT_HD constexpr float HadamardNorm() {
   return kDim == 64 ? 0.125f : kDim == 128 ? 0.08838834764831845f : 0.0625f;
 }
 
-template <class W>
+/// Over each kCount neighbouring lanes.
+template <class W, int kCount = kLanes>
 KVANT_HD inline float SumOfLanes(float x) {
   KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
+  for (int mask = 1; mask < kCount; mask *= 2) x += W::ShuffleXor(x, mask);
   return x;
 }
-template <class W>
+template <class W, int kCount = kLanes>
 KVANT_HD inline float MaxOfLanes(float x) {
   KVANT_UNROLL
-  for (int mask = 1; mask < kLanes; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
+  for (int mask = 1; mask < kCount; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
   return x;
 }
 
-/// A row spread over a warp.
-template <class W, int kDim>
+/// A row spread over kRowLanes lanes; a warp has rows for all its lanes.
+template <class W, int kDim, int kRowLanes = kLanes>
 struct WarpRow {
-  static constexpr int kCount = kDim / kLanes;
+  static constexpr int kCount = kDim / kRowLanes;
   struct alignas(kCount < 4 ? 4 * kCount : 16) Vector {
     float value[kCount];
+  };
+  struct alignas(kCount < 8 ? 2 * kCount : 16) Halves {
+    uint16_t value[kCount];
   };
   float value[kCount] = {};
 
   KVANT_HD void Load(const float* from, int lane) { Set(reinterpret_cast<const Vector*>(from)[lane]); }
+  KVANT_HD void LoadHalves(const uint16_t* from, int lane) { SetHalves(reinterpret_cast<const Halves*>(from)[lane]); }
+  KVANT_HD void SetHalves(const Halves& halves) {
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) value[i] = W::HalfToFloat(halves.value[i]);
+  }
+  KVANT_HD void StoreHalves(uint16_t* to, int lane) const {
+    Halves halves;
+    KVANT_UNROLL
+    for (int i = 0; i < kCount; ++i) halves.value[i] = W::FloatToHalf(value[i]);
+    reinterpret_cast<Halves*>(to)[lane] = halves;
+  }
   /// What other blocks of the launch wrote.
   KVANT_HD void LoadFresh(const float* from, int lane) {
     if constexpr (sizeof(Vector) <= 16) {
@@ -74,7 +89,7 @@ struct WarpRow {
       }
     }
     KVANT_UNROLL
-    for (int mask = 1; mask < kLanes; mask *= 2) {
+    for (int mask = 1; mask < kRowLanes; mask *= 2) {
       KVANT_UNROLL
       for (int i = 0; i < kCount; ++i) {
         const float other = W::ShuffleXor(value[i], mask);
@@ -84,7 +99,9 @@ struct WarpRow {
   }
   KVANT_HD void Signs(int lane) {
     KVANT_UNROLL
-    for (int i = 0; i < kCount; ++i) value[i] *= DeviceHadamardSign(lane * kCount + i) * HadamardNorm<kDim>();
+    for (int i = 0; i < kCount; ++i) {
+      value[i] *= DeviceHadamardSign(lane % kRowLanes * kCount + i) * HadamardNorm<kDim>();
+    }
   }
 
  private:
@@ -101,12 +118,14 @@ KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv
   const int of_kv = tile * kTileColumns + column;
   Row row;
   if (of_kv >= p.shape.columns()) return row;
-  const int64_t first = p.shape.Vector(sequence, kv_head, of_kv) * kDim + lane * Row::kCount;
-  KVANT_UNROLL
-  for (int i = 0; i < Row::kCount; ++i) {
-    row.value[i] = p.scale * (p.is_float ? static_cast<const float*>(p.queries)[first + i]
-                                         : W::HalfToFloat(static_cast<const uint16_t*>(p.queries)[first + i]));
+  const int64_t first = p.shape.Vector(sequence, kv_head, of_kv) * kDim;
+  if (p.is_float) {
+    row.Load(static_cast<const float*>(p.queries) + first, lane);
+  } else {
+    row.LoadHalves(static_cast<const uint16_t*>(p.queries) + first, lane);
   }
+  KVANT_UNROLL
+  for (int i = 0; i < Row::kCount; ++i) row.value[i] *= p.scale;
   return row;
 }
 
@@ -232,15 +251,14 @@ KVANT_HD void StoreOutput(const OutputParams& p, const QueryShape& shape, int se
   constexpr int kCount = WarpRow<W, kDim>::kCount;
   const float sink = p.maybe_sinks ? W::Exp2(p.maybe_sinks[shape.head(kv_head, column)] * 1.44269504f - max) : 0.0f;
   const float inverse = sum > 0.0f ? W::Reciprocal(sum + sink) : 0.0f;
-  const int64_t to = shape.Vector(sequence, kv_head, column) * kDim + lane * kCount;
+  const int64_t to = shape.Vector(sequence, kv_head, column) * kDim;
+  WarpRow<W, kDim> scaled;
   KVANT_UNROLL
-  for (int c = 0; c < kCount; ++c) {
-    const float value = row.value[c] * inverse;
-    if (p.is_float) {
-      static_cast<float*>(p.out)[to + c] = value;
-    } else {
-      static_cast<uint16_t*>(p.out)[to + c] = W::FloatToHalf(value);
-    }
+  for (int c = 0; c < kCount; ++c) scaled.value[c] = row.value[c] * inverse;
+  if (p.is_float) {
+    scaled.Store(static_cast<float*>(p.out) + to, lane);
+  } else {
+    scaled.StoreHalves(static_cast<uint16_t*>(p.out) + to, lane);
   }
 }
 

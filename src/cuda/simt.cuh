@@ -36,6 +36,8 @@ struct CudaWarp {
     return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
   }
   static __device__ float AsFloat(int32_t bits) { return __int_as_float(bits); }
+  /// Bytes of x by nibbles of the selector; 4 to 7 are zeros.
+  static __device__ uint32_t Select(uint32_t x, uint32_t selector) { return __byte_perm(x, 0, selector); }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }
@@ -131,12 +133,23 @@ struct CudaWarp {
     }
   }
 
-  /// 16 bytes of device memory that no kernel writes, where the compiler cannot see which memory a pointer is of.
+  /// What nothing writes while the kernel runs: such loads need not wait for stores before them.
   template <class T>
   static __device__ T LoadConstant(const T* from) {
-    static_assert(sizeof(T) == 16);
-    const float4 x = __ldg(reinterpret_cast<const float4*>(from));
-    return *reinterpret_cast<const T*>(&x);
+    if constexpr (sizeof(T) == 32) {
+      const uint4 x[2] = {__ldg(reinterpret_cast<const uint4*>(from)), __ldg(reinterpret_cast<const uint4*>(from) + 1)};
+      return *reinterpret_cast<const T*>(x);
+    } else if constexpr (sizeof(T) == 16) {
+      const uint4 x = __ldg(reinterpret_cast<const uint4*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else if constexpr (sizeof(T) == 8) {
+      const uint2 x = __ldg(reinterpret_cast<const uint2*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    } else {
+      static_assert(sizeof(T) == 4);
+      const uint32_t x = __ldg(reinterpret_cast<const uint32_t*>(from));
+      return *reinterpret_cast<const T*>(&x);
+    }
   }
 
   // ---- asynchronous copies to shared memory, past the first-level cache

@@ -82,7 +82,7 @@ class HostBlock {
   static constexpr size_t kStackBytes = 256 * 1024;
   struct Fiber {
     ucontext_t context;
-    std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStackBytes);
+    std::unique_ptr<char[]> stack = std::make_unique_for_overwrite<char[]>(kStackBytes);  // most of it is never touched
     bool done = false;
     unsigned exchanges = 0;
     std::vector<Copy> open = {};
@@ -192,6 +192,14 @@ struct HostWarp {
     return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
   }
   static float AsFloat(int32_t bits) { return std::bit_cast<float>(bits); }
+  static uint32_t Select(uint32_t x, uint32_t selector) {
+    uint32_t out = 0;
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t byte = selector >> (4 * i) & 7;
+      out |= (byte < 4 ? x >> (8 * byte) & 0xFF : 0) << (8 * i);
+    }
+    return out;
+  }
   static float Max(float a, float b) { return a > b ? a : b; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }

@@ -24,9 +24,13 @@ struct OutlierMask {
     using Row = WarpRow<W, kDim>;
     float energy[Row::kCount] = {};
     for (int t = 0; t < kOutlierGroupTokens; ++t) {
-      const Row row = LoadRow<W, kDim>(p, page, head, group * kOutlierGroupTokens + t, lane);
+      const int64_t token = static_cast<int64_t>(page) * kPageTokens + group * kOutlierGroupTokens + t;
+      const uint16_t* row = p.rows + (token * p.kv_heads + head) * kDim + lane * Row::kCount;
       KVANT_UNROLL
-      for (int i = 0; i < Row::kCount; ++i) energy[i] += row.value[i] * row.value[i];
+      for (int i = 0; i < Row::kCount; ++i) {
+        const float x = W::HalfToFloat(row[i]);
+        energy[i] += x * x;
+      }
     }
     for (int n = 0; n < count; ++n) {
       float best = -1.0f;  // of those not chosen yet

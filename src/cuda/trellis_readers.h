@@ -81,7 +81,7 @@ struct TrellisKeys {
   KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
                              const std::byte* table, int lane, float (&scores)[kUnits][4]) {
     float bias[4] = {};
-    MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, bias);
+    MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, lane, lane, bias);
     ChannelWords<kDim> query;
     query.LoadQuery(query_sealed, lane);
     const typename W::Column column = W::ColumnOf(table, lane);
@@ -133,6 +133,34 @@ struct TrellisKeys {
   }
 };
 
+/// out += values x weights: b are those of a unit, in the order of the look-ups.
+template <class W, int kDim, int kBits>
+KVANT_HD void TrellisProducts(const std::byte* codes, const std::byte* table, int lane, const uint32_t (&b)[kUnits][2],
+                              float (&out)[kDim / kStepChannels][4]) {
+  using Words = RunWords<kBits>;
+  const typename W::Column column = W::ColumnOf(table, lane);
+  KVANT_UNROLL
+  for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
+    Words all_words, all_before;
+    W::Sync();  // keeps the loads below from moving up: registers
+    all_words.Load(codes, first, lane);
+    all_before.Load(codes, first, lane / 4 * 4 + (lane + 3) % 4);
+    KVANT_UNROLL
+    for (int s = 0; s < Words::kSteps; ++s) {
+      const uint32_t* words = all_words.word + s * kBits;
+      const uint32_t* before = all_before.word + s * kBits;
+      const RunStream<W, kBits> runs[kStepRuns] = {
+          {words, 0, before, 1}, {words, 1, words, 0}, {words, 2, before, 3}, {words, 3, words, 2}};
+      KVANT_UNROLL
+      for (int u = 0; u < kUnits; ++u) {
+        const uint32_t a[4] = {runs[0].Levels(column, u), runs[2].Levels(column, u), runs[1].Levels(column, u),
+                               runs[3].Levels(column, u)};
+        StepProduct<W>(out[first + s], a, b[u]);
+      }
+    }
+  }
+}
+
 template <class W, int kDim_, int kBits>
 struct TrellisValues {
   static constexpr int kDim = kDim_;
@@ -140,13 +168,13 @@ struct TrellisValues {
   static constexpr TokenOrder kOrder = TokenOrder::kRuns;
   static constexpr BlockOffsets kOffsets = {kDim * kBits * 8 + 128, 128, 0, -1};
   static constexpr int kSteps = kDim / kStepChannels;
+  using Layout = PlainScores;
   static constexpr int kShifts = 1;
   KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
 
   /// Weights are paired as look-ups are: the halves of a word are the rows t and t + 8, two successive tokens.
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
                                   const float (&weights)[kUnits][4], float (&out)[kSteps][4], float (&)[kShifts][2]) {
-    const typename W::Column column = W::ColumnOf(table, lane);
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
     uint32_t b[kUnits][2];
@@ -157,15 +185,63 @@ struct TrellisValues {
       b[u][0] = LowHalves<W>(rows[0], rows[1]);
       b[u][1] = HighHalves<W>(rows[0], rows[1]);
     }
+    TrellisProducts<W, kDim, kBits>(block + kOffsets.codes, table, lane, b, out);
+  }
+};
+
+// ---- four columns: the two tokens of a look-up are two columns apart instead of two registers, see PairedScores
+
+/// Puts a half where the tokens of a lane's column need it: for the first token of pairs low, for the second high, zero beside it.
+struct PairSelectors {
+  uint32_t low;   ///< of the low half
+  uint32_t high;  ///< of the high half
+
+  KVANT_HD explicit PairSelectors(int lane) : low(lane < 16 ? 0x4410 : 0x1044), high(lane < 16 ? 0x4432 : 0x3244) {}
+};
+
+template <class W, int kDim_, int kBits>
+struct PairedTrellisKeys {
+  static constexpr bool kExact = false;
+  static constexpr int kDim = kDim_;
+  using Table = TrellisTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kRuns;
+  static constexpr BlockOffsets kOffsets = TrellisKeys<W, kDim_, kBits>::kOffsets;
+
+  /// As TrellisKeys.
+  KVANT_HD static void Score(const std::byte* block, const std::byte* query_sealed, const std::byte* query_plain,
+                             const std::byte* table, int lane, float (&scores)[PairedScores::kGroups][4]) {
+    const int query_lane = lane % 16;  // both tokens of a pair have the same queries
+    float bias[4] = {};
+    MeanScores<W, kDim>(block + kOffsets.shifts, query_plain, query_lane, lane, bias);
+    ChannelWords<kDim> query;
+    query.LoadQuery(query_sealed, query_lane);
+    const typename W::Column column = W::ColumnOf(table, lane);
+    const PairSelectors select(lane);
     KVANT_UNROLL
-    for (int first = 0; first < kSteps; first += Words::kSteps) {
+    for (int g = 0; g < PairedScores::kGroups; ++g) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) scores[g][i] = 0.0f;
+    }
+    KVANT_UNROLL
+    for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
       Words words, before;
       W::Sync();  // keeps the loads below from moving up: registers
       words.Load(block + kOffsets.codes, first, lane);
-      before.Load(block + kOffsets.codes, first, lane / 4 * 4 + (lane + 3) % 4);
+      before.Load(block + kOffsets.codes, first, (lane + kLanes - 4) % kLanes);
       KVANT_UNROLL
       for (int s = 0; s < Words::kSteps; ++s) {
-        StepProducts(words.word + s * kBits, before.word + s * kBits, b, column, out[first + s]);
+        StepScores(words.word + s * kBits, before.word + s * kBits, &query.word[2 * (first + s)], column, select,
+                   scores);
+      }
+    }
+    TokenFloats<W> scales;
+    scales.Load(block + kOffsets.scales, lane);
+    KVANT_UNROLL
+    for (int g = 0; g < PairedScores::kGroups; ++g) {
+      KVANT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&pair)[2] = scales.value[2 * g + i / 2];
+        scores[g][i] = scores[g][i] * (lane % 4 < 2 ? pair[0] : pair[1]) + bias[i % 2];
       }
     }
   }
@@ -173,16 +249,52 @@ struct TrellisValues {
  private:
   using Words = RunWords<kBits>;
 
-  KVANT_HD static void StepProducts(const uint32_t* words, const uint32_t* before, const uint32_t (&b)[kUnits][2],
-                                    typename W::Column column, float (&out)[4]) {
+  /// Rows of A are pairs of tokens, columns channels with either token.
+  KVANT_HD static void StepScores(const uint32_t* words, const uint32_t* before, const uint32_t* query,
+                                  typename W::Column column, const PairSelectors& select,
+                                  float (&scores)[PairedScores::kGroups][4]) {
     const RunStream<W, kBits> runs[kStepRuns] = {
-        {words, 0, before, 1}, {words, 1, words, 0}, {words, 2, before, 3}, {words, 3, words, 2}};
+        {words, 0, before, 0}, {words, 1, before, 1}, {words, 2, before, 2}, {words, 3, before, 3}};
+    KVANT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t b[2] = {W::Select(query[half], select.low), W::Select(query[half], select.high)};
+      KVANT_UNROLL
+      for (int g = 0; g < PairedScores::kGroups; ++g) {
+        const uint32_t a[4] = {runs[2 * half].Levels(column, 2 * g), runs[2 * half].Levels(column, 2 * g + 1),
+                               runs[2 * half + 1].Levels(column, 2 * g), runs[2 * half + 1].Levels(column, 2 * g + 1)};
+        StepProduct<W>(scores[g], a, b);
+      }
+    }
+  }
+};
+
+template <class W, int kDim_, int kBits>
+struct PairedTrellisValues {
+  static constexpr int kDim = kDim_;
+  using Table = TrellisTable<kBits>;
+  static constexpr TokenOrder kOrder = TokenOrder::kRuns;
+  static constexpr BlockOffsets kOffsets = TrellisValues<W, kDim_, kBits>::kOffsets;
+  static constexpr int kSteps = kDim / kStepChannels;
+  using Layout = PairedScores;
+  static constexpr int kShifts = 1;
+  KVANT_HD static constexpr float OutGain(int, int) { return 1.0f; }
+
+  KVANT_HD static void Accumulate(const std::byte* block, const std::byte* table, int lane,
+                                  const float (&weights)[PairedScores::kGroups][4], float (&out)[kSteps][4],
+                                  float (&)[kShifts][2]) {
+    TokenFloats<W> scales;
+    scales.Load(block + kOffsets.scales, lane);
+    const PairSelectors select(lane);
+    uint32_t b[kUnits][2];
     KVANT_UNROLL
     for (int u = 0; u < kUnits; ++u) {
-      const uint32_t a[4] = {runs[0].Levels(column, u), runs[2].Levels(column, u), runs[1].Levels(column, u),
-                             runs[3].Levels(column, u)};
-      StepProduct<W>(out, a, b[u]);
+      const float scale = (lane % 4 < 2 ? scales.value[u][0] : scales.value[u][1]) * kWeightGain;
+      const float* w = &weights[u / 2][u % 2 * 2];
+      const uint32_t pairs = W::Transpose(W::Pack(w[0] * scale, w[1] * scale));
+      b[u][0] = W::Select(pairs, select.low);
+      b[u][1] = W::Select(pairs, select.high);
     }
+    TrellisProducts<W, kDim, kBits>(block + kOffsets.codes, table, lane, b, out);
   }
 };
 

@@ -93,12 +93,20 @@ int64_t CacheCost::LargestContext(size_t memory_bytes, int64_t max_tokens) const
   return fits;
 }
 
+double CacheCost::PerToken(const Store& s) {
+  return static_cast<double>(s.sealed_page_bytes + s.page_position_bytes) / kTokensPerPage;
+}
+
 double CacheCost::BytesPerToken() const {
   double bytes = 0;
-  for (const Store& store : stores_) {
-    bytes += static_cast<double>(store.sealed_page_bytes + store.page_position_bytes) / kTokensPerPage;
-  }
+  for (const Store& store : stores_) bytes += PerToken(store);
   return bytes;
 }
+
+size_t CacheCost::StoreBytes(int layer, bool is_key, int64_t tokens) const {
+  return Bytes(StoreOf(layer, is_key), tokens);
+}
+
+double CacheCost::StoreBytesPerToken(int layer, bool is_key) const { return PerToken(StoreOf(layer, is_key)); }
 
 }  // namespace kvant

@@ -30,6 +30,13 @@ class CacheCost {
   /// What one more token costs in a long cache.
   double BytesPerToken() const;
 
+  /// Bytes held at `tokens` tokens, in which exact rows of an open page may be; by one layer's K or V, and by all.
+  /// REQUIRES: 0 <= layer < number of layers
+  size_t StoreBytes(int layer, bool is_key, int64_t tokens) const;
+  size_t BytesAt(int64_t tokens) const { return AllBytes(tokens); }
+  /// BytesPerToken of one layer's K or V.
+  double StoreBytesPerToken(int layer, bool is_key) const;
+
  private:
   /// One layer's K or V; all numbers over all its heads.
   struct Store {
@@ -48,7 +55,9 @@ class CacheCost {
   static size_t NumBases(const Store& store, int64_t tokens);
   static size_t Bytes(const Store& store, int64_t tokens);
   size_t AllBytes(int64_t tokens) const;
-  std::vector<Store> stores_;
+  static double PerToken(const Store& store);
+  const Store& StoreOf(int layer, bool is_key) const { return stores_[2 * static_cast<size_t>(layer) + !is_key]; }
+  std::vector<Store> stores_;  ///< K and V of layer 0, of layer 1, ...
 };
 
 }  // namespace kvant

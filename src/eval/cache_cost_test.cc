@@ -45,6 +45,28 @@ TEST(CacheCostTest, AgreesWithARealCache) {
   }
 }
 
+TEST(CacheCostTest, BytesOfStoresAddUpToWhatARealCacheHolds) {
+  const Scheme scheme = *Scheme::Parse("k=int:4 v=decoquant:2.5,code=trellis sink=4 recent=70 k1=raw v0=int:8");
+  const auto cost = CacheCost::Of(scheme, kLayers);
+  ASSERT_TRUE(cost.ok()) << cost.status().message();
+  for (int64_t tokens : {1, 64, 200, 512}) {
+    auto cache = KvCache::Create({.scheme = scheme, .layers = kLayers});
+    ASSERT_TRUE(cache.ok());
+    const auto values = NormalValues(128 * static_cast<size_t>(tokens), 1);
+    for (int layer = 0; layer < 2; ++layer) {
+      ASSERT_TRUE((*cache)->Append(0, layer, tokens, values.data(), values.data()).ok());
+    }
+    ASSERT_TRUE((*cache)->Seal(0).ok());
+    size_t sum = 0;
+    for (int layer = 0; layer < 2; ++layer) {
+      EXPECT_EQ(cost->StoreBytes(layer, true, tokens), (*cache)->keys(layer).footprint().total()) << layer;
+      EXPECT_EQ(cost->StoreBytes(layer, false, tokens), (*cache)->values(layer).footprint().total()) << layer;
+      sum += cost->StoreBytes(layer, true, tokens) + cost->StoreBytes(layer, false, tokens);
+    }
+    EXPECT_EQ(sum, cost->BytesAt(tokens));
+  }
+}
+
 TEST(CacheCostTest, LargestContextIsTheLastThatFits) {
   const auto cost = CacheCost::Of(*Scheme::Parse("int:4"), kLayers);
   ASSERT_TRUE(cost.ok());

@@ -7,7 +7,7 @@
 #include "eval/logit_file.h"
 #include "eval/needle.h"
 #include "eval/process_memory.h"
-#include "kvant/scheme.h"
+#include "kvant/plan.h"
 
 namespace kvant {
 namespace {
@@ -160,7 +160,7 @@ Result<ReportRow> Evaluation::Run(const std::string& cache) {
   stage_ = cache;
   ReportRow row;
   row.cache = cache;
-  if (const Result<Scheme> scheme = Scheme::Parse(cache); scheme.ok()) row.scheme = scheme->ToString();
+  if (const Result<Scheme> scheme = ReadScheme(cache); scheme.ok()) row.scheme = scheme->ToString();
   const int64_t memory_before = PrivateMemoryBytes();
   Result<std::unique_ptr<Runner>> opened = Open(cache, ContextTokens());
   if (!opened.ok()) return opened.status();

@@ -47,7 +47,8 @@ Status KvBuffer::LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim) 
                   tensor.name.layer, static_cast<long long>(heads), static_cast<long long>(dim),
                   static_cast<long long>(tensor.row_values)));
   }
-  const CodecChoice& choice = tensor.name.side == Side::kKey ? settings_.scheme.key : settings_.scheme.value;
+  KVANT_TRY(CheckLayers());
+  const CodecChoice& choice = settings_.scheme.Choice(tensor.name.layer, tensor.name.side == Side::kKey);
   const Result<Codec> codec = MakeCodec(
       choice.name, choice.options,
       {.side = tensor.name.side, .dim = static_cast<int>(dim), .layer = tensor.name.layer, .num_layers = num_layers()});
@@ -76,8 +77,18 @@ Status KvBuffer::LearnRope(const KvTensor& tensor, const Result<RopeShape>& rope
 // The host plans the write of a layer before its attention, but does not promise it.
 Status KvBuffer::CheckRope(const KvTensor& tensor) const {
   if (!tensor.before_rope || tensor.no_rope.empty()) return Status::Ok();
-  return Status::NotSupported(StrFormat("layer %d: codec %s keeps keys as they were before RoPE, but %s",
-                                        tensor.name.layer, settings_.scheme.key.name.c_str(), tensor.no_rope.c_str()));
+  return Status::NotSupported(
+      StrFormat("layer %d: codec %s keeps keys as they were before RoPE, but %s", tensor.name.layer,
+                settings_.scheme.Choice(tensor.name.layer, true).name.c_str(), tensor.no_rope.c_str()));
+}
+
+// A cache of a part of the layers (a model with sliding windows has two) does not say how many the model has.
+Status KvBuffer::CheckLayers() const {
+  const auto layers =
+      static_cast<int>(std::ranges::count_if(tensors_, [](const KvTensor& t) { return t.name.side == Side::kKey; }));
+  if (layers == num_layers()) return settings_.scheme.CheckLayers(layers);
+  if (settings_.scheme.num_layers == 0 || num_layers() <= settings_.scheme.num_layers) return Status::Ok();
+  return settings_.scheme.CheckLayers(num_layers());
 }
 
 int KvBuffer::num_layers() const {
@@ -192,7 +203,8 @@ Result<std::vector<int32_t>> KvBuffer::StampedPositions(const KvTensor& tensor, 
       return Status::NotSupported(StrFormat(
           "layer %d, cell %lld: the restored key does not say its position, which codec %s needs; only states "
           "that kvant saved with such a codec can be restored",
-          tensor.name.layer, static_cast<long long>(row), settings_.scheme.key.name.c_str()));
+          tensor.name.layer, static_cast<long long>(row),
+          settings_.scheme.Choice(tensor.name.layer, true).name.c_str()));
     }
     positions.push_back(*position);
     data += tensor.row_bytes();

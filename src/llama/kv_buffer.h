@@ -70,6 +70,7 @@ class KvBuffer {
   Result<const KvTensor*> FindStored(const void* address);
   int num_layers() const;
   KvTensor& Known(const KvTensor& tensor) { return tensors_[static_cast<size_t>(&tensor - tensors_.data())]; }
+  Status CheckLayers() const;
   Status CheckRope(const KvTensor& tensor) const;
   Result<std::vector<int32_t>> StampedPositions(const KvTensor& tensor, std::span<const int64_t> rows,
                                                 const std::byte* data) const;

@@ -15,6 +15,8 @@ Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
 
 Result<std::string> Runner::HashModel(const std::string&) { return Missing(); }
 
+Result<Scheme> Runner::ReadScheme(const std::string&, std::string_view) { return Missing(); }
+
 Status Runner::ShowOutputWeights(const std::string&, RowWatcher*) { return Missing(); }
 
 Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions&) { return Missing(); }

@@ -1,7 +1,7 @@
 // libggml-kvant.so: what a llama.cpp program loads with ggml_backend_load() or GGML_BACKEND_PATH.
 //
 // Settings, from the environment, since a host passes none:
-//   KVANT_SCHEME        scheme text or preset; default kv4
+//   KVANT_SCHEME        scheme text, preset, or path of a plan that kvant tune made for the host's model; default kv4
 //   KVANT_CALIBRATION   file of `kvant calibrate`, made for the host's model; default none
 //   KVANT_MEMORY_LIMIT  bytes of each cache, with K, M or G behind the number; default no limit
 #include <dlfcn.h>
@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "kvant/plan.h"
 #include "llama/host_check.h"
 #include "llama/proxy_device.h"
 
@@ -39,8 +40,8 @@ Result<size_t> ParseBytes(std::string_view text) {
   return bytes << shift;
 }
 
-// The host opens the model without telling us which: that the file is of this model is for the user to see to. What does
-// not fit the model's shapes is refused when a context is made.
+// The host opens the model without telling us which: that the calibration and the plan are of this model is for the user
+// to see to. What does not fit the model's shapes or its number of layers is refused when a context is made.
 Result<std::shared_ptr<const Calibration>> ReadCalibration() {
   const std::string path(Environment("KVANT_CALIBRATION", ""));
   if (path.empty()) return std::shared_ptr<const Calibration>();
@@ -58,7 +59,7 @@ ggml_backend_dev_t CpuDevice() {
 
 Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
   KVANT_TRY(CheckHost(LoadedGgml(), BuiltAgainst()));
-  const Result<Scheme> scheme = Scheme::Parse(Environment("KVANT_SCHEME", kDefaultScheme));
+  const Result<Scheme> scheme = ReadScheme(Environment("KVANT_SCHEME", kDefaultScheme));
   if (!scheme.ok()) return Status::InvalidArgument("KVANT_SCHEME: " + scheme.status().message());
   const auto calibration = ReadCalibration();
   if (!calibration.ok()) return Status::InvalidArgument("KVANT_CALIBRATION: " + calibration.status().message());

@@ -367,7 +367,7 @@ Result<ModelInfo> Runner::Inspect(const std::string& model_path) {
 
 Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions& options) {
   KVANT_TRY(CheckNumbers(options));
-  Result<CacheChoice> choice = ParseCacheChoice(options.cache);
+  Result<CacheChoice> choice = ParseCacheChoice(options.model_path, options.cache);
   if (!choice.ok()) return choice.status();
   Result<ModelInfo> info = ReadGguf(options.model_path);
   if (!info.ok()) return info.status();

@@ -12,6 +12,7 @@
 #include "cache/kv_store.h"
 #include "calibrate/row_watcher.h"
 #include "kvant/calibration.h"
+#include "kvant/scheme.h"
 #include "kvant/shape.h"
 #include "kvant/status.h"
 
@@ -44,7 +45,7 @@ struct CacheUse {
 
 struct RunnerOptions {
   std::string model_path;
-  /// A kvant scheme ("kv4", "k=int:4 v=int:2"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
+  /// A kvant scheme ("kv4", "k=int:4 v=int:2"), a plan file ("plan.json"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
   /// "llama:q8_0/q4_0" (K/V).
   std::string cache = "f16";
   int context = 4096;  ///< tokens; at most ModelInfo::context_train
@@ -65,6 +66,9 @@ class Runner {
   /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each
   /// tensor, so it takes a moment whatever the model's size. Errors: those of reading the file.
   static Result<std::string> HashModel(const std::string& model_path);
+  /// The scheme that `cache` names: scheme text, or the path of a plan (kvant/plan.h), which must be for this model.
+  /// Errors: those of Scheme::Parse, Plan::Load and Plan::CheckModel.
+  static Result<Scheme> ReadScheme(const std::string& model_path, std::string_view cache);
   /// Shows the output projections of all layers to `watcher` (kOutput). Errors: NotSupported when the model has none under
   /// the usual name.
   static Status ShowOutputWeights(const std::string& model_path, RowWatcher* watcher);

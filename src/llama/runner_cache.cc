@@ -5,6 +5,7 @@
 #include <string>
 
 #include "codec/calibrated.h"
+#include "kvant/plan.h"
 
 namespace kvant {
 namespace {
@@ -26,35 +27,49 @@ Result<ggml_type> ParseStockType(std::string_view name) {
 
 // A word that is no scheme may be meant as one of llama.cpp's types.
 Status WithStockNames(std::string_view text, const Status& status) {
-  if (text.find_first_of("=:") != std::string_view::npos) return status;
+  if (text.find_first_of("=:") != std::string_view::npos || IsPlanPath(text)) return status;
   return {status.code(), status.message() + ", f16 or a type of llama.cpp (llama:q8_0)"};
 }
 
 // Of one side of all layers.
-std::string BasisSource(const CodecChoice& choice, Side side, const std::vector<LayerShape>& layers,
+std::string BasisSource(const Scheme& scheme, Side side, const std::vector<LayerShape>& layers,
                         const Calibration* maybe_calibration) {
-  size_t calibrated = 0;
+  size_t with_bases = 0, calibrated = 0;
   for (size_t i = 0; i < layers.size(); ++i) {
+    const CodecChoice& choice = scheme.Choice(static_cast<int>(i), side == Side::kKey);
     const Result<Codec> codec = MakeCodec(choice.name, choice.options,
                                           {.side = side,
                                            .dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim,
                                            .layer = static_cast<int>(i),
                                            .num_layers = static_cast<int>(layers.size())});
-    if (!codec.ok() || codec->state->basis_bytes == 0) return "";
+    if (!codec.ok() || codec->state->basis_bytes == 0) continue;
+    ++with_bases;
     const auto bases = FindBases(*codec, choice.options, maybe_calibration, static_cast<int>(i), layers[i].kv_heads);
     calibrated += bases.ok() && *bases != nullptr;
   }
+  if (with_bases == 0) return "";
   if (calibrated == 0) return "fitted to the prompt";
-  return calibrated == layers.size() ? "calibrated" : "calibrated in a part of the layers";
+  return calibrated == with_bases ? "calibrated" : "calibrated in a part of the layers";
 }
 
 }  // namespace
 
-Result<CacheChoice> ParseCacheChoice(std::string_view text) {
+Result<Scheme> Runner::ReadScheme(const std::string& model_path, std::string_view cache) {
+  if (!IsPlanPath(cache)) return Scheme::Parse(cache);
+  const std::string path(cache);
+  Result<Plan> plan = Plan::Load(path);
+  if (!plan.ok()) return plan.status();
+  const Result<std::string> hash = HashModel(model_path);
+  if (!hash.ok()) return hash.status();
+  KVANT_TRY(plan->CheckModel(*hash, path));
+  return std::move(plan->scheme);
+}
+
+Result<CacheChoice> ParseCacheChoice(const std::string& model_path, std::string_view text) {
   CacheChoice choice;
   if (text == "f16") return choice;
   if (!text.starts_with(kStockPrefix)) {
-    Result<Scheme> scheme = Scheme::Parse(text);
+    Result<Scheme> scheme = Runner::ReadScheme(model_path, text);
     if (!scheme.ok()) return WithStockNames(text, scheme.status());
     choice.scheme = std::move(scheme).value();
     return choice;
@@ -71,9 +86,10 @@ Result<CacheChoice> ParseCacheChoice(std::string_view text) {
 }
 
 Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers, const Calibration* maybe_calibration) {
+  KVANT_TRY(scheme.CheckLayers(static_cast<int>(layers.size())));
   for (size_t i = 0; i < layers.size(); ++i) {
     for (const Side side : {Side::kKey, Side::kValue}) {
-      const CodecChoice& choice = side == Side::kKey ? scheme.key : scheme.value;
+      const CodecChoice& choice = scheme.Choice(static_cast<int>(i), side == Side::kKey);
       const int dim = side == Side::kKey ? layers[i].k_dim : layers[i].v_dim;
       const Result<Codec> codec = MakeCodec(
           choice.name, choice.options,
@@ -88,8 +104,8 @@ Status CheckScheme(const Scheme& scheme, const std::vector<LayerShape>& layers, 
 
 std::string DescribeBases(const Scheme& scheme, const std::vector<LayerShape>& layers,
                           const Calibration* maybe_calibration) {
-  const std::string key = BasisSource(scheme.key, Side::kKey, layers, maybe_calibration);
-  const std::string value = BasisSource(scheme.value, Side::kValue, layers, maybe_calibration);
+  const std::string key = BasisSource(scheme, Side::kKey, layers, maybe_calibration);
+  const std::string value = BasisSource(scheme, Side::kValue, layers, maybe_calibration);
   if (key == value) return key;
   if (key.empty() || value.empty()) return (key.empty() ? "V " : "K ") + key + value;
   return "K " + key + ", V " + value;

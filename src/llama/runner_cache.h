@@ -18,8 +18,9 @@ struct CacheChoice {
   ggml_type value_type = GGML_TYPE_F16;
 };
 
-/// "kv4", "k=int:4 v=int:2"; "f16", "llama:q8_0", "llama:q8_0/q4_0". Errors: InvalidArgument, with what is accepted.
-Result<CacheChoice> ParseCacheChoice(std::string_view text);
+/// "kv4", "k=int:4 v=int:2", "plan.json"; "f16", "llama:q8_0", "llama:q8_0/q4_0". Errors: InvalidArgument, with what is
+/// accepted, and those of Runner::ReadScheme.
+Result<CacheChoice> ParseCacheChoice(const std::string& model_path, std::string_view text);
 
 /// Can the scheme's codecs encode these layers, with bases from the calibration where they need some? Errors: those of
 /// MakeCodec and FindBases.

@@ -109,6 +109,100 @@ def test_eval_of_all_codecs_has_each_at_its_rates(kvant, demo_model, tmp_path):
     assert len(schemes) == len(set(schemes)) > len(shown)
 
 
+# ---- plans and schemes per layer
+
+LINES = ["k=int:4 v=int:2"] * 6 + ["k=raw v=int:bits=4"] * 6
+
+
+def plan_text(model_hash, lines=None):
+    plan = {"format": "kvant-plan", "format_version": 1, "model_hash": model_hash, "layers": lines or LINES}
+    return json.dumps(plan | {"sink": 8, "recent": 64})
+
+
+@pytest.fixture(scope="module")
+def model_hash(kvant, demo_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("hash") / "p.json"
+    path.write_text(plan_text("?"))
+    return kvant("inspect", demo_model, "--cache", path).stderr.split("this model's is ")[1].strip()
+
+
+@pytest.fixture(scope="module")
+def plan_path(model_hash, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    path.write_text(plan_text(model_hash))
+    return path
+
+
+def test_a_plan_file_is_a_cache(kvant, demo_model, plan_path, tmp_path):
+    text = "k=raw v=int:4 sink=8 recent=64 layers=12 " + " ".join(f"k{i}=int:4 v{i}=int:2" for i in range(6))
+    arguments = ["--tokens", 448, "--needles", 0, "--decode", 0, "--json", tmp_path / "a.json"]
+    process = kvant("eval", demo_model, "--text", TEXT, "--cache", plan_path, "--cache", text, "--cache", "int:2", *arguments)
+    assert process.returncode == 0, process.stderr
+    _, plan, scheme, uniform = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert plan["scheme"].startswith("k=int:bits=4 v=int:bits=2 sink=8 recent=64 k6=raw ") and plan["scheme"].endswith(" layers=12")
+    assert plan["kl"] == scheme["kl"] < uniform["kl"]
+    assert plan["memory"] == scheme["memory"]
+
+
+def test_run_and_inspect_take_a_plan(kvant, demo_model, plan_path):
+    process = kvant("run", demo_model, "--cache", plan_path, "-n", 2, "-p", "It was a cold morning")
+    assert process.returncode == 0, process.stderr
+    process = kvant("inspect", demo_model, "--cache", plan_path)
+    assert process.returncode == 0 and str(plan_path) in process.stdout, process.stderr
+
+
+# ---- tune
+
+TUNE = ["--codecs", "int:2,int:8", "--tokens", 128, "--check-tokens", 128, "--threads", 1]
+
+
+@pytest.fixture(scope="module")
+def tuned(kvant, demo_model, tmp_path_factory):
+    """One short tuning: (standard output, plan file, plan)."""
+    path = tmp_path_factory.mktemp("tune") / "plan.json"
+    process = kvant("tune", demo_model, "--text", TEXT, "--budget", "6bits", "-o", path, *TUNE)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout, path, json.loads(path.read_text())
+
+
+def test_tune_says_the_gain_first_and_stays_within_the_budget(tuned):
+    output, path, plan = tuned
+    assert output.startswith("expected gain: 0.") and f"wrote {path}" in output
+    assert plan["format"] == "kvant-plan" and plan["model"] == "demo-29m-q8_0.gguf" and len(plan["layers"]) == 12
+    assert len(set(plan["layers"])) > 1
+    assert plan["measured"]["bits_per_value"] <= 6
+    assert plan["measured"]["bits_per_value"] == pytest.approx(plan["predicted"]["bits_per_value"])
+    assert 0 < plan["measured"]["kl"] < 1 and plan["measured"]["tokens"] == 128
+    assert 0 < plan["tuning"]["expected_gain"] < 1
+    assert len(plan["tuning"]["costs"]) == 12 * 2 * len(plan["tuning"]["candidates"])
+    assert min(u["bits_per_value"] for u in plan["uniform"]) < 6 < max(u["bits_per_value"] for u in plan["uniform"])
+
+
+def test_a_tuned_plan_is_a_cache(kvant, demo_model, tuned):
+    _, path, _ = tuned
+    process = kvant("run", demo_model, "--cache", path, "-n", 2, "-p", "It was a cold morning")
+    assert process.returncode == 0, process.stderr
+
+
+def test_tune_goes_on_from_its_journal(kvant, demo_model, tuned, tmp_path):
+    output, path, plan = tuned
+    journal = path.with_name(path.name + ".journal").read_bytes()
+    cut = tmp_path / "cut.journal"
+    cut.write_bytes(journal[: len(journal) // 2])
+    again = ["tune", demo_model, "--text", TEXT, "--budget", "6bits", "-o", tmp_path / "b.json", "--journal", cut, *TUNE]
+    process = kvant(*again)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "b.json").read_text()) == plan
+    assert runs(output) / 3 < runs(process.stdout) < runs(output)
+    assert sorted(cut.read_bytes().splitlines()) == sorted(journal.splitlines())
+    assert runs(kvant(*again).stdout) == 0
+
+
+def runs(output):
+    return int(output.split(" runs of the model")[0].split("; ")[-1])
+
+
 # ---- run
 
 FACT = "The secret number of Kalo is 48213. "

@@ -40,7 +40,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        (["no verb", "run, eval, calibrate, inspect, codecs"], []),
+        (["no verb", "run, eval, calibrate, tune, inspect, codecs"], []),
         (["unknown verb 'sing'", "accepted: run, eval"], ["sing"]),
         (["MODEL", "required"], ["run"]),
         (["--nonsense", "kvant run --help"], ["run", "m.gguf", "--nonsense"]),
@@ -248,3 +248,65 @@ def test_full_standard_output(kvant, kvant_cli):
 
 def test_chat_without_a_template(refused, demo_model):
     refused(FAILED, ["chat template"], "run", demo_model, "-p", "x", "--chat")
+
+
+# ---- plans
+
+
+def plan(tmp_path, **changes):
+    content = {"format": "kvant-plan", "format_version": 1, "model_hash": "0" * 32, "layers": ["k=raw v=raw"] * 12}
+    return write(tmp_path / "plan.json", json.dumps(content | changes).encode())
+
+
+def test_plans_of_another_model(refused, demo_model, tmp_path):
+    for verb in (["run", demo_model, "-p", "x"], ["inspect", demo_model], ["eval", demo_model, "--text", TEXT, "--tokens", 448]):
+        refused(USAGE, ["plan.json", "another model", "0" * 32], *verb, "--cache", plan(tmp_path))
+
+
+def test_schemes_for_other_layers(refused, demo_model):
+    refused(USAGE, ["'k12='", "0..11"], "run", demo_model, "-p", "x", "--cache", "kv4 k12=raw")
+    refused(USAGE, ["11 layers", "has 12"], "run", demo_model, "-p", "x", "--cache", "kv4 layers=11")
+
+
+def test_broken_plans(refused, demo_model, tmp_path):
+    run = ["run", demo_model, "-p", "x", "--cache"]
+    refused(FAILED, ["no.json", "No such file"], *run, "no.json")
+    refused(FAILED, ["cut.json", "not a plan"], *run, write(tmp_path / "cut.json", b'{"format": "kvant-plan", "for'))
+    refused(FAILED, ["plan.json", "format_version"], *run, plan(tmp_path, format_version=2))
+    refused(FAILED, ["plan.json", "layer 0", "'zip'"], *run, plan(tmp_path, layers=["k=zip v=raw"]))
+    refused(FAILED, ["plan.json", "sink=99"], *run, plan(tmp_path, sink=99))
+    refused(FAILED, ["is a folder"], *run, folder_named(tmp_path / "folder.json"))
+
+
+def folder_named(path):
+    path.mkdir()
+    return path
+
+
+# ---- tune
+
+SMALL_TUNE = ["--tokens", 128, "--codecs", "int:2,int:4"]
+
+
+def test_tune_budgets(refused, demo_model):
+    tune = ["tune", demo_model, "--text", TEXT, "--tokens", 128, "-o", "p.json"]
+    refused(USAGE, ["no limit", "--budget", "--max-kl"], *tune)
+    refused(USAGE, ["--budget", "'lots'", "64K in 2GiB"], *tune, "--budget", "lots")
+    refused(USAGE, ["different contexts"], *tune, "--budget", "64K in 2GiB", "--context", 4096)
+    refused(USAGE, ["codec 'zip'"], *tune, "--budget", "3", "--codecs", "zip")
+    refused(USAGE, ["ends in .json"], *tune[:-1], "plan.txt", "--budget", "3")
+    refused(USAGE, ["tokens are too few"], *tune, "--budget", "3", "--check-tokens", 1000000)
+    refused(FAILED, ["no.txt"], *tune, "--budget", "3", "--check-text", "no.txt")
+
+
+def test_tune_names_the_smallest_budget(refused, demo_model):
+    tune = ["tune", demo_model, "--text", TEXT, "--check-tokens", 128, *SMALL_TUNE, "-o", "p.json"]
+    refused(USAGE, ["no plan fits", "bits per value", "bytes per token"], *tune, "--budget", "2")
+    refused(USAGE, ["none of them encodes both"], *tune[:8], "--codecs", "k=int:2", "-o", "p.json", "--budget", "2")
+
+
+def test_tune_does_not_append_to_a_foreign_file(refused, demo_model, tmp_path):
+    diary = write(tmp_path / "diary.txt", b"dear diary\n")
+    tune = ["tune", demo_model, "--text", TEXT, "--check-tokens", 128, *SMALL_TUNE, "--budget", "3", "-o", tmp_path / "p.json"]
+    refused(FAILED, ["diary.txt", "not a journal"], *tune, "--journal", diary)
+    assert diary.read_bytes() == b"dear diary\n"

@@ -136,6 +136,17 @@ def test_keys_before_rope_without_rope_are_refused(run, tmp_path):
     assert "the model does not turn them" in only_error(run("opened", BEFORE_ROPE, model=model))
 
 
+def test_a_plan_for_another_number_of_layers_is_refused(run, tmp_path):
+    path = tmp_path / "plan.json"
+    plan = {"format": "kvant-plan", "format_version": 1, "model_hash": "0", "layers": ["k=raw v=raw"] * 12}
+    path.write_text(json.dumps(plan))
+    stock, ours = run("losses", None, work={"chunk": 50}), run("losses", str(path), work={"chunk": 50})
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=0.02)
+    for layers in (11, 13):
+        path.write_text(json.dumps(plan | {"layers": ["k=raw v=raw"] * layers}))
+        assert f"{layers} layers" in only_error(run("opened", str(path)))
+
+
 def test_memory_limit_fails_the_decode_and_not_the_host(run):
     result = run("limit", environment={"KVANT_MEMORY_LIMIT": "4M"})
     assert "-2" in result["error"] and "4194304" in result["error"]

@@ -29,18 +29,18 @@ MAY_INCLUDE = {
     "calibrate": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/covariance.h"}),
     "llama": ({"base", "page", "cache", "attention", "calibrate"}, CODEC_FRONT),
     "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER),
-    "tune": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER),
+    "tune": ({"base", "page", "cache", "attention", "eval"}, CODEC_FRONT | RUNNER | {"src/calibrate/row_watcher.h"}),
     "capi": (set(), set()),
 }
 
 # A public header belongs to the layer that implements it, and may be included from there upward.
 PUBLIC_LAYER = {
     "status.h": "base", "version.h": "base", "shape.h": "page", "token_class.h": "base",
-    "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec",
+    "codec_info.h": "codec", "scheme.h": "codec", "calibration.h": "codec", "plan.h": "codec",
     "kv_cache.h": "cache", "attention.h": "attention", "device_codec.h": "cuda",
     "c.h": "capi", "kvant.h": "capi",
 }  # fmt: skip
-PUBLIC_CODEC_FRONT = {"codec_info.h", "scheme.h", "calibration.h"}
+PUBLIC_CODEC_FRONT = {"codec_info.h", "scheme.h", "calibration.h", "plan.h"}
 ORDER = ["base", "page", "kernels", "codec", "cache", "attention", "cuda", "calibrate", "llama", "eval", "tune", "capi"]
 
 # Folders above all layers; they may include everything.
@@ -51,6 +51,7 @@ FOREIGN = [
     (re.compile(r"^(ggml|gguf|llama)([-_].*)?\.h$"), {"llama"}, "libllama and ggml"),
     (re.compile(r"^(Eigen|unsupported/Eigen)/"), {"codec/parts", "eval", "tune"}, "Eigen"),
     (re.compile(r"^CLI/"), set(), "CLI11"),
+    (re.compile(r"^(Cbc|Clp|Osi|Coin)\w*\.h"), {"tune"}, "CBC"),
     (re.compile(r"^nlohmann/"), {"eval", "tune", "calibrate"}, "nlohmann/json"),
     (re.compile(r"^(cuda|cub|thrust|cooperative_groups|mma)([_./].*|$)"), set(), "CUDA"),
 ]

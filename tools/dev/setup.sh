@@ -13,6 +13,7 @@ readonly HERE
 readonly PACKAGES=(
   g++ cmake ninja-build pkg-config ccache
   libhwy-dev libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libeigen3-dev libutfcpp-dev libxxhash-dev
+  coinor-libcbc-dev
   python3 python3-venv ca-certificates util-linux
 )
 
