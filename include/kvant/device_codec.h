@@ -113,13 +113,17 @@ class DeviceCodec {
 
   /// Encodes on `stream`, without waiting. The bytes are those of Encode; with codecs that sum before they round, codes may
   /// differ by a step as between SIMD targets. Errors: InvalidArgument; NotSupported for codes that only the CPU encodes.
+  /// Sketched keys: see WorkspaceBytes.
   Status EncodePages(const DeviceEncodeArgs& args, void* stream) const;
 
   /// Decodes on `stream`, without waiting: for attention of many query rows over a compressed prefix, which is fastest by
-  /// kernels that read fp16 (docs/cuda.md). Values are those of Decode, rounded to fp16. Errors: InvalidArgument.
+  /// kernels that read fp16 (docs/cuda.md). Values are those of Decode, rounded to fp16. Errors: InvalidArgument;
+  /// NotSupported for sketched keys.
   Status DecodePages(const DeviceDecodeArgs& args, void* stream) const;
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
+  /// The matrix of sketched keys (up to 0.4 MB) is kvant's own, a variable of the program that nobody allocates: the first
+  /// call for a device, or of EncodePages, fills it and waits for that.
   Result<size_t> WorkspaceBytes(const DeviceAttendArgs& args) const;
   /// Launches one kernel, or three, on `stream` (a cudaStream_t). Neither waits nor allocates. For the same device, arguments
   /// and pages in use the result is the same to the bit.

@@ -1,5 +1,6 @@
 // Instances for uniform codes with smaller groups.
 #include "cuda/attend_kernel.cuh"
+#include "cuda/grouped_values.h"
 
 namespace kvant::cuda {
 namespace {
@@ -7,7 +8,7 @@ namespace {
 /// kGroup: tokens of a channel (keys), channels of a token (values) that share their parameters.
 template <int kDim, int kBits, int kGroup>
 constexpr AttendKernel kRow =
-    RowOf<UniformKeys<CudaWarp, kDim, kBits, kGroup>, UniformValues<CudaWarp, kDim, kBits, kGroup>>(CodeKind::kUniform,
+    RowOf<UniformKeys<CudaWarp, kDim, kBits, kGroup>, GroupedValues<CudaWarp, kDim, kBits, kGroup>>(CodeKind::kUniform,
                                                                                                     kBits, kBits);
 
 constexpr AttendKernel kKernels[] = {

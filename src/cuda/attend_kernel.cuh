@@ -20,7 +20,7 @@ struct KernelBounds {
   static constexpr bool kOneTable = std::is_same_v<typename Keys::Table, typename Values::Table>;
   static constexpr int kTableBytes = Keys::Table::kBytes + (kOneTable ? 0 : Values::Table::kBytes);
   /// Before the warps' slots: tables, in one launch followed by queries.
-  static constexpr int kTileBytes = kTableBytes + WarpQueries::kBytes<Keys::kDim>;
+  static constexpr int kTileBytes = kTableBytes + WarpQueries::kBytes<Keys>;
   template <int kDepth>
   static constexpr int kWarpBytes = PageSlots<Keys, Values, kDepth>::kBytes;
 
@@ -167,6 +167,7 @@ Status LaunchTiles(const AttendParams& p, const LaunchShape& shape, int warps, v
 template <class Keys, class Values>
 constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
   return {kind,
+          kind,
           key_bits,
           value_bits,
           Keys::kDim,
@@ -174,6 +175,8 @@ constexpr AttendKernel RowOf(CodeKind kind, int key_bits, int value_bits) {
           KernelBounds<Keys, Values>::kTableBytes > 0 && KernelBounds<Keys, Values>::kOneTable,
           Keys::kOffsets,
           Values::kOffsets,
+          QueryBytes<Keys>(),
+          LaunchPrepare,
           ShapeOf<Keys, Values>,
           Launch<Keys, Values>,
           LaunchTiles<Keys, Values>};

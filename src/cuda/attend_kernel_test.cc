@@ -12,8 +12,11 @@
 #include "codec/registry.h"
 #include "cuda/attend_tile.h"
 #include "cuda/block_order.h"
+#include "cuda/grouped_values.h"
 #include "cuda/prepare_merge_warp.h"
 #include "cuda/simt_host.h"
+#include "cuda/sketch_readers.h"
+#include "cuda/sketch_tables.h"
 #include "cuda/trellis_readers.h"
 
 namespace kvant::cuda {
@@ -159,6 +162,7 @@ class Kernel {
         exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, 3),
         exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 4) {
     exact_.AddQueryRows(p.rows);
+    if (k_.format().kind == CodeKind::kSketch) sketch_tables_ = MakeSketchTables(kDim);
     queries_.resize(static_cast<size_t>(sequences() * p.rows * q_heads() * kDim));
     std::normal_distribution<float> normal(0.0f, p.query_scale);
     for (float& q : queries_) q = normal(rng_);
@@ -193,7 +197,7 @@ class Kernel {
   void Run() {
     AttendParams a = Params();
     const size_t tiles = static_cast<size_t>(sequences() * p_.kv_heads * a.shape.tiles());
-    AlignedBuffer<uint32_t> queries(tiles * kTileColumns * kDim);
+    AlignedBuffer<uint32_t> queries(tiles * QueryBytes<K>() / sizeof(uint32_t));
     AlignedBuffer<float> out(tiles * static_cast<size_t>(a.items()) * kTileColumns * kDim);
     AlignedBuffer<float> state(tiles * static_cast<size_t>(a.items()) * 2 * kTileColumns);
     std::fill(out.span().begin(), out.span().end(), NAN);  // nothing may be read that nobody wrote
@@ -212,7 +216,8 @@ class Kernel {
             .scale = softmax_scale() * 1.44269504f,
             .sealed_gain = k_.format().kind == CodeKind::kUniform ? 4.0f : k_.format().step,
             .shape = shape(),
-            .out = to};
+            .out = to,
+            .sketch_tables = sketch_tables_.data()};
   }
   OutputParams Results() {
     return {.hadamard = v_.format().hadamard,
@@ -223,8 +228,13 @@ class Kernel {
   void Prepare(const AttendParams& a, uint32_t* to) {
     const PrepareParams prepare = Preparing(to);
     ForEachTile(a, [&](int s, int h, int tile) {
-      HostBlock::Run(32 * kTileColumns,
-                     [&](int thread) { PrepareWarp<HostWarp, kDim>(prepare, s, h, tile, thread / 32, thread % 32); });
+      HostBlock::Run(32 * kTileColumns, [&](int thread) {
+        if constexpr (requires { K::kQueryBytes; }) {
+          PrepareSketchWarp<HostWarp, K>(prepare, s, h, tile, thread / 32, thread % 32);
+        } else {
+          PrepareWarp<HostWarp, kDim>(prepare, s, h, tile, thread / 32, thread % 32);
+        }
+      });
     });
   }
   void Attend(const AttendParams& a) {
@@ -285,7 +295,7 @@ class Kernel {
     for (size_t block = 0; block < blocks; ++block) {
       const size_t floats = static_cast<size_t>(warps * PageSlots<K, V, kDepth>::kBytes) / sizeof(float);
       AlignedBuffer<float> space(floats);
-      AlignedBuffer<std::byte> queries(WarpQueries::kBytes<kDim>);
+      AlignedBuffer<std::byte> queries(WarpQueries::kBytes<K>);
       AlignedBuffer<std::byte> tables(K::Table::kBytes + V::Table::kBytes + 64);
       std::byte* value_table = tables.data() + K::Table::kBytes;
       std::fill(space.span().begin(), space.span().end(), NAN);
@@ -365,6 +375,7 @@ class Kernel {
   int slots_, exact_slots_;
   Pool k_, v_, exact_k_, exact_v_;
   std::vector<float> queries_, out_, sinks_;
+  AlignedBuffer<std::byte> sketch_tables_;
 };
 
 template <class Subject>
@@ -430,9 +441,9 @@ using PlainLevelKeys = LevelKeys<W, kDim, kBits, false>;
 template <class W, int kDim, int kBits>
 using GroupedKeys = UniformKeys<W, kDim, kBits, 32>;
 template <class W, int kDim, int kBits>
-using GroupedValues = UniformValues<W, kDim, kBits, 32>;
+using SmallGroupValues = GroupedValues<W, kDim, kBits, 32>;
 template <class W, int kDim, int kBits>
-using HalvedValues = UniformValues<W, kDim, kBits, 64>;
+using HalvedValues = GroupedValues<W, kDim, kBits, 64>;
 
 TEST(AttendKernel, LevelsWithoutPageMeans) {
   EXPECT_LT((Kernel<PlainLevelKeys, LevelValues, 128, 3>::Error({.codec = "turboquant", .options = "bits=3"})),
@@ -444,8 +455,8 @@ TEST(AttendKernel, LevelsWithoutPageMeans) {
 }
 
 TEST(AttendKernel, GroupsOfTokensAndChannels) {
-  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
-  EXPECT_LT((Kernel<GroupedKeys, GroupedValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, SmallGroupValues, 128, 2>::Error({.codec = "kivi", .options = "bits=2"})), kMaxError);
+  EXPECT_LT((Kernel<GroupedKeys, SmallGroupValues, 64, 4>::Error({.codec = "kivi", .options = "bits=4"})), kMaxError);
   EXPECT_LT((Kernel<UniformKeys, HalvedValues, 128, 4>::Error({.codec = "kivi", .options = "bits=4,group=64"})),
             kMaxError);
 }
@@ -469,6 +480,40 @@ TEST(AttendKernel, OtherHeadSizes) {
   EXPECT_LT((LevelError<64, 3>({})), kMaxError);
   EXPECT_LT((LevelError<64, 2>({})), kMaxError);
   EXPECT_LT((LevelError<256, 3>({})), kMaxError);
+}
+
+// kBits says which sketch: of outliers as well, or not.
+template <class W, int kDim, int kBits>
+using PlainSketchKeys = SketchKeys<W, kDim, kBits>;
+template <class W, int kDim, int kBits>
+using SplitSketchKeys = SketchKeys<W, kDim, kBits, kBits == 256 ? 256 : 128>;
+
+template <template <class, int, int> class Keys, int kDim, int kBits>
+double SketchError(Problem p, const char* options) {
+  p.codec = "qjl";
+  p.options = options;
+  p.value_options = "";
+  using Subject = Kernel<Keys, SmallGroupValues, kDim, kBits, 2>;
+  return std::max(Subject::Error(p), Subject::TileError(p, 2, 3));
+}
+
+TEST(AttendKernel, SketchedKeys) {
+  for (const int heads : {4, 1, 5, 8}) {
+    const Problem p = {.heads_per_kv = heads, .sealed = {3, 0}, .exact = {1, 1}};
+    EXPECT_LT((SketchError<PlainSketchKeys, 128, 256>(p, "outliers=0,first_layers=0")), kMaxError) << heads;
+  }
+  EXPECT_LT((SketchError<PlainSketchKeys, 128, 512>({}, "outliers=0")), kMaxError);
+  EXPECT_LT((SketchError<PlainSketchKeys, 64, 256>({.heads_per_kv = 9, .sealed = {2}, .exact = {1}},
+                                                   "outliers=0,first_layers=0")),
+            kMaxError);
+}
+
+TEST(AttendKernel, SketchesWithOutlierChannels) {
+  for (const int heads : {3, 8}) {
+    const Problem p = {.heads_per_kv = heads, .sealed = {2, 1}, .exact = {1, 1}, .first_live = 0xFFFF0000FFFF0000u};
+    EXPECT_LT((SketchError<SplitSketchKeys, 128, 256>(p, "first_layers=0")), kMaxError) << heads;
+    EXPECT_LT((SketchError<SplitSketchKeys, 128, 512>(p, "")), kMaxError) << heads;
+  }
 }
 
 TEST(AttendKernel, SeveralKvHeads) {

@@ -18,11 +18,13 @@ struct LaunchShape {
   int processors = 0;
   int wide_warps = 0;  ///< of a block in one launch, at most; 0: there is none
   int lean_warps = 0;  ///< of a block, at most, where each has more registers and pages under way
+  const std::byte* maybe_key_tables = nullptr;  ///< in device memory
 };
 
 /// One instance of the decode kernel.
 struct AttendKernel {
   CodeKind kind;
+  CodeKind value_kind;
   int key_bits;
   int value_bits;
   int dim;
@@ -30,6 +32,9 @@ struct AttendKernel {
   bool same_levels;  ///< keys and values share their levels
   BlockOffsets key_offsets;
   BlockOffsets value_offsets;
+  int query_bytes;  ///< of a tile, AttendParams::queries
+  /// Before `launch`. REQUIRES: dim as above.
+  Status (*prepare)(const PrepareParams& params, int dim, void* stream);
   /// Asks the current device; also raises the kernel's limit of shared memory.
   Status (*shape)(LaunchShape* out);
   /// `stream` is a cudaStream_t. Neither waits nor allocates.
@@ -44,6 +49,8 @@ std::span<const AttendKernel> GroupKernels();
 std::span<const AttendKernel> LevelKernels();
 std::span<const AttendKernel> PlainLevelKernels();
 std::span<const AttendKernel> TrellisKernels();
+std::span<const AttendKernel> SketchKernels();
+std::span<const AttendKernel> OutlierKernels();
 
 /// One instance of the kernel that encodes pages.
 struct EncodeKernel {
@@ -54,6 +61,7 @@ struct EncodeKernel {
   Status (*launch)(const EncodeParams& params, void* stream);
 };
 std::span<const EncodeKernel> EncodeKernels();
+std::span<const EncodeKernel> SketchEncodeKernels();
 std::span<const EncodeKernel> TrellisEncodeKernels();
 
 /// One instance of the kernel that decodes pages.

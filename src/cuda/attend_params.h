@@ -76,7 +76,8 @@ struct PrepareParams {
   float scale;        ///< softmax scale times log2 e
   float sealed_gain;  ///< further, for sealed pages
   QueryShape shape;
-  uint32_t* out = nullptr;  ///< AttendParams::queries
+  uint32_t* out = nullptr;                   ///< AttendParams::queries
+  const std::byte* sketch_tables = nullptr;  ///< where keys are sketches: SketchTableLayout
 };
 
 /// After the items.
@@ -109,8 +110,8 @@ struct AttendParams {
   float soft_cap;  ///< times log2 e; scores s become cap * tanh(s / cap). 0: they stay
 
   /// Queries as the kernels read them, times softmax scale and log2 e: halves [sequences][kv_heads][tiles][2][8][dim] in
-  /// the order of QueryHalf; first for sealed pages (mapped, times the key codec's step), then as they are. In one launch
-  /// every block has its own in shared memory.
+  /// the order of QueryHalf; first as they are, then for sealed pages (mapped, times the key codec's step; for sketched
+  /// keys others, sketch_queries.h). In one launch every block has its own in shared memory.
   const uint32_t* queries;
   /// Partial states, [sequences][kv_heads][tiles][items, or blocks]: out [8][dim], then max and sum [2][8].
   float* partial_out;
@@ -158,7 +159,11 @@ struct EncodeParams {
   float levels[kDeviceLevels];
   float thresholds[7];
   bool unbiased;
+  // CodeKind::kTrellis
   TrellisCosts costs;
+  // CodeKind::kSketch
+  DeviceSketch sketch = {};
+  const std::byte* sketch_tables = nullptr;  ///< SketchTableLayout
 };
 
 /// Pages to rows, of one side.

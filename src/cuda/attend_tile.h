@@ -220,6 +220,8 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const WarpPlace& at = place.at;
   std::byte* slots = space + place.warp * PageSlots<Keys, Values, kDepth>::kBytes;
   const PrepareParams& prepare = p.tile.prepare;
+  // As early as the queries, and for the same reason.
+  const typename QueryMap<Keys>::Constants constants(prepare.sketch_tables, place.warp, at.lane);
   WarpRow<W, kDim> query;
   // The next launch may read pages early as well: not before what this one waits for has ended.
   const auto wait = [&] {
@@ -232,7 +234,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
   const int blocks = TileWork::Blocks(p, at.sequence);
   if (place.block >= blocks) return;
   const TileWork work = TileWork::Of(p, place, blocks);
-  const WarpQueries queries = WarpQueries::At<kDim>(mapped);
+  const WarpQueries queries = WarpQueries::At<Keys>(mapped);
   const auto map_queries = [&] {
     if (p.tile.sealed_ready) wait();
     auto* to = reinterpret_cast<uint16_t*>(mapped);
@@ -242,6 +244,7 @@ KVANT_HD void AttendTile(const AttendParams& p, const TilePlace& place, std::byt
       StoreQuery<W, kDim>(prepare, row, column, at.lane, to);
     }
     W::BlockSync();
+    QueryMap<Keys>::Map(constants, prepare.sketch_tables, place.columns(p), place.warp, place.warps, at.lane, mapped);
   };
   {
     ItemState<W, Values> state;

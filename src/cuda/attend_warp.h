@@ -82,6 +82,8 @@ class ItemState {
 
   /// Adds the lanes' sums and writes out [columns][dim], rows `stride` floats apart, and state [2][8].
   KVANT_HD void Store(float gain, int lane, float* out_to, int stride, float* state_to) {
+    constexpr int kShiftGroups = ShiftGroups<Values>();
+    float group_shift[kShiftGroups][2];
     KVANT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int column = Layout::Column(h, lane);
@@ -91,7 +93,7 @@ class ItemState {
         state_to[kTileColumns + column] = sum;
       }
       KVANT_UNROLL
-      for (int g = 0; g < Values::kShifts; ++g) shift[g][h] = AcrossTokens(shift[g][h]);
+      for (int g = 0; g < kShiftGroups; ++g) group_shift[g][h] = GroupShift(g, h, lane);
     }
     KVANT_UNROLL
     for (int s = 0; s < kSteps; ++s) {
@@ -102,7 +104,7 @@ class ItemState {
         KVANT_UNROLL
         for (int mask = Layout::kFirstMask; mask < 4; mask *= 2) sum += W::ShuffleXor(sum, mask);
         out_to[Layout::Column(i, lane) * stride + channel] =
-            sum * (gain * Values::OutGain(s, i)) + shift[s * Values::kShifts / kSteps][i % 2];
+            sum * (gain * Values::OutGain(s, i)) + group_shift[s * kShiftGroups / kSteps][i % 2];
       }
     }
   }
@@ -114,6 +116,13 @@ class ItemState {
   /// Hidden scores; finite, so that the difference of two of them is a number.
   static constexpr float kHidden = -1e30f;
 
+  KVANT_HD float GroupShift(int group, int h, int lane) const {
+    if constexpr (requires { Values::kShiftRows; }) {
+      return W::Shuffle(shift[0][h], group * 4 + lane % 4);
+    } else {
+      return AcrossTokens(shift[group][h]);
+    }
+  }
   KVANT_HD static float AcrossTokens(float x) {
     KVANT_UNROLL
     for (int mask = Layout::kFirstMask; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
@@ -173,18 +182,18 @@ struct PageSlots {
   static constexpr int kBytes = Keys::kExact ? 0 : kPages < kStates ? kStates : kPages;
 };
 
-/// Queries of a warp's heads: [8][dim] halves each.
+/// Queries of a warp's heads: halves [8][dim] as they are, then in the form that sealed keys are read with.
 struct WarpQueries {
   const std::byte* sealed;
   const std::byte* plain;
 
   /// Bytes of both.
-  template <int kDim>
-  static constexpr int kBytes = 2 * 2 * kTileColumns* kDim;
+  template <class Keys>
+  static constexpr int kBytes = QueryBytes<Keys>();
 
-  template <int kDim>
+  template <class Keys>
   KVANT_HD static WarpQueries At(const std::byte* first) {
-    return {first, first + kBytes<kDim> / 2};
+    return {first + PlainQueryBytes(Keys::kDim), first};
   }
 };
 
@@ -352,8 +361,8 @@ KVANT_HD void AttendWarp(const AttendParams& p, const WarpPlace& at, std::byte* 
   const PageSet& set = exact ? p.exact : p.sealed;
   const PageRange pages = ItemPages(set, at.sequence, exact ? at.item - sealed_items : at.item);
   if (pages.count <= 0) return;
-  const WarpQueries queries = WarpQueries::At<Keys::kDim>(reinterpret_cast<const std::byte*>(p.queries) +
-                                                          TileIndex(p, at) * WarpQueries::kBytes<Keys::kDim>);
+  const WarpQueries queries = WarpQueries::At<Keys>(reinterpret_cast<const std::byte*>(p.queries) +
+                                                    TileIndex(p, at) * WarpQueries::kBytes<Keys>);
   if (exact || Keys::kExact) {
     ItemState<W, ExactValues<W, Keys::kDim>> state;
     W::WaitForPrevious();

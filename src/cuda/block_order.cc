@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "codec/parts/tile.h"
 #include "codec/parts/trellis.h"
 #include "cuda/attend_limits.h"
 #include "cuda/run_order.h"
+#include "cuda/sketch_order.h"
 
 namespace kvant::cuda {
 namespace {
@@ -21,7 +23,8 @@ void ForEachParam(const DeviceParams& params, TokenOrder order, int dim, Visit v
   const int length = params.axis == ParamAxis::kChannel ? dim : kPageTokens;
   for (int i = 0; i < params.rows * length; ++i) {
     const int at = i % length;
-    const int device = params.axis == ParamAxis::kChannel ? ChannelParam(at) : TokenParam(order, at);
+    const int device =
+        params.axis == ParamAxis::kChannel ? ChannelParam(at) : TokenParamOf(order, dim, params.rows, at);
     visit(first + static_cast<size_t>(i), first + static_cast<size_t>(i - at + device));
   }
 }
@@ -45,6 +48,7 @@ void PermuteWords(const Codec& codec, const DeviceFormat& format, Words permute)
   const TokenOrder order = TokenOrderOf(format.kind);
   ForEachParam(format.scales, order, codec.shape().dim, permute);
   ForEachParam(format.shifts, order, codec.shape().dim, permute);
+  ForEachParam(format.sketch.outlier_scales, order, codec.shape().dim, permute);
   if (format.kind == CodeKind::kExact) ForEachExact(codec, permute);
 }
 
@@ -103,9 +107,42 @@ void ForEachTriple(const Codec& codec, Visit visit) {
   }
 }
 
+// Signs of one part of a sketch: token and direction, word and bit on the device.
 template <typename Visit>
-void ForEachCode(const Codec& codec, const DeviceFormat& format, Visit visit) {
-  if (format.kind == CodeKind::kTrellis) {
+void ForEachSign(int bits, Visit visit) {
+  for (int t = 0; t < kPageTokens; ++t) {
+    for (int i = 0; i < bits; ++i) {
+      const SignPlace at = SignOf(bits, t, i);
+      visit(t, i, 0, 1, at.word, at.bit);
+    }
+  }
+}
+
+// A stream of codes.
+struct CodeStream {
+  size_t byte_ofs;
+  size_t bytes;
+  int sketch_bits = 0;
+};
+
+// Of a block; a sketch with outliers has two.
+std::vector<CodeStream> CodeStreams(const Codec& codec, const DeviceFormat& format) {
+  const DeviceSketch& sketch = format.sketch;
+  const auto signs = [](size_t byte_ofs, int bits) {
+    return CodeStream{byte_ofs, TileBytes(1) * static_cast<size_t>(bits / kTileChannels), bits};
+  };
+  if (format.kind != CodeKind::kSketch) {
+    return {{format.codes_byte_ofs, TileBytes(format.bits) * static_cast<size_t>(codec.shape().dim / kTileChannels)}};
+  }
+  if (sketch.outliers == 0) return {signs(format.codes_byte_ofs, sketch.bits)};
+  return {signs(format.codes_byte_ofs, sketch.bits), signs(sketch.outlier_codes_byte_ofs, sketch.outlier_bits)};
+}
+
+template <typename Visit>
+void ForEachCode(const Codec& codec, const DeviceFormat& format, const CodeStream& stream, Visit visit) {
+  if (format.kind == CodeKind::kSketch) {
+    ForEachSign(stream.sketch_bits, visit);
+  } else if (format.kind == CodeKind::kTrellis) {
     ForEachSymbol(codec, format, visit);
   } else if (OrderOf(format.kind) == PairOrder::kJoined && format.bits == 3) {
     ForEachTriple(codec, visit);
@@ -135,15 +172,17 @@ void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::by
   PermuteWords(codec, format, [&](size_t cpu, size_t device) { to[device] = from[cpu]; });
   if (format.kind == CodeKind::kExact) return;
   const size_t tile_bytes = TileBytes(format.bits);
-  const std::byte* codes = block + format.codes_byte_ofs;
-  auto* words = reinterpret_cast<uint32_t*>(device_block + format.codes_byte_ofs);
-  std::memset(words, 0, tile_bytes * static_cast<size_t>(codec.shape().dim / kTileChannels));
-  ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
-    const std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
-    const auto get = format.kind == CodeKind::kTrellis ? TrellisWindow : TileCode;  // a window ends in the symbol
-    const int code = get(TileOrderOf(codec.shape().side), format.bits, tile, t, c % kTileChannels);
-    words[word] |= static_cast<uint32_t>(code >> done & ((1 << width) - 1)) << shift;
-  });
+  for (const CodeStream& stream : CodeStreams(codec, format)) {
+    const std::byte* codes = block + stream.byte_ofs;
+    auto* words = reinterpret_cast<uint32_t*>(device_block + stream.byte_ofs);
+    std::memset(words, 0, stream.bytes);
+    ForEachCode(codec, format, stream, [&](int t, int c, int done, int width, int word, int shift) {
+      const std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
+      const auto get = format.kind == CodeKind::kTrellis ? TrellisWindow : TileCode;  // a window ends in the symbol
+      const int code = get(TileOrderOf(codec.shape().side), format.bits, tile, t, c % kTileChannels);
+      words[word] |= static_cast<uint32_t>(code >> done & ((1 << width) - 1)) << shift;
+    });
+  }
 }
 
 void FromDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::byte* device_block, std::byte* block) {
@@ -153,15 +192,17 @@ void FromDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::
   PermuteWords(codec, format, [&](size_t cpu, size_t device) { to[cpu] = from[device]; });
   if (format.kind == CodeKind::kExact) return;
   const size_t tile_bytes = TileBytes(format.bits);
-  const auto* words = reinterpret_cast<const uint32_t*>(device_block + format.codes_byte_ofs);
-  std::byte* codes = block + format.codes_byte_ofs;
-  std::memset(codes, 0, tile_bytes * static_cast<size_t>(codec.shape().dim / kTileChannels));
-  ForEachCode(codec, format, [&](int t, int c, int done, int width, int word, int shift) {
-    std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
-    const int part = static_cast<int>(words[word] >> shift) & ((1 << width) - 1);
-    const auto set = format.kind == CodeKind::kTrellis ? SetTrellisSymbol : SetTileCode;
-    set(TileOrderOf(codec.shape().side), format.bits, t, c % kTileChannels, part << done, tile);
-  });
+  for (const CodeStream& stream : CodeStreams(codec, format)) {
+    const auto* words = reinterpret_cast<const uint32_t*>(device_block + stream.byte_ofs);
+    std::byte* codes = block + stream.byte_ofs;
+    std::memset(codes, 0, stream.bytes);
+    ForEachCode(codec, format, stream, [&](int t, int c, int done, int width, int word, int shift) {
+      std::byte* tile = codes + tile_bytes * static_cast<size_t>(c / kTileChannels);
+      const int part = static_cast<int>(words[word] >> shift) & ((1 << width) - 1);
+      const auto set = format.kind == CodeKind::kTrellis ? SetTrellisSymbol : SetTileCode;
+      set(TileOrderOf(codec.shape().side), format.bits, t, c % kTileChannels, part << done, tile);
+    });
+  }
 }
 
 Status CheckDeviceRange(const Codec& codec, const DeviceFormat& format, const std::byte* block) {

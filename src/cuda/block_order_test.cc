@@ -33,6 +33,7 @@ constexpr Case kReadable[] = {
     {"kivi", "bits=4,group=64"},
     {"decoquant", "bits=3,code=trellis"},
     {"decoquant", "bits=2,code=trellis"},
+    {"qjl", ""},
 };
 
 Codec Make(const Case& c, Side side, int dim) {
@@ -114,27 +115,35 @@ TEST(FragmentOrder, FollowsTheMatrixInstruction) {
   EXPECT_EQ(value.half, 0);
 }
 
+void ExpectRoundTrip(const Case& c, Side side, int dim) {
+  const Codec codec = Make(c, side, dim);
+  const Result<DeviceFormat> format = DeviceFormatOf(codec);
+  ASSERT_TRUE(format.ok()) << c.name << c.options << ": " << format.status().message();
+  AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens * dim));
+  std::mt19937 rng(7);
+  std::normal_distribution<float> normal;
+  for (float& x : rows.span()) x = normal(rng);
+  AlignedBuffer<std::byte> block(codec.block_bytes());
+  AlignedBuffer<std::byte> device(codec.block_bytes());
+  AlignedBuffer<std::byte> back(codec.block_bytes());
+  ASSERT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
+  ToDeviceOrder(codec, *format, block.data(), device.data());
+  EXPECT_FALSE(std::ranges::equal(block.span(), device.span()));
+  FromDeviceOrder(codec, *format, device.data(), back.data());
+  EXPECT_TRUE(std::ranges::equal(block.span(), back.span())) << c.name << ' ' << c.options << ' ' << dim;
+}
+
 TEST(BlockOrder, RoundTripsToTheBytesOfTheReference) {
   for (const Case& c : kReadable) {
     for (const Side side : {Side::kKey, Side::kValue}) {
-      for (const int dim : kDeviceDims) {
-        const Codec codec = Make(c, side, dim);
-        const Result<DeviceFormat> format = DeviceFormatOf(codec);
-        ASSERT_TRUE(format.ok()) << c.name << c.options << ": " << format.status().message();
-        AlignedBuffer<float> rows(static_cast<size_t>(kPageTokens * dim));
-        std::mt19937 rng(7);
-        std::normal_distribution<float> normal;
-        for (float& x : rows.span()) x = normal(rng);
-        AlignedBuffer<std::byte> block(codec.block_bytes());
-        AlignedBuffer<std::byte> device(codec.block_bytes());
-        AlignedBuffer<std::byte> back(codec.block_bytes());
-        ASSERT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
-        ToDeviceOrder(codec, *format, block.data(), device.data());
-        EXPECT_FALSE(std::ranges::equal(block.span(), device.span()));
-        FromDeviceOrder(codec, *format, device.data(), back.data());
-        EXPECT_TRUE(std::ranges::equal(block.span(), back.span())) << c.name << ' ' << c.options << ' ' << dim;
-      }
+      for (const int dim : kDeviceDims) ExpectRoundTrip(c, side, dim);
     }
+  }
+}
+
+TEST(BlockOrder, SketchesRoundTrip) {
+  for (const char* options : {"first_layers=0", "outliers=0", "first_layers=0,outliers=0"}) {
+    for (const int dim : kDeviceDims) ExpectRoundTrip({"qjl", options}, Side::kKey, dim);
   }
 }
 
@@ -147,6 +156,8 @@ TEST(BlockOrder, RefusesWhatNoKernelReads) {
                                {"decoquant", "bits=2.5"},
                                {"decoquant", "bits=4,code=trellis"},
                                {"decoquant", "gauge=klt"},
+                               {"qjl", "outliers=4"},
+                               {"qjl", "sketch=144,first_layers=0"},
                                {"raw", "type=bf16"}};
   for (const Case& c : kRefused) {
     const Result<DeviceFormat> format = DeviceFormatOf(Make(c, Side::kKey, 128));

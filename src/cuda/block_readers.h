@@ -50,6 +50,33 @@ struct TokenFloats {
   }
 };
 
+// ---- queries
+
+KVANT_HD constexpr int PlainQueryBytes(int dim) { return 2 * kTileColumns * dim; }
+
+/// Of a tile: as they are, then in the form that Keys reads, halves as well unless Keys says otherwise.
+template <class Keys>
+KVANT_HD constexpr int QueryBytes() {
+  if constexpr (requires { Keys::kQueryBytes; }) {
+    return PlainQueryBytes(Keys::kDim) + Keys::kQueryBytes;
+  } else {
+    return 2 * PlainQueryBytes(Keys::kDim);
+  }
+}
+
+/// What is left to do for sealed keys when the queries of a tile are stored in both forms: nothing, unless Keys says otherwise.
+/// Constants are loaded before pages are, behind which they would wait for long.
+template <class Keys>
+struct QueryMap {
+  struct Constants {
+    KVANT_HD Constants(const std::byte*, int, int) {}
+  };
+  KVANT_HD static void Map(const Constants&, const std::byte*, int, int, int, int, std::byte*) {}
+};
+template <class Keys>
+requires requires { typename Keys::Queries; }
+struct QueryMap<Keys> : Keys::Queries {};
+
 // ---- keys: scores of a page, C of the products: [unit][4] = tokens g, g, g+8, g+8 and heads 2t, 2t+1, 2t, 2t+1
 
 /// Of two pairs of halves the low ones, and the high ones.
@@ -240,6 +267,17 @@ template <class W>
 KVANT_HD inline void WeightOperand(const float (&w)[4], float scale0, float scale1, uint32_t (&b)[2]) {
   b[0] = W::Transpose(W::Pack(w[0] * scale0, w[1] * scale0));
   b[1] = W::Transpose(W::Pack(w[2] * scale1, w[3] * scale1));
+}
+
+/// Groups of channels with a shift of their own. Values have a register for each, to be summed over the lanes of a column, or
+/// kShiftRows of them in one register: that of group g is with the lanes g * 4 and on.
+template <class Values>
+KVANT_HD constexpr int ShiftGroups() {
+  if constexpr (requires { Values::kShiftRows; }) {
+    return Values::kShiftRows;
+  } else {
+    return Values::kShifts;
+  }
 }
 
 /// kGroup: channels of a token that share scale and shift.

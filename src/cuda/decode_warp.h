@@ -163,7 +163,7 @@ KVANT_HD void UniformRows(const DecodeParams& p, const std::byte* block, int pag
   KVANT_UNROLL_BY(4)
   for (int t = 0; t < kPageTokens; ++t) {
     if (p.is_value) {
-      const int at = token_row + TokenParam(TokenOrder::kUnits, t);
+      const int at = token_row + TokenParamOf(TokenOrder::kUnits, kDim, p.param_rows, t);
       const float token_scale = W::HalfToFloat(reinterpret_cast<const uint16_t*>(scales)[at]);
       const float token_shift = W::HalfToFloat(reinterpret_cast<const uint16_t*>(shifts)[at]);
       KVANT_UNROLL

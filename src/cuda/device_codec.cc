@@ -10,6 +10,7 @@
 #include "cuda/attend_launch.h"
 #include "cuda/block_order.h"
 #include "cuda/encode_trellis.h"
+#include "cuda/sketch_tables.h"
 
 namespace kvant {
 
@@ -50,20 +51,18 @@ cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
 Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim, int columns) {
   const DeviceFormat& key = k.format;
   const DeviceFormat& value = v.format;
-  const std::span<const AttendKernel> tables[] = {cuda::ExactKernels(),      cuda::UniformKernels(),
-                                                  cuda::GroupKernels(),      cuda::LevelKernels(),
-                                                  cuda::PlainLevelKernels(), cuda::TrellisKernels()};
+  const std::span<const AttendKernel> tables[] = {
+      cuda::ExactKernels(),      cuda::UniformKernels(), cuda::GroupKernels(),  cuda::LevelKernels(),
+      cuda::PlainLevelKernels(), cuda::TrellisKernels(), cuda::SketchKernels(), cuda::OutlierKernels()};
   if (tables[0].empty()) {
     return Status::NotSupported("this build of kvant has no CUDA kernels; configure with -DKVANT_CUDA=ON");
   }
-  if (key.kind != value.kind) {
-    return Status::NotSupported(
-        "keys and values of different kinds of codes on a device; accepted: both uniform, levels, trellis or exact");
-  }
-  bool widths = false;
+  bool kinds = false, widths = false;
   for (const std::span<const AttendKernel> table : tables) {
     for (const AttendKernel& kernel : table) {
-      if (kernel.kind != key.kind || kernel.dim != dim || kernel.columns < columns) continue;
+      if (kernel.kind != key.kind || kernel.value_kind != value.kind) continue;
+      kinds = true;
+      if (kernel.dim != dim || kernel.columns < columns) continue;
       if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
       widths = true;
       if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
@@ -72,6 +71,12 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim,
       }
       return kernel;
     }
+  }
+  if (!kinds) {
+    return Status::NotSupported(
+        "keys and values of kinds of codes that no device kernel reads together; accepted: both uniform, levels, "
+        "trellis or "
+        "exact, or sketched keys with uniform values");
   }
   if (widths) {
     return Status::NotSupported(
@@ -150,6 +155,11 @@ struct DeviceCodec::Impl {
     if (!shape) {
       cuda::LaunchShape found;
       KVANT_TRY(kernels[index].shape(&found));
+      if (kernels[index].kind == CodeKind::kSketch) {
+        const Result<const std::byte*> tables = cuda::DeviceSketchTables(dim);
+        if (!tables.ok()) return tables.status();
+        found.maybe_key_tables = *tables;
+      }
       shape = found;
     }
     *out = *shape;
@@ -196,6 +206,7 @@ struct DeviceCodec::Impl {
   Step Plan(const DeviceAttendArgs& a, const cuda::LaunchShape& s) const {
     Step step = {Params(a), 0};
     AttendParams& p = step.params;
+    p.tile.prepare.sketch_tables = s.maybe_key_tables;
     if (a.fixed_pages > 0) {
       p.sealed.pages_per_item = a.fixed_pages;
       p.exact.pages_per_item = a.fixed_pages;
@@ -247,7 +258,7 @@ struct DeviceCodec::Impl {
       w.bytes += AlignUp(bytes, 256);
       return ofs;
     };
-    w.queries = take(step.tile_warps > 0 ? 0 : tiles * row * 2 * sizeof(F16));
+    w.queries = take(step.tile_warps > 0 ? 0 : tiles * static_cast<size_t>(kernels[0].query_bytes));
     w.out = take(parts * row * sizeof(float));
     w.state = take(parts * 2 * cuda::kTileColumns * sizeof(float));
     return w;
@@ -312,7 +323,11 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   const bool trellis = f.kind == CodeKind::kTrellis;
-  for (const cuda::EncodeKernel& kernel : trellis ? cuda::TrellisEncodeKernels() : cuda::EncodeKernels()) {
+  const bool sketch = f.kind == CodeKind::kSketch;
+  const std::span<const cuda::EncodeKernel> kernels = trellis  ? cuda::TrellisEncodeKernels()
+                                                      : sketch ? cuda::SketchEncodeKernels()
+                                                               : cuda::EncodeKernels();
+  for (const cuda::EncodeKernel& kernel : kernels) {
     if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
     if (kernel.rows != f.scales.rows) continue;
     if (f.kind != CodeKind::kExact && !f.encodable) break;
@@ -328,9 +343,15 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
                             .levels = {},
                             .thresholds = {},
                             .unbiased = f.unbiased,
-                            .costs = trellis ? cuda::CostsOf(f) : cuda::TrellisCosts{}};
+                            .costs = trellis ? cuda::CostsOf(f) : cuda::TrellisCosts{},
+                            .sketch = f.sketch};
     std::ranges::copy(f.levels, p.levels);
     std::copy_n(f.thresholds, 7, p.thresholds);
+    if (sketch) {
+      const Result<const std::byte*> tables = cuda::DeviceSketchTables(impl_->dim);
+      if (!tables.ok()) return tables.status();
+      p.sketch_tables = *tables;
+    }
     return kernel.launch(p, stream);
   }
   return Status::NotSupported("the device does not encode this codec with these options; encode on the host");
@@ -395,7 +416,7 @@ Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   p.partial_out = reinterpret_cast<float*>(workspace + layout.out);
   p.partial_state = reinterpret_cast<float*>(workspace + layout.state);
   if (step.tile_warps > 0) return kernel.launch_tiles(p, shape, step.tile_warps, stream);
-  KVANT_TRY(cuda::LaunchPrepare(p.tile.prepare, impl_->dim, stream));
+  KVANT_TRY(kernel.prepare(p.tile.prepare, impl_->dim, stream));
   KVANT_TRY(kernel.launch(p, shape, stream));
   return cuda::LaunchMerge({.partial_out = p.partial_out,
                             .partial_state = p.partial_state,

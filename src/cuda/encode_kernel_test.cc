@@ -15,6 +15,8 @@
 #include "cuda/decode_warp.h"
 #include "cuda/encode_trellis.h"
 #include "cuda/simt_host.h"
+#include "cuda/sketch_encode_warp.h"
+#include "cuda/sketch_tables.h"
 
 namespace kvant::cuda {
 namespace {
@@ -62,11 +64,17 @@ class Pages {
                       .levels = {},
                       .thresholds = {},
                       .unbiased = format_.unbiased,
-                      .costs = {}};
+                      .costs = {},
+                      .sketch = format_.sketch};
     std::ranges::copy(format_.levels, p.levels);
     std::ranges::copy(format_.thresholds, p.thresholds);
+    AlignedBuffer<std::byte> tables;
+    if (kKind == CodeKind::kSketch) tables = MakeSketchTables(kDim);
+    p.sketch_tables = tables.data();
     ForEachBlock([&](int page, int head) {
-      if constexpr (kKind == CodeKind::kTrellis) {
+      if constexpr (kKind == CodeKind::kSketch) {
+        HostBlock::Run(32, [&](int lane) { SketchEncoder<HostWarp, kDim>(p, page, head, lane).Encode(); });
+      } else if constexpr (kKind == CodeKind::kTrellis) {
         p.costs = CostsOf(format_);
         auto space = std::make_unique<TrellisSpace<kDim>>();
         HostBlock::Run(
@@ -201,6 +209,22 @@ TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 2>("decoquant", "bits=2,scale=ls", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 4>("turboquant", "", side)), 2 * allowed);
   }
+}
+
+template <int kDim>
+double SketchMismatch(const std::string& options) {
+  Pages pages("qjl", options, Side::kKey, kDim);
+  pages.Encode<CodeKind::kSketch, kDim, 1, 1>();
+  EXPECT_EQ(pages.refused(), 0);
+  return pages.Mismatch();
+}
+
+TEST(EncodeKernel, SketchBytesAreThoseOfTheCpuUpToRounding) {
+  const double allowed = 8 * FindCodec("qjl")->max_code_mismatch;  // a byte has eight signs
+  EXPECT_LE(SketchMismatch<128>(""), allowed);
+  EXPECT_LE(SketchMismatch<128>("first_layers=0"), allowed);
+  EXPECT_LE(SketchMismatch<128>("first_layers=0,outliers=0"), allowed);
+  EXPECT_LE(SketchMismatch<64>("first_layers=0"), allowed);
 }
 
 TEST(EncodeKernel, ExactRowsAreMoved) {

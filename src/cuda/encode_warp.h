@@ -349,7 +349,8 @@ KVANT_HD inline void StoreParams(const uint16_t* params, int rows, bool by_chann
   const int length = by_channel ? kDim : kPageTokens;
   for (int i = lane; i < rows * length; i += kLanes) {
     const int at = i % length;
-    reinterpret_cast<uint16_t*>(to)[i - at + (by_channel ? ChannelParam(at) : TokenParam(order, at))] = params[i];
+    const int device = by_channel ? ChannelParam(at) : TokenParamOf(order, kDim, rows, at);
+    reinterpret_cast<uint16_t*>(to)[i - at + device] = params[i];
   }
 }
 

@@ -142,6 +142,19 @@ KVANT_HD constexpr int TokenParam(TokenOrder order, int token) {
   return (g * kUnits + token / kUnitTokens) * 2 + half;
 }
 
+/// Likewise where weights are multiplied with them as operands: lane t = lane % 4 finds the tokens of its columns 2t, 2t + 1
+/// and 2t + 8, 2t + 9 of the units, a word for each two.
+KVANT_HD constexpr int TokenPairParam(int token) {
+  const int t = token % kUnitTokens;
+  return ((t % 8 / 2 * kUnits + token / kUnitTokens) * 2 + t / 8) * 2 + t % 2;
+}
+
+/// Which of the two a block has, for `rows` rows of parameters by tokens: values whose groups are smaller than 128 channels are
+/// read the second way (grouped_values.h).
+KVANT_HD constexpr int TokenParamOf(TokenOrder order, int dim, int rows, int token) {
+  return rows > 1 && rows * 128 > dim ? TokenPairParam(token) : TokenParam(order, token);
+}
+
 /// Index of a query value in halves [8 heads][dim], the B operand: rows are channels, columns heads.
 KVANT_HD constexpr int QueryHalf(int head, int channel) {
   return ChannelHalf(kLanes, head * 4 + channel % 8 / 2, channel);

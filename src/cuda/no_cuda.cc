@@ -1,5 +1,6 @@
 // In place of the .cu files in a build without CUDA.
 #include "cuda/attend_launch.h"
+#include "cuda/sketch_tables.h"
 
 namespace kvant::cuda {
 namespace {
@@ -16,11 +17,15 @@ std::span<const AttendKernel> GroupKernels() { return {}; }
 std::span<const AttendKernel> LevelKernels() { return {}; }
 std::span<const AttendKernel> PlainLevelKernels() { return {}; }
 std::span<const AttendKernel> TrellisKernels() { return {}; }
+std::span<const AttendKernel> SketchKernels() { return {}; }
+std::span<const AttendKernel> OutlierKernels() { return {}; }
 std::span<const EncodeKernel> EncodeKernels() { return {}; }
+std::span<const EncodeKernel> SketchEncodeKernels() { return {}; }
 std::span<const EncodeKernel> TrellisEncodeKernels() { return {}; }
 std::span<const DecodeKernel> DecodeKernels() { return {}; }
 
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
+Result<const std::byte*> DeviceSketchTables(int) { return Missing(); }
 Status LaunchMerge(const MergeParams&, int, void*) { return Missing(); }
 
 }  // namespace kvant::cuda

@@ -131,9 +131,8 @@ KVANT_HD WarpRow<W, kDim> LoadQuery(const PrepareParams& p, int sequence, int kv
 
 /// A loaded query in both forms, to halves [2][8][dim].
 template <class W, int kDim>
-KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int column, int lane, uint16_t* sealed) {
+KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int column, int lane, uint16_t* plain) {
   using Row = WarpRow<W, kDim>;
-  uint16_t* plain = sealed + kTileColumns * kDim;
   const auto store = [&](float gain, uint16_t* to) {
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
@@ -145,7 +144,7 @@ KVANT_HD void StoreQuery(const PrepareParams& p, WarpRow<W, kDim> row, int colum
     row.Signs(lane);
     row.Butterfly(lane);
   }
-  store(p.sealed_gain, sealed);
+  store(p.sealed_gain, plain + kTileColumns * kDim);
 }
 
 template <class W, int kDim>

@@ -35,6 +35,7 @@ struct CudaWarp {
   static __device__ uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
     return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
   }
+  static __device__ float AsFloat(int32_t bits) { return __int_as_float(bits); }
   /// Bytes of x by nibbles of the selector; 4 to 7 are zeros.
   static __device__ uint32_t Select(uint32_t x, uint32_t selector) { return __byte_perm(x, 0, selector); }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
@@ -83,6 +84,14 @@ struct CudaWarp {
   static __device__ void Product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+
+  /// c += popcount(a & b) of single bits, 16 x 256 times 256 x 8.
+  static __device__ void SignProduct(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 

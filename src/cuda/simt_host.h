@@ -6,6 +6,7 @@
 
 #include <ucontext.h>
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -190,6 +191,7 @@ struct HostWarp {
     const auto byte = [&](int i) { return Byte(i < 4 ? low : high, i % 4); };
     return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
   }
+  static float AsFloat(int32_t bits) { return std::bit_cast<float>(bits); }
   static uint32_t Select(uint32_t x, uint32_t selector) {
     uint32_t out = 0;
     for (int i = 0; i < 4; ++i) {
@@ -257,6 +259,20 @@ struct HostWarp {
         sum += ToFloat(x, k % 2) * ToFloat(y, k % 2);
       }
       c[i] = sum;
+    }
+  }
+  /// c += popcount(a & b), m16n8k256 of single bits.
+  static void SignProduct(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    const Board& all = HostBlock::current().Exchange(mine);
+    for (int i = 0; i < 4; ++i) {
+      const int row = Lane() / 4 + i / 2 * 8;
+      const int column = Lane() % 4 * 2 + i % 2;
+      for (int k = 0; k < 8; ++k) {  // words of 32 bits
+        const uint32_t x = all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2];
+        const uint32_t y = all[column * 4 + k % 4][4 + k / 4];
+        c[i] += std::popcount(x & y);
+      }
     }
   }
   static uint32_t TakeTicket(uint32_t* count) { return (*count)++; }

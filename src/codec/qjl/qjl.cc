@@ -271,6 +271,34 @@ Result<std::unique_ptr<CodecState>> Make(const BlockShape& shape, const CodecOpt
   return shape.side == Side::kKey ? MakeKeys(shape, reader) : MakeValues(shape, reader);
 }
 
+// Device kernels read one count of outlier channels: they are the columns of a product.
+Result<DeviceFormat> FormatForDevice(const CodecState& state) {
+  constexpr int kOutliers = 8;
+  if (state.shape.side == Side::kValue) return UniformDeviceFormat(state);
+  const KeyState& s = AsKeys(state);
+  if (s.outliers != 0 && s.outliers != kOutliers) {
+    return Status::NotSupported(StrFormat("qjl: outliers=%d on a device; accepted: 0, %d", s.outliers, kOutliers));
+  }
+  for (int p = 0; p < s.num_parts; ++p) {
+    const int bits = s.parts[p].bits;
+    if (bits == 128 || bits == 256 || bits == 512) continue;
+    return Status::NotSupported(StrFormat("qjl: a sketch of %d bits on a device; accepted: 128, 256, 512", bits));
+  }
+  DeviceFormat format = {.kind = CodeKind::kSketch,
+                         .bits = 1,
+                         .codes_byte_ofs = s.parts[0].signs_byte_ofs,
+                         .scales = {ParamAxis::kToken, 1, s.parts[0].norms_byte_ofs},
+                         .encodable = true};
+  format.sketch = {.bits = s.parts[0].bits, .outliers = s.outliers};
+  if (s.outliers > 0) {
+    format.sketch.outlier_bits = s.parts[1].bits;
+    format.sketch.outlier_codes_byte_ofs = s.parts[1].signs_byte_ofs;
+    format.sketch.outlier_scales = {ParamAxis::kToken, 1, s.parts[1].norms_byte_ofs};
+    format.sketch.channels_byte_ofs = s.channels_byte_ofs;
+  }
+  return format;
+}
+
 // Keys without outliers: sqrt((pi / 2 - 1) * 128 / m), 0.378 at m = 512 and 0.534 at m = 256. Layer 0 is a
 // first one.
 constexpr Expectation kExpectations[] = {
@@ -324,6 +352,7 @@ const CodecInfo kInfo = {
     .typical = kTypical,
     .max_code_mismatch = 1e-4,
     .make = Make,
+    .device_format = FormatForDevice,
     .reference = {Encode, Decode, PrepareQuery, Score, uniform_reference::Accumulate, uniform_reference::Finish},
     .simd = [] { return &SimdVerbs(); },
 };
