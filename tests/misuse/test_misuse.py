@@ -165,8 +165,8 @@ def test_tasks_that_do_not_fit(refused, demo_model):
 
 def test_memory_limit(refused, demo_model):
     limit = ["--memory-limit", "100KB"]
-    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "int:4", *limit)
-    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "llama:q8_0", *limit)
+    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--context", 8192, "--cache", "int:4", *limit)
+    refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--context", 8192, "--cache", "llama:q8_0", *limit)
 
 
 # ---- text
