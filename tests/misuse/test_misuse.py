@@ -164,7 +164,7 @@ def test_tasks_that_do_not_fit(refused, demo_model):
 
 
 def test_memory_limit(refused, demo_model):
-    limit = ["--memory-limit", "100KB"]
+    limit = ["--memory-limit", "100KB", "--context", 8192]
     refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "int:4", *limit)
     refused(FAILED, ["100000"], "run", demo_model, "--file", TEXT, "--cache", "llama:q8_0", *limit)
 
