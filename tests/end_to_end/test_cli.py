@@ -458,7 +458,7 @@ def test_inspect_agrees_with_a_real_run(kvant, demo_model):
     text = TEXT.read_text()
     fits = ["-p", text, "--cache", "int:4", "--memory-limit", "3MB", "-n", 1, "--context"]
     assert 200 < tokens < 600
-    assert kvant("run", demo_model, *fits, 4096).returncode == 1  # more tokens than the limit holds
+    assert kvant("run", demo_model, *fits, 8192).returncode == 1  # more tokens than the limit holds
     short = text[: 2 * tokens]
     assert kvant("run", demo_model, "-p", short, *fits[2:], 4096).returncode == 0
 
