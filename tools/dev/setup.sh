@@ -20,9 +20,12 @@ readonly PACKAGES=(
 die() { echo "setup: $*" >&2; exit 1; }
 
 missing_packages() {
-  local package
+  local package here
+  here="$(dpkg --print-architecture)"
   for package in "${PACKAGES[@]}"; do
-    [[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] || echo "$package"
+    # A package may be there for other architectures as well.
+    dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$package" 2>/dev/null |
+      grep -qxE "($here|all) installed" || echo "$package"
   done
 }
 
