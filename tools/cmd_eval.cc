@@ -53,13 +53,13 @@ void AddTextOptions(CLI::App& command, Options& o) {
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
     command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str()->group(kGroup);
   };
-  number("--tokens", o.evaluate.tokens, "Tokens of the text, needles included", 8, 1 << 24);
-  number("--skip", o.evaluate.skip, "Tokens at the start that are not scored; -1: half", -1, 1 << 24);
-  number("--batch", o.evaluate.batch, "Tokens per chunk of the unscored part", 1, 1 << 16);
-  number("--scored-batch", o.evaluate.scored_batch, "Tokens per chunk of the scored part", 1, 1 << 16);
-  number("--needles", o.evaluate.needles, "Facts hidden in the text and asked for", 0, 1000);
-  number("--decode", o.evaluate.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
-  command.add_option("--seed", o.evaluate.seed, "Seed of the needles")->capture_default_str()->group(kGroup);
+  number("--tokens", o.evaluate.text.tokens, "Tokens of the text, needles included", 8, 1 << 24);
+  number("--skip", o.evaluate.text.skip, "Tokens at the start that are not scored; -1: half", -1, 1 << 24);
+  number("--batch", o.evaluate.text.batch, "Tokens per chunk of the unscored part", 1, 1 << 16);
+  number("--scored-batch", o.evaluate.text.scored_batch, "Tokens per chunk of the scored part", 1, 1 << 16);
+  number("--needles", o.evaluate.text.needles, "Facts hidden in the text and asked for", 0, 1000);
+  number("--decode", o.evaluate.text.decode_tokens, "Tokens to time decoding with; 0: do not", 0, 1 << 16);
+  command.add_option("--seed", o.evaluate.text.seed, "Seed of the needles")->capture_default_str()->group(kGroup);
 }
 
 void AddOutputOptions(CLI::App& command, Options& o) {
@@ -145,7 +145,7 @@ Result<Report> Measure(Options& o, const std::string& text) {
   o.evaluate.results = std::move(*results);
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
-  o.evaluate.text_name = o.text == "-" ? "stdin" : o.text;
+  o.evaluate.text.name = o.text == "-" ? "stdin" : o.text;
   Result<std::vector<std::shared_ptr<Task>>> tasks = MakeEvalTasks(o.tasks, o.evaluate, text);
   if (!tasks.ok()) return tasks.status();
   o.evaluate.tasks = std::move(*tasks);

@@ -39,11 +39,11 @@ std::vector<int> Lengths(std::vector<int> lengths, int tokens) {
 
 Made NeedleGrid(const Inputs& in) {
   const EvalTaskOptions& o = in.options;
-  return MakeNeedleGrid({.lengths = Lengths(o.grid_lengths, in.evaluate.tokens),
+  return MakeNeedleGrid({.lengths = Lengths(o.grid_lengths, in.evaluate.text.tokens),
                          .depths = o.grid_depths,
                          .needles = o.grid_needles,
-                         .seed = in.evaluate.seed},
-                        in.text, in.evaluate.text_name);
+                         .seed = in.evaluate.text.seed},
+                        in.text, in.evaluate.text.name);
 }
 
 // `make` from the text of a file that `option` has to name.
@@ -60,12 +60,12 @@ Made ToolCalls(const Inputs& in) {
   if (in.options.tool_calls.empty()) return MakeBuiltInToolCalls();
   return FromFile(in.options.tool_calls, "--tool-calls", MakeToolCalls);
 }
-Made Drift(const Inputs& in) { return MakeDrift({.tokens = in.options.drift_tokens}, in.text, in.evaluate.text_name); }
-Made Sequences(const Inputs& in) { return MakeSequences({}, in.text, in.evaluate.text_name); }
-Made ContextShift(const Inputs& in) { return MakeContextShift({}, in.text, in.evaluate.text_name); }
-Made AttentionError(const Inputs& in) { return MakeAttentionError({}, in.text, in.evaluate.text_name); }
+Made Drift(const Inputs& in) { return MakeDrift({.tokens = in.options.drift_tokens}, in.text, in.evaluate.text.name); }
+Made Sequences(const Inputs& in) { return MakeSequences({}, in.text, in.evaluate.text.name); }
+Made ContextShift(const Inputs& in) { return MakeContextShift({}, in.text, in.evaluate.text.name); }
+Made AttentionError(const Inputs& in) { return MakeAttentionError({}, in.text, in.evaluate.text.name); }
 Made Speed(const Inputs& in) {
-  return MakeSpeed({.lengths = Lengths(in.options.speed_at, in.evaluate.tokens)}, in.text);
+  return MakeSpeed({.lengths = Lengths(in.options.speed_at, in.evaluate.text.tokens)}, in.text);
 }
 
 struct TaskRow {

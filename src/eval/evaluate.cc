@@ -22,7 +22,7 @@ Status CheckRange(const char* name, int value, int min, int max) {
   return Status::InvalidArgument(StrFormat("%s %d is not accepted; accepted: %d..%d", name, value, min, max));
 }
 
-Status CheckOptions(const EvaluateOptions& o) {
+Status CheckOptions(const TextOptions& o) {
   KVANT_TRY(CheckRange("tokens", o.tokens, 8, 1 << 24));
   KVANT_TRY(CheckRange("skip", o.skip, 1, o.tokens - 2));
   KVANT_TRY(CheckRange("batch", o.batch, 1, 1 << 16));
@@ -31,19 +31,8 @@ Status CheckOptions(const EvaluateOptions& o) {
   return CheckRange("decode tokens", o.decode_tokens, 0, 1 << 16);
 }
 
-TextOptions TextOptionsOf(const EvaluateOptions& o) {
-  return {.text_name = o.text_name,
-          .tokens = o.tokens,
-          .skip = o.skip,
-          .batch = o.batch,
-          .scored_batch = o.scored_batch,
-          .needles = o.needles,
-          .seed = o.seed,
-          .decode_tokens = o.decode_tokens};
-}
-
 // What the numbers of a text run depend on. How many tokens its times were taken over is none of that.
-Json TextKey(const EvaluateOptions& o, std::string_view text) {
+Json TextKey(const TextOptions& o, std::string_view text) {
   return {{"text", HashText(text)},         {"tokens", o.tokens},   {"skip", o.skip}, {"batch", o.batch},
           {"scored_batch", o.scored_batch}, {"needles", o.needles}, {"seed", o.seed}};
 }
@@ -53,13 +42,13 @@ Report HeadOf(const EvaluateOptions& o) {
                 .model_hash = o.model_hash,
                 .environment = ThisEnvironment(),
                 .model = std::filesystem::path(o.model_path).filename().string(),
-                .text = std::filesystem::path(o.text_name).filename().string(),
-                .tokens = o.tokens,
-                .skip = o.skip,
-                .batch = o.batch,
-                .scored_batch = o.scored_batch,
-                .needles = o.needles,
-                .seed = o.seed,
+                .text = std::filesystem::path(o.text.name).filename().string(),
+                .tokens = o.text.tokens,
+                .skip = o.text.skip,
+                .batch = o.text.batch,
+                .scored_batch = o.text.scored_batch,
+                .needles = o.text.needles,
+                .seed = o.text.seed,
                 .threads = o.threads,
                 .results_folder = o.results.folder().string(),
                 .task_columns = {},
@@ -87,7 +76,7 @@ class Evaluation {
         open_(open),
         progress_(progress),
         report_(HeadOf(options)),
-        text_run_(TextOptionsOf(options)) {}
+        text_run_(options.text) {}
 
   Result<Report> Run();
 
@@ -102,7 +91,7 @@ class Evaluation {
   TaskRun RunOf(const Subject& subject, std::string_view task) const;
   Json KeyOf(const Subject& subject, std::string_view part, const Json& part_options) const;
   Json KeyOf(const Subject& subject, const Task& task) const;
-  int ChunkTokens() const { return std::max(options_.batch, options_.scored_batch); }
+  int ChunkTokens() const { return std::max(options_.text.batch, options_.text.scored_batch); }
   bool AddResult(size_t task, const Json& result, Subject* subject) const;
 
   const EvaluateOptions& options_;
@@ -152,9 +141,9 @@ void Evaluation::Recall() {
     subject.row.cache = cache;
     subject.is_reference = cache == kReference;
     if (const Result<Scheme> scheme = ReadScheme(cache); scheme.ok()) subject.row.scheme = scheme->ToString();
-    const auto text = options_.results.Find(KeyOf(subject, kText, TextKey(options_, text_)));
+    const auto text = options_.results.Find(KeyOf(subject, kText, TextKey(options_.text, text_)));
     const bool found = text && RestoreText(*text, &subject.row);
-    subject.lacks_text = !found || (options_.decode_tokens > 0 && subject.row.decode_ms == 0);
+    subject.lacks_text = !found || (options_.text.decode_tokens > 0 && subject.row.decode_ms == 0);
     if (!subject.lacks_text) subject.row.from_earlier.emplace_back(kText);
     subject.row.task_cells.resize(options_.tasks.size());
     for (size_t i = 0; i < options_.tasks.size(); ++i) {
@@ -215,7 +204,7 @@ Status Evaluation::MeasureText(Subject& subject) {
   KVANT_TRY(text_run_.Run(RunOf(subject, kText), &row));
   if (!subject.lacks_text) return Status::Ok();  // only its logits were asked for
   subject.row = std::move(row);
-  return options_.results.Store(KeyOf(subject, kText, TextKey(options_, text_)), StoreText(subject.row));
+  return options_.results.Store(KeyOf(subject, kText, TextKey(options_.text, text_)), StoreText(subject.row));
 }
 
 Status Evaluation::MeasureTask(size_t index, Subject& subject) {
@@ -244,8 +233,9 @@ Result<Report> Evaluation::Run() {
 Result<Report> Evaluate(const EvaluateOptions& given, std::string_view text, const OpenRunner& open,
                         const EvaluateProgress& progress) {
   EvaluateOptions options = given;
-  if (options.skip < 0) options.skip = options.tokens / 2;
-  KVANT_TRY(CheckOptions(options));
+  TextOptions& text_options = options.text;
+  if (text_options.skip < 0) text_options.skip = text_options.tokens / 2;
+  KVANT_TRY(CheckOptions(text_options));
   return Evaluation(options, text, open, progress).Run();
 }
 

@@ -13,6 +13,7 @@
 #include "eval/report.h"
 #include "eval/result_cache.h"
 #include "eval/task.h"
+#include "eval/text_run.h"
 #include "kvant/status.h"
 #include "llama/runner.h"
 
@@ -23,14 +24,7 @@ struct EvaluateOptions {
   std::string model_hash;           ///< Runner::HashModel
   std::string kvant_version;        ///< of this program
   std::vector<std::string> caches;  ///< besides "f16", which always runs
-  std::string text_name = "text";   ///< for messages and the report
-  int tokens = 4096;                ///< of the text with needles, BOS included
-  int skip = -1;                    ///< unscored tokens, 1 .. tokens - 2; -1: half
-  int batch = 512;
-  int scored_batch = kTokensPerPage;
-  int needles = 4;
-  uint64_t seed = 1;
-  int decode_tokens = 32;  ///< 0: decoding is not timed
+  TextOptions text = {};
   int threads = 2;
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;

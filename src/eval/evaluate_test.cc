@@ -19,9 +19,7 @@ EvaluateOptions Options() {
           .model_hash = "hash",
           .kvant_version = "0",
           .caches = {"noise", "blind"},
-          .tokens = 1024,
-          .batch = 100,
-          .needles = 3};
+          .text = {.tokens = 1024, .batch = 100, .needles = 3}};
 }
 
 std::string Text() { return std::string(2000, 'x'); }
@@ -70,8 +68,8 @@ TEST(EvaluateTest, GivesTheSameNumbersTwice) {
 
 TEST(EvaluateTest, ChunkSizesDoNotMoveExactCaches) {
   EvaluateOptions other = Options();
-  other.batch = 1000;
-  other.scored_batch = 33;
+  other.text.batch = 1000;
+  other.text.scored_batch = 33;
   const auto a = Evaluate(Options(), Text(), FakeRunner::Open, kSilent),
              b = Evaluate(other, Text(), FakeRunner::Open, kSilent);
   ASSERT_TRUE(a.ok() && b.ok());
@@ -102,14 +100,14 @@ TEST(EvaluateTest, RefusesAWrongCacheBeforeAnyWork) {
 
 TEST(EvaluateTest, RefusesSizesThatDoNotFit) {
   EvaluateOptions options = Options();
-  options.tokens = 9000;
+  options.text.tokens = 9000;
   EXPECT_EQ(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message(),
             "tokens 9000 is not accepted: the model's context is 8192; accepted: up to 8096");
-  options.tokens = 4096;
+  options.text.tokens = 4096;
   EXPECT_NE(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message().find("too few for 4096"),
             std::string::npos);
   options = Options();
-  options.skip = 1023;
+  options.text.skip = 1023;
   EXPECT_EQ(Evaluate(options, Text(), FakeRunner::Open, kSilent).status().message(),
             "skip 1023 is not accepted; accepted: 1..1022");
 }
@@ -199,12 +197,12 @@ TEST_F(EvaluateAgainTest, WhatMattersIsMeasuredAgain) {
   Run();
   const std::vector<std::function<void(EvaluateOptions&)>> changes = {[](auto& o) { o.model_hash = "another"; },
                                                                       [](auto& o) { o.kvant_version = "1"; },
-                                                                      [](auto& o) { o.tokens = 1023; },
-                                                                      [](auto& o) { o.skip = 500; },
-                                                                      [](auto& o) { o.batch = 99; },
-                                                                      [](auto& o) { o.scored_batch = 63; },
-                                                                      [](auto& o) { o.needles = 2; },
-                                                                      [](auto& o) { o.seed = 2; },
+                                                                      [](auto& o) { o.text.tokens = 1023; },
+                                                                      [](auto& o) { o.text.skip = 500; },
+                                                                      [](auto& o) { o.text.batch = 99; },
+                                                                      [](auto& o) { o.text.scored_batch = 63; },
+                                                                      [](auto& o) { o.text.needles = 2; },
+                                                                      [](auto& o) { o.text.seed = 2; },
                                                                       [](auto& o) { o.threads = 3; }};
   for (size_t i = 0; i < changes.size(); ++i) {
     options_ = Options();
@@ -216,14 +214,14 @@ TEST_F(EvaluateAgainTest, WhatMattersIsMeasuredAgain) {
 }
 
 TEST_F(EvaluateAgainTest, TimesAreAddedWhenTheyAreMissing) {
-  options_.decode_tokens = 0;
+  options_.text.decode_tokens = 0;
   Run();
-  options_.decode_tokens = 4;
+  options_.text.decode_tokens = 4;
   EXPECT_GT(Run().rows[1].decode_ms, 0);
   EXPECT_EQ(texts_.size(), 3u);
-  options_.decode_tokens = 8;  // of the same
+  options_.text.decode_tokens = 8;  // of the same
   Run();
-  options_.decode_tokens = 0;
+  options_.text.decode_tokens = 0;
   EXPECT_GT(Run().rows[1].decode_ms, 0);
   EXPECT_EQ(texts_, Names());
 }
@@ -300,7 +298,7 @@ TEST_F(EvaluateAgainTest, OtherOptionsOfATaskAreAnotherResult) {
   const auto chunked = std::make_shared<NameTask>(false, 1);
   EvaluateOptions chunks = options_;
   chunks.tasks = {chunked};
-  chunks.batch += 1;
+  chunks.text.batch += 1;
   ASSERT_TRUE(Evaluate(chunks, Text(), FakeRunner::Open, kSilent).ok());
   EXPECT_EQ(chunked->ran.size(), 3u);
   const auto task = std::make_shared<NameTask>(false, 2);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "eval/generate.h"
+#include "eval/item_task.h"
 #include "eval/text_lines.h"
 
 namespace kvant {
@@ -20,59 +21,35 @@ struct Question {
   std::string answer;
 };
 
-class Questions : public Task {
+class Questions : public ItemTask {
  public:
   Questions(std::vector<Question> questions, std::string hash, std::string name)
-      : questions_(std::move(questions)), hash_(std::move(hash)), name_(std::move(name)) {}
-
-  const TaskInfo& info() const override { return info_; }
-  Json options() const override { return {{"questions", hash_}}; }
-  Status Prepare(const Runner& model) override;
-  Result<Json> Run(const TaskRun& run) override;
-  std::string Show(const Json& result) const override { return ShowShare(result); }
+      : ItemTask({"questions", "/tasks/questions", "questions"}, "questions", std::move(hash), std::move(name)),
+        questions_(std::move(questions)) {}
 
  private:
-  static Result<std::string> Ask(Runner& runner, const Question& question);
   static int AnswerTokens(const Runner& model, const Question& question) {
     return static_cast<int>(model.Tokenize(question.answer, false).size()) + kMoreTokens;
   }
+  size_t num_items() const override { return questions_.size(); }
+  int PrepareItem(const Runner& model, size_t i) override {
+    return static_cast<int>(model.Tokenize(questions_[i].prompt, true).size()) + AnswerTokens(model, questions_[i]);
+  }
+  Result<bool> IsRight(Runner& runner, size_t i) const override;
 
-  const TaskInfo info_ = {"questions", "/tasks/questions", "questions"};
   const std::vector<Question> questions_;
-  const std::string hash_;
-  const std::string name_;
-  int context_ = 0;
 };
 
-Status Questions::Prepare(const Runner& model) {
-  for (const Question& question : questions_) {
-    const int tokens = static_cast<int>(model.Tokenize(question.prompt, true).size()) + AnswerTokens(model, question);
-    context_ = std::max(context_, tokens);
-  }
-  return CheckContext(model, name_.c_str(), context_);
-}
-
-Result<std::string> Questions::Ask(Runner& runner, const Question& question) {
-  KVANT_TRY(runner.Truncate(0));
+Result<bool> Questions::IsRight(Runner& runner, size_t i) const {
+  const Question& question = questions_[i];
   KVANT_TRY(FeedPages(runner, runner.Tokenize(question.prompt, true)));
   const auto has_line = [](std::string_view text) {
     const size_t start = text.find_first_not_of(" \t\r\n");
     return start != std::string_view::npos && text.find('\n', start) != std::string_view::npos;
   };
-  return GenerateText(runner, AnswerTokens(runner, question), has_line);
-}
-
-Result<Json> Questions::Run(const TaskRun& run) {
-  const auto runner = run.Open(context_);
-  if (!runner.ok()) return runner.status();
-  int64_t right = 0, asked = 0;
-  for (const Question& question : questions_) {
-    const Result<std::string> written = Ask(**runner, question);
-    if (!written.ok()) return written.status();
-    right += IsAnswer(*written, question.answer);
-    run.progress(++asked, std::ssize(questions_));
-  }
-  return ShareJson(right, asked);
+  const Result<std::string> written = GenerateText(runner, AnswerTokens(runner, question), has_line);
+  if (!written.ok()) return written.status();
+  return IsAnswer(*written, question.answer);
 }
 
 std::string_view Bare(std::string_view text) {

@@ -15,7 +15,7 @@ Status TextRun::Prepare(const Runner& model, std::string_view text) {
                                              model.info().context_train - reserve));
   }
   Result<std::vector<int>> tokens =
-      HideNeedles(model, text, options_.text_name, needles_, EvenDepths(options_.needles), options_.tokens);
+      HideNeedles(model, text, options_.name, needles_, EvenDepths(options_.needles), options_.tokens);
   if (!tokens.ok()) return tokens.status();
   tokens_ = std::move(*tokens);
   reference_logits_.resize(static_cast<size_t>(model.info().vocab_size));

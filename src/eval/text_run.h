@@ -21,9 +21,9 @@
 namespace kvant {
 
 struct TextOptions {
-  std::string text_name = "text";  ///< for messages
-  int tokens = 4096;               ///< of the text with needles, BOS included
-  int skip = 0;                    ///< unscored tokens, 1 .. tokens - 2
+  std::string name = "text";  ///< of the text, for messages and the report
+  int tokens = 4096;          ///< of the text with needles, BOS included
+  int skip = -1;              ///< unscored tokens, 1 .. tokens - 2; -1: half, which Evaluate fills in
   int batch = 512;
   int scored_batch = kTokensPerPage;
   int needles = 4;

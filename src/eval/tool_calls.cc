@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "eval/generate.h"
+#include "eval/item_task.h"
 #include "eval/text_lines.h"
 
 namespace kvant {
@@ -85,46 +86,27 @@ struct ToolPrompt {
   Json tools;
 };
 
-class ToolCalls : public Task {
+class ToolCalls : public ItemTask {
  public:
   ToolCalls(std::vector<ToolPrompt> prompts, std::string hash, std::string name)
-      : prompts_(std::move(prompts)), hash_(std::move(hash)), name_(std::move(name)) {}
-
-  const TaskInfo& info() const override { return info_; }
-  Json options() const override { return {{"prompts", hash_}}; }
-  Status Prepare(const Runner& model) override;
-  Result<Json> Run(const TaskRun& run) override;
-  std::string Show(const Json& result) const override { return ShowShare(result); }
+      : ItemTask({"tool-calls", "/tasks/tool_calls", "tool calls"}, "prompts", std::move(hash), std::move(name)),
+        prompts_(std::move(prompts)) {}
 
  private:
-  const TaskInfo info_ = {"tool-calls", "/tasks/tool_calls", "tool calls"};
+  size_t num_items() const override { return prompts_.size(); }
+  int PrepareItem(const Runner& model, size_t i) override {
+    return static_cast<int>(model.Tokenize(prompts_[i].text, true).size()) + kMaxCallTokens;
+  }
+  Result<bool> IsRight(Runner& runner, size_t i) const override;
+
   const std::vector<ToolPrompt> prompts_;
-  const std::string hash_;
-  const std::string name_;
-  int context_ = 0;
 };
 
-Status ToolCalls::Prepare(const Runner& model) {
-  for (const ToolPrompt& prompt : prompts_) {
-    context_ = std::max(context_, static_cast<int>(model.Tokenize(prompt.text, true).size()) + kMaxCallTokens);
-  }
-  return CheckContext(model, name_.c_str(), context_);
-}
-
-Result<Json> ToolCalls::Run(const TaskRun& run) {
-  const auto opened = run.Open(context_);
-  if (!opened.ok()) return opened.status();
-  Runner& runner = **opened;
-  int64_t right = 0, asked = 0;
-  for (const ToolPrompt& prompt : prompts_) {
-    KVANT_TRY(runner.Truncate(0));
-    KVANT_TRY(FeedPages(runner, runner.Tokenize(prompt.text, true)));
-    const Result<std::string> written = GenerateText(runner, kMaxCallTokens, IsOver);
-    if (!written.ok()) return written.status();
-    right += IsToolCall(*written, prompt.tools);
-    run.progress(++asked, std::ssize(prompts_));
-  }
-  return ShareJson(right, asked);
+Result<bool> ToolCalls::IsRight(Runner& runner, size_t i) const {
+  KVANT_TRY(FeedPages(runner, runner.Tokenize(prompts_[i].text, true)));
+  const Result<std::string> written = GenerateText(runner, kMaxCallTokens, IsOver);
+  if (!written.ok()) return written.status();
+  return IsToolCall(*written, prompts_[i].tools);
 }
 
 // ---- The prompts that come with kvant ----
