@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/block_readers.h"
+#include "cuda/lanes.h"
 
 namespace kvant::cuda {
 
@@ -62,9 +63,7 @@ class ItemState {
       float max = kHidden;
       KVANT_UNROLL
       for (int u = 0; u < kGroups; ++u) max = W::Max(max, W::Max(s[u][h], s[u][h + 2]));
-      KVANT_UNROLL
-      for (int mask = Layout::kFirstMask; mask < kLanes; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
-      max = W::Max(max, max_[h]);
+      max = W::Max(MaxOfLanes<W, kLanes, Layout::kFirstMask>(max), max_[h]);
       rescale[h] = W::Exp2(max_[h] - max);
       max_[h] = max;
       sum_[h] *= rescale[h];
@@ -100,9 +99,7 @@ class ItemState {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const int channel = s * kStepChannels + i / 2 * 8 + lane / 4;
-        float sum = out[s][i];
-        KVANT_UNROLL
-        for (int mask = Layout::kFirstMask; mask < 4; mask *= 2) sum += W::ShuffleXor(sum, mask);
+        const float sum = SumOfLanes<W, 4, Layout::kFirstMask>(out[s][i]);
         out_to[Layout::Column(i, lane) * stride + channel] =
             sum * (gain * Values::OutGain(s, i)) + group_shift[s * kShiftGroups / kSteps][i % 2];
       }
@@ -123,11 +120,7 @@ class ItemState {
       return AcrossTokens(shift[group][h]);
     }
   }
-  KVANT_HD static float AcrossTokens(float x) {
-    KVANT_UNROLL
-    for (int mask = Layout::kFirstMask; mask < kLanes; mask *= 2) x += W::ShuffleXor(x, mask);
-    return x;
-  }
+  KVANT_HD static float AcrossTokens(float x) { return SumOfLanes<W, kLanes, Layout::kFirstMask>(x); }
   // A hidden token must not count even when nothing else of the item is visible yet: weights of 1 at a maximum of kHidden
   // are rescaled by exp2(-1e30 - max) = 0 as soon as something is; the merge leaves out items that never saw anything.
   KVANT_HD static void Hide(const uint64_t (&live)[2], int lane, float (&s)[kGroups][4]) {

@@ -108,12 +108,8 @@ KVANT_HD void UniformKeyCodes(const EncodeParams& p, const RowPlace<kDim>& at, E
     UniformFit<W, kBits> fits[Row::kCount];
     KVANT_UNROLL
     for (int i = 0; i < Row::kCount; ++i) {
-      KVANT_UNROLL
-      for (int mask = kEncodeLanes<kDim>; mask < kLanes; mask *= 2) {
-        low.value[i] = W::Max(low.value[i], W::ShuffleXor(low.value[i], mask));
-        high.value[i] = W::Max(high.value[i], W::ShuffleXor(high.value[i], mask));
-      }
-      fits[i] = UniformFit<W, kBits>(-low.value[i], high.value[i]);
+      fits[i] = UniformFit<W, kBits>(-MaxOfLanes<W, kLanes, kEncodeLanes<kDim>>(low.value[i]),
+                                     MaxOfLanes<W, kLanes, kEncodeLanes<kDim>>(high.value[i]));
       if (at.row() != 0) continue;
       space->scales[first / kTokens * kDim + at.channel() + i] = fits[i].scale_bits;
       space->shifts[first / kTokens * kDim + at.channel() + i] = fits[i].min_bits;
@@ -173,11 +169,8 @@ KVANT_HD EncodeRow<W, kDim> PageMeans(const EncodeParams& p, const RowPlace<kDim
   }
   KVANT_UNROLL
   for (int i = 0; i < Row::kCount; ++i) {
-    KVANT_UNROLL
-    for (int mask = kEncodeLanes<kDim>; mask < kLanes; mask *= 2) {
-      means.value[i] += W::ShuffleXor(means.value[i], mask);
-    }
-    const uint16_t mean = W::FloatToHalf(means.value[i] / static_cast<float>(kPageTokens));
+    const float sum = SumOfLanes<W, kLanes, kEncodeLanes<kDim>>(means.value[i]);
+    const uint16_t mean = W::FloatToHalf(sum / static_cast<float>(kPageTokens));
     if (store_to && at.row() == 0) store_to[at.channel() + i] = mean;
     means.value[i] = W::HalfToFloat(mean);
   }

@@ -4,6 +4,7 @@
 
 #include "cuda/attend_params.h"
 #include "cuda/fragment_order.h"
+#include "cuda/lanes.h"
 
 namespace kvant::cuda {
 
@@ -19,20 +20,6 @@ KVANT_HD constexpr float DeviceHadamardSign(int i) {
 template <int kDim>
 KVANT_HD constexpr float HadamardNorm() {
   return kDim == 64 ? 0.125f : kDim == 128 ? 0.08838834764831845f : 0.0625f;
-}
-
-/// Over each kCount neighbouring lanes.
-template <class W, int kCount = kLanes>
-KVANT_HD inline float SumOfLanes(float x) {
-  KVANT_UNROLL
-  for (int mask = 1; mask < kCount; mask *= 2) x += W::ShuffleXor(x, mask);
-  return x;
-}
-template <class W, int kCount = kLanes>
-KVANT_HD inline float MaxOfLanes(float x) {
-  KVANT_UNROLL
-  for (int mask = 1; mask < kCount; mask *= 2) x = W::Max(x, W::ShuffleXor(x, mask));
-  return x;
 }
 
 /// A row spread over kRowLanes lanes; a warp has rows for all its lanes.

@@ -17,6 +17,7 @@ namespace kvant::cuda {
 
 constexpr int kSketchChunk = 256;
 constexpr int kSketchPlanes = 12;  ///< 11 bits and a sign: 5e-4 of a score's RMS; with 10 it would be 2e-3
+constexpr float kSketchTop = static_cast<float>((1 << (kSketchPlanes - 1)) - 1);
 constexpr int kSketchDigits = kSketchPlanes / 2;
 
 /// Chunks of a sketch, of which the last may be half.

@@ -57,8 +57,6 @@ struct SketchQueries {
   }
 
  private:
-  static constexpr float kTop = static_cast<float>((1 << (kSketchPlanes - 1)) - 1);
-
   /// What a lane has of a part: column lane / 4, directions 2t and 2t + 1 of its two tiles.
   struct alignas(16) Values {
     float value[4];
@@ -88,14 +86,13 @@ struct SketchQueries {
       }
     }
     *ValuesOf(sealed, part, lane) = mine;
-    KVANT_UNROLL
-    for (int mask = 1; mask < 4; mask *= 2) max = W::Max(max, W::ShuffleXor(max, mask));
+    max = MaxOfLanes<W, 4>(max);
     if (lane % 4 == 0) {
       reinterpret_cast<float*>(sealed + kMaximaByteOfs)[part * kTileColumns + lane / 4] = max;
     }
   }
 
-  /// The greatest value of the lane's column is kTop units.
+  /// The greatest value of the lane's column is kSketchTop units.
   KVANT_HD static float Greatest(const std::byte* sealed, int lane) {
     const float* maxima = reinterpret_cast<const float*>(sealed + kMaximaByteOfs) + lane / 4;
     float max = 0.0f;
@@ -110,7 +107,7 @@ struct SketchQueries {
     const int column = lane / 4 * halves;
     if (column >= kTileColumns) return;
     const float max = Greatest(sealed, lane);
-    const float inverse = max > 0.0f ? kTop / max : 0.0f;
+    const float inverse = max > 0.0f ? kSketchTop / max : 0.0f;
     uint32_t bits[8];
     KVANT_UNROLL
     for (int part = 0; part < 2; ++part) {
@@ -135,7 +132,7 @@ struct SketchQueries {
 
   KVANT_HD static void StoreHeader(const std::byte* tables, int halves, int lane, std::byte* sealed) {
     const float max = Greatest(sealed, lane);
-    const float inverse = max > 0.0f ? kTop / max : 0.0f;
+    const float inverse = max > 0.0f ? kSketchTop / max : 0.0f;
     float sums[4] = {};
     KVANT_UNROLL
     for (int i = 0; i < kParts; ++i) {
@@ -143,12 +140,10 @@ struct SketchQueries {
       KVANT_UNROLL
       for (int j = 0; j < 4; ++j) sums[j] += Integer(values.value[j], inverse);
     }
-    float sum = sums[0] + sums[1] + sums[2] + sums[3];
-    KVANT_UNROLL
-    for (int mask = 1; mask < 4; mask *= 2) sum += W::ShuffleXor(sum, mask);
+    const float sum = SumOfLanes<W, 4>(sums[0] + sums[1] + sums[2] + sums[3]);
     auto* header = reinterpret_cast<SketchHeader*>(sealed);
     if (lane % 4 == 0) {
-      const SketchTerm term = SketchTerm::Of(max / kTop * EstimatorFactor(kBits), sum);
+      const SketchTerm term = SketchTerm::Of(max / kSketchTop * EstimatorFactor(kBits), sum);
       header->factor[lane / 4] = term.factor;
       header->offset[lane / 4] = term.offset;
     }

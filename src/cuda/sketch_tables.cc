@@ -25,11 +25,10 @@ void FillTiles(const Sketch& s, const SketchTableLayout& layout, std::byte* tabl
 
 // One column as integers: digits, and how sums of them become floats.
 void FillColumn(const Sketch& s, const SketchTableLayout& layout, int channel, std::byte* tables) {
-  constexpr float kTop = static_cast<float>((1 << (kSketchPlanes - 1)) - 1);
   const float* const column = s.channel(channel);
   float greatest = 0.0f;
   for (int i = 0; i < kSketchRows; ++i) greatest = std::max(greatest, std::abs(column[i]));
-  const float unit = greatest / kTop;
+  const float unit = greatest / kSketchTop;
   auto* terms = reinterpret_cast<float*>(tables + layout.terms_byte_ofs()) + 4 * channel;
   float sum = 0.0f;
   for (int i = 0; i < kSketchRows; ++i) {
