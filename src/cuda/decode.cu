@@ -1,7 +1,7 @@
 // Kernels that decode pages to rows, a warp per block.
-#include "base/cuda.h"
 #include "cuda/attend_launch.h"
 #include "cuda/decode_warp.h"
+#include "cuda/launch_blocks.cuh"
 #include "cuda/simt.cuh"
 
 namespace kvant::cuda {
@@ -13,28 +13,18 @@ constexpr int kDecodeWarps = kDim > 128 ? 2 : 4;
 template <CodeKind kKind, int kDim, int kBits>
 __global__ void __launch_bounds__(32 * kDecodeWarps<kDim>) DecodePages(const __grid_constant__ DecodeParams p) {
   __shared__ DecodeSpace<kDim> spaces[kKind == CodeKind::kExact ? 1 : kDecodeWarps<kDim>];
-  const int warp = static_cast<int>(threadIdx.x) / kLanes;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int64_t block = static_cast<int64_t>(blockIdx.x) * kDecodeWarps<kDim> + warp;
-  if (block >= static_cast<int64_t>(p.pages) * p.kv_heads) return;
-  const int page = static_cast<int>(block / p.kv_heads);
-  const int head = static_cast<int>(block % p.kv_heads);
+  const BlockPlace at = BlockPlace::Of(p, kDecodeWarps<kDim>);
+  if (!at.exists) return;
   if constexpr (kKind == CodeKind::kExact) {
-    LoadExactWarp<CudaWarp, kDim>(p, page, head, lane);
+    LoadExactWarp<CudaWarp, kDim>(p, at.page, at.head, at.lane);
   } else {
-    DecodeWarp<CudaWarp, kKind, kDim, kBits>(p, page, head, lane, &spaces[warp]);
+    DecodeWarp<CudaWarp, kKind, kDim, kBits>(p, at.page, at.head, at.lane, &spaces[at.warp]);
   }
 }
 
 template <CodeKind kKind, int kDim, int kBits>
 Status Launch(const DecodeParams& p, void* stream) {
-  const int64_t warps = static_cast<int64_t>(p.pages) * p.kv_heads;
-  if (warps == 0) return Status::Ok();
-  const int64_t blocks = (warps + kDecodeWarps<kDim> - 1) / kDecodeWarps<kDim>;
-  DecodePages<kKind, kDim, kBits>
-      <<<static_cast<unsigned>(blocks), 32 * kDecodeWarps<kDim>, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  KVANT_CUDA_TRY(cudaGetLastError());
-  return Status::Ok();
+  return LaunchBlocks(DecodePages<kKind, kDim, kBits>, kDecodeWarps<kDim>, p, stream);
 }
 
 template <CodeKind kKind, int kDim, int kBits>

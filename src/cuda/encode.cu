@@ -1,7 +1,7 @@
 // Kernels that encode pages, a warp per block.
-#include "base/cuda.h"
 #include "cuda/attend_launch.h"
 #include "cuda/encode_warp.h"
+#include "cuda/launch_blocks.cuh"
 #include "cuda/simt.cuh"
 
 namespace kvant::cuda {
@@ -14,28 +14,18 @@ constexpr int kEncodeWarps = kDim > 128 ? 2 : 4;
 template <CodeKind kKind, int kDim, int kBits, int kRows>
 __global__ void __launch_bounds__(32 * kEncodeWarps<kDim>) EncodePages(const __grid_constant__ EncodeParams p) {
   __shared__ EncodeSpace<kDim, kRows> spaces[kKind == CodeKind::kExact ? 1 : kEncodeWarps<kDim>];
-  const int warp = static_cast<int>(threadIdx.x) / kLanes;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int64_t block = static_cast<int64_t>(blockIdx.x) * kEncodeWarps<kDim> + warp;
-  if (block >= static_cast<int64_t>(p.pages) * p.kv_heads) return;
-  const int page = static_cast<int>(block / p.kv_heads);
-  const int head = static_cast<int>(block % p.kv_heads);
+  const BlockPlace at = BlockPlace::Of(p, kEncodeWarps<kDim>);
+  if (!at.exists) return;
   if constexpr (kKind == CodeKind::kExact) {
-    StoreExactWarp<CudaWarp, kDim>(p, page, head, lane);
+    StoreExactWarp<CudaWarp, kDim>(p, at.page, at.head, at.lane);
   } else {
-    EncodeWarp<CudaWarp, kKind, kDim, kBits, kRows>(p, page, head, lane, &spaces[warp]);
+    EncodeWarp<CudaWarp, kKind, kDim, kBits, kRows>(p, at.page, at.head, at.lane, &spaces[at.warp]);
   }
 }
 
 template <CodeKind kKind, int kDim, int kBits, int kRows>
 Status Launch(const EncodeParams& p, void* stream) {
-  const int64_t warps = static_cast<int64_t>(p.pages) * p.kv_heads;
-  if (warps == 0) return Status::Ok();
-  const int64_t blocks = (warps + kEncodeWarps<kDim> - 1) / kEncodeWarps<kDim>;
-  EncodePages<kKind, kDim, kBits, kRows>
-      <<<static_cast<unsigned>(blocks), 32 * kEncodeWarps<kDim>, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  KVANT_CUDA_TRY(cudaGetLastError());
-  return Status::Ok();
+  return LaunchBlocks(EncodePages<kKind, kDim, kBits, kRows>, kEncodeWarps<kDim>, p, stream);
 }
 
 template <CodeKind kKind, int kDim, int kBits, int kRows = 1>
