@@ -165,6 +165,14 @@ Result<DeviceFormat> DeviceFormatOf(const Codec& codec) {
   return codec.info->device_format(*codec.state);
 }
 
+BlockOffsets OffsetsOf(const Codec& codec, const DeviceFormat& format) {
+  const auto params = [](const DeviceParams& p) {
+    return p.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(p.byte_ofs);
+  };
+  return {static_cast<int32_t>(codec.block_bytes()), static_cast<int32_t>(format.codes_byte_ofs), params(format.scales),
+          params(format.shifts)};
+}
+
 void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::byte* block, std::byte* device_block) {
   std::memcpy(device_block, block, codec.block_bytes());
   const auto* from = reinterpret_cast<const uint16_t*>(block);

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "codec/codec.h"
+#include "cuda/attend_params.h"
 #include "cuda/fragment_order.h"
 
 namespace kvant::cuda {
@@ -22,6 +23,9 @@ constexpr TokenOrder TokenOrderOf(CodeKind kind) {
 constexpr PairOrder OrderOf(CodeKind kind) {
   return kind == CodeKind::kLevels ? PairOrder::kJoined : PairOrder::kSplit;
 }
+
+/// Where the streams of its blocks lie.
+BlockOffsets OffsetsOf(const Codec& codec, const DeviceFormat& format);
 
 /// REQUIRES: `format` is DeviceFormatOf(codec), block_bytes() each.
 void ToDeviceOrder(const Codec& codec, const DeviceFormat& format, const std::byte* block, std::byte* device_block);

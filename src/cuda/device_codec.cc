@@ -25,6 +25,8 @@ namespace {
 struct SideCodec {
   Codec codec;
   DeviceFormat format;
+
+  cuda::BlockOffsets offsets() const { return cuda::OffsetsOf(codec, format); }
 };
 
 // `maybe_choice` null: the codec of exact pages.
@@ -36,15 +38,6 @@ Result<SideCodec> MakeSide(const CodecChoice* maybe_choice, Side side, int dim) 
   const Result<DeviceFormat> format = cuda::DeviceFormatOf(*codec);
   if (!format.ok()) return format.status();
   return SideCodec{*codec, *format};
-}
-
-cuda::BlockOffsets OffsetsOf(const SideCodec& side) {
-  const auto params = [](const DeviceParams& p) {
-    return p.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(p.byte_ofs);
-  };
-  const DeviceFormat& f = side.format;
-  return {static_cast<int32_t>(side.codec.block_bytes()), static_cast<int32_t>(f.codes_byte_ofs), params(f.scales),
-          params(f.shifts)};
 }
 
 // The first kernel of the tables that takes so many columns: those for few columns come first.
@@ -65,7 +58,7 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim,
       if (kernel.dim != dim || kernel.columns < columns) continue;
       if (kernel.key_bits != key.bits || kernel.value_bits != value.bits) continue;
       widths = true;
-      if (kernel.key_offsets != OffsetsOf(k) || kernel.value_offsets != OffsetsOf(v)) continue;
+      if (kernel.key_offsets != k.offsets() || kernel.value_offsets != v.offsets()) continue;
       if (kernel.same_levels && !std::ranges::equal(key.levels, value.levels)) {
         return Status::NotSupported("codes of equal width with different levels for keys and values on a device");
       }
@@ -75,8 +68,8 @@ Result<AttendKernel> FindKernel(const SideCodec& k, const SideCodec& v, int dim,
   if (!kinds) {
     return Status::NotSupported(
         "keys and values of kinds of codes that no device kernel reads together; accepted: both uniform, levels, "
-        "trellis or "
-        "exact, or sketched keys with uniform values");
+        "trellis "
+        "or exact, or sketched keys with uniform values");
   }
   if (widths) {
     return Status::NotSupported(
@@ -112,6 +105,16 @@ Status CheckAligned(const char* names, std::initializer_list<const void*> pointe
     }
   }
   return Status::Ok();
+}
+
+// Of pages that are encoded or decoded.
+template <class Args>
+Status CheckRowArgs(const Args& args) {
+  if (args.pages < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
+  }
+  if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  return CheckAligned("rows or pool", {args.rows, args.pool});
 }
 
 Status CheckShape(const DeviceAttendArgs& args) {
@@ -313,13 +316,8 @@ Status DeviceCodec::Decode(DeviceSide side, const void* block, float* rows) cons
 }
 
 Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) const {
-  if (args.pages < 0 || args.kv_heads < 1) {
-    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
-  }
-  if (!args.rows || !args.slots || !args.pool || !args.refused) {
-    return Status::InvalidArgument("rows, slots, pool or refused is null");
-  }
-  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
+  KVANT_TRY(CheckRowArgs(args));
+  if (!args.refused) return Status::InvalidArgument("refused is null");
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   const bool trellis = f.kind == CodeKind::kTrellis;
@@ -338,7 +336,7 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
                             .pages = args.pages,
                             .kv_heads = args.kv_heads,
                             .is_value = s.codec.shape().side == Side::kValue,
-                            .offsets = OffsetsOf(s),
+                            .offsets = s.offsets(),
                             .step = f.step,
                             .levels = {},
                             .thresholds = {},
@@ -358,11 +356,7 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
 }
 
 Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) const {
-  if (args.pages < 0 || args.kv_heads < 1) {
-    return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
-  }
-  if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
-  KVANT_TRY(CheckAligned("rows or pool", {args.rows, args.pool}));
+  KVANT_TRY(CheckRowArgs(args));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
@@ -374,7 +368,7 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
                             .kv_heads = args.kv_heads,
                             .is_value = s.codec.shape().side == Side::kValue,
                             .hadamard = f.hadamard,
-                            .offsets = OffsetsOf(s),
+                            .offsets = s.offsets(),
                             .param_rows = f.scales.rows,
                             .step = f.step,
                             .levels = {}};

@@ -30,12 +30,6 @@ Codec Make(const std::string& name, const std::string& options, Side side, int d
   return *codec;
 }
 
-BlockOffsets OffsetsOf(const Codec& codec, const DeviceFormat& f) {
-  return {static_cast<int32_t>(codec.block_bytes()), static_cast<int32_t>(f.codes_byte_ofs),
-          static_cast<int32_t>(f.scales.byte_ofs),
-          f.shifts.axis == ParamAxis::kNone ? -1 : static_cast<int32_t>(f.shifts.byte_ofs)};
-}
-
 // Pages of random rows, and a pool.
 class Pages {
  public:
