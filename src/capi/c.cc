@@ -36,6 +36,10 @@ Result<kvant::CodecChoice> ParseChoice(const char* text) {
 }
 
 bool ValidSide(kvant_side side) { return side >= KVANT_KEY && side <= KVANT_EXACT_VALUE; }
+Status CheckSide(kvant_side side) {
+  if (ValidSide(side)) return Status::Ok();
+  return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", side));
+}
 
 DevicePages PagesOf(const kvant_device_pages& p) {
   return {.key_pool = p.device_key_pool,
@@ -106,7 +110,7 @@ size_t kvant_device_block_bytes(const kvant_device_codec* codec, kvant_side side
 kvant_status kvant_device_encode(const kvant_device_codec* codec, kvant_side side, const float* rows, void* block) {
   return Guarded([&] {
     if (!codec || !rows || !block) return Null(!codec ? "codec" : !rows ? "rows" : "block");
-    if (!ValidSide(side)) return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", side));
+    KVANT_TRY(CheckSide(side));
     return codec->codec->Encode(static_cast<DeviceSide>(side), rows, block);
   });
 }
@@ -114,7 +118,7 @@ kvant_status kvant_device_encode(const kvant_device_codec* codec, kvant_side sid
 kvant_status kvant_device_decode(const kvant_device_codec* codec, kvant_side side, const void* block, float* rows) {
   return Guarded([&] {
     if (!codec || !rows || !block) return Null(!codec ? "codec" : !rows ? "rows" : "block");
-    if (!ValidSide(side)) return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", side));
+    KVANT_TRY(CheckSide(side));
     return codec->codec->Decode(static_cast<DeviceSide>(side), block, rows);
   });
 }
@@ -122,9 +126,7 @@ kvant_status kvant_device_decode(const kvant_device_codec* codec, kvant_side sid
 kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args, void* stream) {
   return Guarded([&] {
     if (!codec || !args) return Null(!codec ? "codec" : "args");
-    if (!ValidSide(args->side)) {
-      return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", args->side));
-    }
+    KVANT_TRY(CheckSide(args->side));
     return codec->codec->EncodePages({.side = static_cast<DeviceSide>(args->side),
                                       .pages = args->pages,
                                       .kv_heads = args->kv_heads,
@@ -139,9 +141,7 @@ kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kv
 kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args, void* stream) {
   return Guarded([&] {
     if (!codec || !args) return Null(!codec ? "codec" : "args");
-    if (!ValidSide(args->side)) {
-      return Status::InvalidArgument(kvant::StrFormat("side = %d; accepted: 0..3", args->side));
-    }
+    KVANT_TRY(CheckSide(args->side));
     return codec->codec->DecodePages({.side = static_cast<DeviceSide>(args->side),
                                       .pages = args->pages,
                                       .kv_heads = args->kv_heads,

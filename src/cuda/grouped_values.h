@@ -30,18 +30,15 @@ struct GroupedValues {
   using Table = NoTable;
   static constexpr TokenOrder kOrder = TokenOrder::kUnits;
   using Layout = PlainScores;
-  using Unit = UniformUnit<W, kDim, kBits>;
-  static constexpr int kSteps = kDim / kStepChannels;
-  static constexpr int kGroups = kDim / kGroup;
-  static constexpr int kCodes = kDim * kBits * 8;
-  static constexpr BlockOffsets kOffsets = {kCodes + 256 * kGroups, 0, kCodes, kCodes + 128 * kGroups};
+  using Plain = UniformValues<W, kDim, kBits, kGroup>;
+  using Unit = typename Plain::Unit;
+  static constexpr int kSteps = Plain::kSteps;
+  static constexpr int kGroups = Plain::kGroups;
+  static constexpr BlockOffsets kOffsets = Plain::kOffsets;
   static constexpr int kShifts = 1;
   static constexpr int kShiftRows = kGroups;
   static_assert(kGroups > 1 && kGroups <= 8);
-  /// What makes quarters of codes of out[step][i].
-  KVANT_HD static constexpr float OutGain(int step, int i) {
-    return 4194304.0f / static_cast<float>(1 << Unit::Bit(step, i / 2));
-  }
+  KVANT_HD static constexpr float OutGain(int step, int i) { return Plain::OutGain(step, i); }
 
   KVANT_HD static void Accumulate(const std::byte* block, const std::byte*, int lane, const float (&weights)[kUnits][4],
                                   float (&out)[kSteps][4], float (&shift)[kShifts][2]) {

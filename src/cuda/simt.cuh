@@ -5,6 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
+#include "base/host_device.h"
 
 namespace kvant::cuda {
 
@@ -122,34 +125,13 @@ struct CudaWarp {
   static __device__ void Fence() { __threadfence(); }
   template <class T>
   static __device__ T LoadFresh(const T* from) {
-    if constexpr (sizeof(T) == 16) {
-      const float4 x = __ldcg(reinterpret_cast<const float4*>(from));
-      return *reinterpret_cast<const T*>(&x);
-    } else if constexpr (sizeof(T) == 8) {
-      const float2 x = __ldcg(reinterpret_cast<const float2*>(from));
-      return *reinterpret_cast<const T*>(&x);
-    } else {
-      return __ldcg(from);
-    }
+    return LoadBy(from, [](const auto* part) { return __ldcg(part); });
   }
 
   /// What nothing writes while the kernel runs: such loads need not wait for stores before them.
   template <class T>
   static __device__ T LoadConstant(const T* from) {
-    if constexpr (sizeof(T) == 32) {
-      const uint4 x[2] = {__ldg(reinterpret_cast<const uint4*>(from)), __ldg(reinterpret_cast<const uint4*>(from) + 1)};
-      return *reinterpret_cast<const T*>(x);
-    } else if constexpr (sizeof(T) == 16) {
-      const uint4 x = __ldg(reinterpret_cast<const uint4*>(from));
-      return *reinterpret_cast<const T*>(&x);
-    } else if constexpr (sizeof(T) == 8) {
-      const uint2 x = __ldg(reinterpret_cast<const uint2*>(from));
-      return *reinterpret_cast<const T*>(&x);
-    } else {
-      static_assert(sizeof(T) == 4);
-      const uint32_t x = __ldg(reinterpret_cast<const uint32_t*>(from));
-      return *reinterpret_cast<const T*>(&x);
-    }
+    return LoadBy(from, [](const auto* part) { return __ldg(part); });
   }
 
   // ---- asynchronous copies to shared memory, past the first-level cache
@@ -162,6 +144,19 @@ struct CudaWarp {
   template <int kNewestLeft>
   static __device__ void WaitCopies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kNewestLeft) : "memory");
+  }
+
+ private:
+  /// In parts of up to 16 bytes.
+  template <class T, class Load>
+  static __device__ T LoadBy(const T* from, Load load) {
+    using Part = std::conditional_t<sizeof(T) % 16 == 0, uint4, std::conditional_t<sizeof(T) == 8, uint2, uint32_t>>;
+    constexpr int kParts = sizeof(T) / sizeof(Part);
+    static_assert(kParts * sizeof(Part) == sizeof(T));
+    Part parts[kParts];
+    KVANT_UNROLL
+    for (int i = 0; i < kParts; ++i) parts[i] = load(reinterpret_cast<const Part*>(from) + i);
+    return *reinterpret_cast<const T*>(parts);
   }
 };
 
