@@ -65,7 +65,8 @@ KEY, VALUE, EXACT_KEY, EXACT_VALUE = range(4)
 
 class Pages(ctypes.Structure):
     _fields_ = [("key_pool", ctypes.c_void_p), ("value_pool", ctypes.c_void_p), ("table", ctypes.c_void_p),
-                ("counts", ctypes.c_void_p), ("max_pages", ctypes.c_int32)]  # fmt: skip
+                ("counts", ctypes.c_void_p), ("max_pages", ctypes.c_int32), ("key_stride", ctypes.c_size_t),
+                ("value_stride", ctypes.c_size_t)]  # fmt: skip
 
 
 class Args(ctypes.Structure):
@@ -79,12 +80,13 @@ class Args(ctypes.Structure):
 
 class EncodeArgs(ctypes.Structure):
     _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("rows", ctypes.c_void_p),
-                ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+                ("slots", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("slot_stride", ctypes.c_size_t),
+                ("refused", ctypes.c_void_p)]  # fmt: skip
 
 
 class DecodeArgs(ctypes.Structure):
     _fields_ = [("side", ctypes.c_int), ("pages", ctypes.c_int32), ("kv_heads", ctypes.c_int32), ("pool", ctypes.c_void_p),
-                ("slots", ctypes.c_void_p), ("rows", ctypes.c_void_p)]  # fmt: skip
+                ("slot_stride", ctypes.c_size_t), ("slots", ctypes.c_void_p), ("rows", ctypes.c_void_p)]  # fmt: skip
 
 
 class Library:
@@ -123,13 +125,13 @@ class Codec:
     def encode_pages(self, side, rows, slots, pool, refused):
         """rows fp16 [pages, 64, kv_heads, dim] -> pool uint8 [slots, kv_heads, block bytes], on the current stream."""
         args = EncodeArgs(side, rows.shape[0], rows.shape[2], rows.data_ptr(), slots.data_ptr(), pool.data_ptr(),
-                          refused.data_ptr())  # fmt: skip
+                          0, refused.data_ptr())  # fmt: skip
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
 
     def decode_pages(self, side, pool, slots, rows):
         """The inverse."""
-        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), slots.data_ptr(), rows.data_ptr())
+        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), 0, slots.data_ptr(), rows.data_ptr())
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         self.library.check(self.library.c.kvant_device_decode_pages(self.handle, ctypes.byref(args), stream))
 
@@ -167,7 +169,7 @@ class Kind:
 
     def struct(self, cache):
         return Pages(self.pools[0].data_ptr(), self.pools[1].data_ptr(), self.tables[cache].data_ptr(),
-                     self.counts.data_ptr(), self.max_pages)  # fmt: skip
+                     self.counts.data_ptr(), self.max_pages, 0, 0)  # fmt: skip
 
     def bytes(self):
         """Of one cache."""

@@ -67,8 +67,9 @@ typedef struct kvant_encode_args {
   int32_t pages;
   int32_t kv_heads;
   const void* device_rows;     /* fp16 [pages, 64, kv_heads, dim], finite */
-  const int32_t* device_slots; /* [pages]: where in the pool */
+  const int32_t* device_slots; /* [pages]: where in the pool; negative: this page is left out */
   void* device_pool;           /* [slots][kv_heads][block bytes] */
+  size_t slot_stride;          /* as in kvant_device_pages */
   int32_t* device_refused;     /* set to 1 when a scale does not fit: then these pages must not be used */
 } kvant_encode_args;
 KVANT_API kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kvant_encode_args* args,
@@ -80,7 +81,8 @@ typedef struct kvant_decode_args {
   int32_t pages;
   int32_t kv_heads;
   const void* device_pool;     /* [slots][kv_heads][block bytes] */
-  const int32_t* device_slots; /* [pages]: where in the pool */
+  size_t slot_stride;          /* as in kvant_device_pages */
+  const int32_t* device_slots; /* [pages]: where in the pool; negative: this page is left out */
   void* device_rows;           /* fp16 [pages, 64, kv_heads, dim] */
 } kvant_decode_args;
 KVANT_API kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args,
@@ -99,6 +101,8 @@ typedef struct kvant_device_pages {
   const kvant_device_page* device_table; /* [sequences][max_pages] */
   const int32_t* device_counts;          /* [sequences]: pages in use */
   int32_t max_pages;                     /* 0: no pages of this kind; the pointers may be null */
+  size_t key_stride;                     /* bytes from slot to slot, a multiple of 16; 0: kv_heads * block bytes */
+  size_t value_stride;
 } kvant_device_pages;
 
 typedef struct kvant_attend_args {

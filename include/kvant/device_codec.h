@@ -33,6 +33,9 @@ struct DevicePages {
   const void* table = nullptr;       ///< DevicePage [sequences][max_pages]
   const int32_t* counts = nullptr;   ///< [sequences]: pages in use, 0..max_pages
   int32_t max_pages = 0;             ///< 0: there are none of this kind, the pointers may be null
+  /// Bytes from slot to slot, multiples of 16 below 2 GiB, where something else lies between them; 0: kv_heads * block bytes.
+  size_t key_stride = 0;
+  size_t value_stride = 0;
 };
 
 /// DeviceAttendArgs::tickets.
@@ -53,10 +56,11 @@ struct DeviceAttendArgs {
   float soft_cap = 0.0f;  ///< > 0: scores s become soft_cap * tanh(s / soft_cap)
   /// fp32 [kv_heads * heads_per_kv]: attention sinks, logits that only add to the sum of weights. Null: none.
   const float* maybe_sinks = nullptr;
-  const void* queries = nullptr;  ///< [sequences, rows, kv_heads * heads_per_kv, dim], 16-byte aligned like all pointers here
-  void* out = nullptr;            ///< the same shape; zeros where a query row sees nothing
-  void* workspace = nullptr;      ///< 256-byte aligned
-  size_t workspace_bytes = 0;     ///< at least WorkspaceBytes
+  /// [sequences, rows, kv_heads * heads_per_kv, dim], 16-byte aligned like all pointers here.
+  const void* queries = nullptr;
+  void* out = nullptr;         ///< the same shape; zeros where a query row sees nothing
+  void* workspace = nullptr;   ///< 256-byte aligned
+  size_t workspace_bytes = 0;  ///< at least WorkspaceBytes
   /// kDeviceTicketBytes of zeros, left as zeros; one for all steps that never run at the same time. With it, few sequences
   /// take one launch; null: always three.
   void* tickets = nullptr;
@@ -76,8 +80,9 @@ struct DeviceEncodeArgs {
   int32_t pages = 0;
   int32_t kv_heads = 0;
   const void* rows = nullptr;      ///< fp16 [pages, 64, kv_heads, dim], finite, 16-byte aligned
-  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool; negative: this page is left out
   void* pool = nullptr;            ///< [slots][kv_heads][block bytes]
+  size_t slot_stride = 0;          ///< as in DevicePages
   /// Set to 1 when a scale does not fit what kernels read (Encode refuses such rows): that page must not be used. The caller
   /// clears and reads it.
   int32_t* refused = nullptr;
@@ -89,7 +94,8 @@ struct DeviceDecodeArgs {
   int32_t pages = 0;
   int32_t kv_heads = 0;
   const void* pool = nullptr;      ///< [slots][kv_heads][block bytes]
-  const int32_t* slots = nullptr;  ///< [pages]: where in the pool
+  size_t slot_stride = 0;          ///< as in DevicePages
+  const int32_t* slots = nullptr;  ///< [pages]: where in the pool; negative: this page is left out
   void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim], 16-byte aligned
 };
 

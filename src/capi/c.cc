@@ -46,7 +46,9 @@ DevicePages PagesOf(const kvant_device_pages& p) {
           .value_pool = p.device_value_pool,
           .table = p.device_table,
           .counts = p.device_counts,
-          .max_pages = p.max_pages};
+          .max_pages = p.max_pages,
+          .key_stride = p.key_stride,
+          .value_stride = p.value_stride};
 }
 
 DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
@@ -133,6 +135,7 @@ kvant_status kvant_device_encode_pages(const kvant_device_codec* codec, const kv
                                       .rows = args->device_rows,
                                       .slots = args->device_slots,
                                       .pool = args->device_pool,
+                                      .slot_stride = args->slot_stride,
                                       .refused = args->device_refused},
                                      stream);
   });
@@ -146,6 +149,7 @@ kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kv
                                       .pages = args->pages,
                                       .kv_heads = args->kv_heads,
                                       .pool = args->device_pool,
+                                      .slot_stride = args->slot_stride,
                                       .slots = args->device_slots,
                                       .rows = args->device_rows},
                                      stream);

@@ -39,6 +39,7 @@ struct Problem {
   std::vector<int> exact = {1, 1, 0};
   int pages_per_item = 2;
   int spare_pages = 0;  ///< of the tables
+  int gap = 0;          ///< bytes of something else between the keys of two slots; of values twice as many
   uint64_t first_live = ~uint64_t{0};
   float query_scale = 1.0f;
 };
@@ -52,13 +53,15 @@ Codec Make(const char* name, const char* options, Side side, int dim) {
 // The pages of one kind and side, encoded, in device order, with what they decode to.
 class Pool {
  public:
-  Pool(const Codec& codec, int slots, int kv_heads, uint32_t seed) : codec_(codec), kv_heads_(kv_heads) {
+  Pool(const Codec& codec, int slots, int kv_heads, int gap, uint32_t seed)
+      : codec_(codec), kv_heads_(kv_heads), stride_(kv_heads * static_cast<int>(codec.block_bytes()) + gap) {
     const auto format = DeviceFormatOf(codec);
     EXPECT_TRUE(format.ok()) << format.status().message();
     format_ = *format;
     const size_t values = static_cast<size_t>(kPageTokens * codec.shape().dim);
     const size_t blocks = static_cast<size_t>(slots * kv_heads);
-    bytes_ = AlignedBuffer<std::byte>(blocks * codec.block_bytes() + 64);
+    bytes_ = AlignedBuffer<std::byte>(static_cast<size_t>(slots * stride_) + 64);
+    std::fill(bytes_.span().begin(), bytes_.span().end(), std::byte{0xFF});  // as halves no numbers
     decoded_ = AlignedBuffer<float>(blocks * values + 64);
     std::mt19937 rng(seed);
     std::normal_distribution<float> normal;
@@ -70,10 +73,13 @@ class Pool {
       }
       EXPECT_TRUE(codec.verbs.encode(*codec.state, {}, rows.data(), block.data()).ok());
       EXPECT_TRUE(codec.verbs.decode(*codec.state, {}, block.data(), decoded_.data() + i * values).ok());
-      ToDeviceOrder(codec, format_, block.data(), bytes_.data() + i * codec.block_bytes());
+      const int slot = static_cast<int>(i) / kv_heads, head = static_cast<int>(i) % kv_heads;
+      ToDeviceOrder(codec, format_, block.data(),
+                    bytes_.data() + BlockOffset(slot, stride_, head, static_cast<int>(codec.block_bytes())));
     }
   }
   const std::byte* bytes() const { return bytes_.data(); }
+  int stride() const { return stride_; }
   const float* row(int slot, int head, int token) const {
     return decoded_.data() + ((slot * kv_heads_ + head) * kPageTokens + token) * codec_.shape().dim;
   }
@@ -82,6 +88,7 @@ class Pool {
  private:
   Codec codec_;
   int kv_heads_;
+  int stride_;
   DeviceFormat format_;
   AlignedBuffer<std::byte> bytes_;
   AlignedBuffer<float> decoded_;
@@ -157,10 +164,11 @@ class Kernel {
         exact_(p.exact, p.spare_pages, p.first_live, rng_),
         slots_(Total(p.sealed)),
         exact_slots_(Total(p.exact)),
-        k_(Make(p.codec, p.options, Side::kKey, kDim), slots_, p.kv_heads, 1),
-        v_(Make(p.codec, p.value_options ? p.value_options : p.options, Side::kValue, kDim), slots_, p.kv_heads, 2),
-        exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, 3),
-        exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 4) {
+        k_(Make(p.codec, p.options, Side::kKey, kDim), slots_, p.kv_heads, p.gap, 1),
+        v_(Make(p.codec, p.value_options ? p.value_options : p.options, Side::kValue, kDim), slots_, p.kv_heads,
+           2 * p.gap, 2),
+        exact_k_(Make("raw", "", Side::kKey, kDim), exact_slots_, p.kv_heads, p.gap, 3),
+        exact_v_(Make("raw", "", Side::kValue, kDim), exact_slots_, p.kv_heads, 2 * p.gap, 4) {
     exact_.AddQueryRows(p.rows);
     if (k_.format().kind == CodeKind::kSketch) sketch_tables_ = MakeSketchTables(kDim);
     queries_.resize(static_cast<size_t>(sequences() * p.rows * q_heads() * kDim));
@@ -181,11 +189,20 @@ class Kernel {
   int q_heads() const { return p_.kv_heads * p_.heads_per_kv; }
   float softmax_scale() const { return 1.0f / std::sqrt(static_cast<float>(kDim)); }
 
+  static PageSet Set(const Pool& k, const Pool& v, const Tables& tables, int pages_per_item) {
+    return {.keys = k.bytes(),
+            .values = v.bytes(),
+            .table = tables.refs.data(),
+            .counts = tables.counts.data(),
+            .max_pages = tables.max_pages,
+            .pages_per_item = pages_per_item,
+            .key_stride = k.stride(),
+            .value_stride = v.stride()};
+  }
   AttendParams Params() {
     AttendParams a = {};
-    a.sealed = {k_.bytes(),        v_.bytes(),       sealed_.refs.data(), sealed_.counts.data(),
-                sealed_.max_pages, p_.pages_per_item};
-    a.exact = {exact_k_.bytes(), exact_v_.bytes(), exact_.refs.data(), exact_.counts.data(), exact_.max_pages, 1};
+    a.sealed = Set(k_, v_, sealed_, p_.pages_per_item);
+    a.exact = Set(exact_k_, exact_v_, exact_, 1);
     std::ranges::copy(k_.format().levels, a.key_levels);
     std::ranges::copy(v_.format().levels, a.value_levels);
     a.value_gain = v_.format().kind == CodeKind::kUniform ? 4.0f : v_.format().step;
@@ -569,6 +586,15 @@ TEST(AttendKernel, FixedItemsGiveTheSameBitsWithAnyCapacity) {
 
 TEST(AttendKernel, ASequenceWithoutRowsGivesZeros) {
   EXPECT_LT((UniformError<64, 4>({.sealed = {2, 0}, .exact = {1, 0}})), kMaxError);
+}
+
+TEST(AttendKernel, SlotsWithSomethingElseBetween) {
+  const Problem p = {.kv_heads = 2, .sealed = {5, 2}, .exact = {1, 2}, .gap = 4096 + 16};
+  EXPECT_LT((UniformError<64, 4>(p)), kMaxError);
+  EXPECT_LT((LevelError<64, 2>(p)), kMaxError);
+  EXPECT_LT((TrellisError<64, 2>(p)), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 64, 4>::TileError(p, 2, 2)), kMaxError);
+  EXPECT_LT((Kernel<UniformKeys, UniformValues, 256, 4>::TileError(p, 2, 2)), kMaxError);
 }
 
 TEST(AttendTile, OneLaunchGivesTheSame) {

@@ -47,6 +47,12 @@ struct QueryShape {
   }
 };
 
+/// From the first block of a pool to that of a KV head in a slot. A slot has its heads' blocks one after another; pools exceed
+/// 4 GiB, what lies between two slots does not.
+KVANT_HD inline int64_t BlockOffset(int32_t slot, int32_t slot_stride, int kv_head, int32_t block_bytes) {
+  return static_cast<int64_t>(slot) * slot_stride + kv_head * block_bytes;
+}
+
 /// Pages of one kind: pools [slots][kv_heads][block bytes], tables [sequences][max_pages].
 struct PageSet {
   const std::byte* keys;
@@ -55,6 +61,8 @@ struct PageSet {
   const int32_t* counts;  ///< [sequences]: pages in use
   int32_t max_pages;
   int32_t pages_per_item;
+  int32_t key_stride;  ///< bytes from slot to slot
+  int32_t value_stride;
 
   KVANT_HD int items() const { return (max_pages + pages_per_item - 1) / pages_per_item; }
 };
@@ -147,8 +155,9 @@ struct TrellisCosts {
 /// Pages of rows to be encoded, of one side.
 struct EncodeParams {
   const uint16_t* rows;  ///< fp16 [pages, 64, kv_heads, dim]
-  const int32_t* slots;  ///< [pages]
+  const int32_t* slots;  ///< [pages]; negative: the page is left out
   std::byte* pool;       ///< [slots][kv_heads][block bytes]
+  int32_t slot_stride;   ///< bytes
   int32_t* refused;      ///< set to 1 when a value's scale exceeds kMaxValueScale; never cleared here
   int32_t pages;
   int32_t kv_heads;
@@ -169,7 +178,8 @@ struct EncodeParams {
 /// Pages to rows, of one side.
 struct DecodeParams {
   const std::byte* pool;  ///< [slots][kv_heads][block bytes]
-  const int32_t* slots;   ///< [pages]
+  int32_t slot_stride;    ///< bytes
+  const int32_t* slots;   ///< [pages]; negative: the page is left out
   uint16_t* rows;         ///< fp16 [pages, 64, kv_heads, dim]
   int32_t pages;
   int32_t kv_heads;

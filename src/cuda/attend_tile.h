@@ -110,13 +110,15 @@ KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const
   for (int i = 0; i < units.count; ++i) {
     const PageRef ref = table[units.page(i) / kUnits];
     const int unit = units.page(i) % kUnits;
-    const int64_t first =
-        (static_cast<int64_t>(ref.slot) * p.shape.kv_heads + at.kv_head) * ExactKeys<W, kDim>::kOffsets.bytes +
-        unit * (PlaneBytes(kDim, 16) / kUnits);
+    constexpr int kBytes = ExactKeys<W, kDim>::kOffsets.bytes;
+    const int first = unit * (PlaneBytes(kDim, 16) / kUnits);
+    const std::byte* key_unit = p.exact.keys + BlockOffset(ref.slot, p.exact.key_stride, at.kv_head, kBytes) + first;
+    const std::byte* value_unit =
+        p.exact.values + BlockOffset(ref.slot, p.exact.value_stride, at.kv_head, kBytes) + first;
     PlaneWords<kDim, 16> keys, values;
     W::Sync();
-    keys.Load(p.exact.keys + first, 0, at.lane);
-    if (kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    keys.Load(key_unit, 0, at.lane);
+    if (kTogether) values.Load(value_unit, 0, at.lane);
     ChannelWords<kDim> query;
     query.LoadQuery(queries.plain, at.lane);
     float scores[kUnits][4] = {};
@@ -124,7 +126,7 @@ KVANT_HD void AttendExactUnits(const AttendParams& p, const WarpPlace& at, const
     const int first_token = unit * kUnitTokens;
     state.Weigh(p.soft_cap, {rows.Seen(0, ref) >> first_token & 0xFFFF, rows.Seen(1, ref) >> first_token & 0xFFFF},
                 at.lane, scores);
-    if (!kTogether) values.Load(p.exact.values + first, 0, at.lane);
+    if (!kTogether) values.Load(value_unit, 0, at.lane);
     ExactValues<W, kDim>::AddUnit(values, scores[0], state.out);
   }
 }

@@ -258,17 +258,19 @@ struct PageCopies {
 
   KVANT_HD std::byte* key(int index) const { return slots + index % kDepth * Keys::kOffsets.bytes; }
   KVANT_HD std::byte* value(int index) const { return slots + kValues + index % kDepth * Values::kOffsets.bytes; }
-  /// Index of a page's blocks in the pools.
-  KVANT_HD int64_t Block(int32_t slot) const { return static_cast<int64_t>(slot) * p.shape.kv_heads + at.kv_head; }
-  KVANT_HD void StartKey(int index, int64_t block) const {
+  KVANT_HD void StartKey(int index, int32_t slot) const {
+    constexpr int kBytes = Keys::kOffsets.bytes;
     if (index < pages.count) {
-      CopyBlock<W, Keys::kOffsets.bytes>(p.sealed.keys + block * Keys::kOffsets.bytes, at.lane, key(index));
+      const int64_t from = BlockOffset(slot, p.sealed.key_stride, at.kv_head, kBytes);
+      CopyBlock<W, kBytes>(p.sealed.keys + from, at.lane, key(index));
     }
     W::CommitCopies();
   }
-  KVANT_HD void StartValue(int index, int64_t block) const {
+  KVANT_HD void StartValue(int index, int32_t slot) const {
+    constexpr int kBytes = Values::kOffsets.bytes;
     if (index < pages.count) {
-      CopyBlock<W, Values::kOffsets.bytes>(p.sealed.values + block * Values::kOffsets.bytes, at.lane, value(index));
+      const int64_t from = BlockOffset(slot, p.sealed.value_stride, at.kv_head, kBytes);
+      CopyBlock<W, kBytes>(p.sealed.values + from, at.lane, value(index));
     }
     W::CommitCopies();
   }
@@ -291,9 +293,8 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
   const PageCopies<W, Keys, Values, kDepth> copies = {p, at, pages, slots};
   KVANT_UNROLL
   for (int i = 0; i < kDepth; ++i) {
-    const int64_t block = copies.Block(pages.start.slot[i]);
-    copies.StartKey(i, block);
-    copies.StartValue(i, block);
+    copies.StartKey(i, pages.start.slot[i]);
+    copies.StartValue(i, pages.start.slot[i]);
   }
   ready();
   // Entries of the table are loaded a page before they are needed.
@@ -308,12 +309,12 @@ KVANT_HD void AttendSealed(const AttendParams& p, const WarpPlace& at, const Pag
     float scores[Values::Layout::kGroups][4];
     Keys::Score(copies.key(i), queries.sealed, queries.plain, key_table, at.lane, scores);
     W::Sync();  // all lanes are done with the slot
-    copies.StartKey(i + kDepth, copies.Block(slot));
+    copies.StartKey(i + kDepth, slot);
     state.Weigh(p.soft_cap, {live, live}, at.lane, scores);
     copies.Wait();
     Values::Accumulate(copies.value(i), value_table, at.lane, scores, state.out, state.shift);
     W::Sync();
-    copies.StartValue(i + kDepth, copies.Block(slot));
+    copies.StartValue(i + kDepth, slot);
   }
 }
 
@@ -337,11 +338,13 @@ KVANT_HD void AttendExact(const AttendParams& p, const PageSet& set, const WarpP
   const LaneRows rows(p, at);
   for (int i = 0; i < pages.count; ++i) {
     const PageRef ref = table[pages.page(i)];
-    const int64_t block = (static_cast<int64_t>(ref.slot) * p.shape.kv_heads + at.kv_head) * Keys::kOffsets.bytes;
+    constexpr int kBytes = Keys::kOffsets.bytes;
     float scores[kUnits][4];
-    Keys::Score(set.keys + block, nullptr, queries.plain, nullptr, at.lane, scores);
+    const std::byte* keys = set.keys + BlockOffset(ref.slot, set.key_stride, at.kv_head, kBytes);
+    Keys::Score(keys, nullptr, queries.plain, nullptr, at.lane, scores);
     state.Weigh(p.soft_cap, {rows.Seen(0, ref), rows.Seen(1, ref)}, at.lane, scores);
-    Values::Accumulate(set.values + block, nullptr, at.lane, scores, state.out, state.shift);
+    const std::byte* values = set.values + BlockOffset(ref.slot, set.value_stride, at.kv_head, kBytes);
+    Values::Accumulate(values, nullptr, at.lane, scores, state.out, state.shift);
   }
 }
 

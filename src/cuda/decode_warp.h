@@ -186,12 +186,13 @@ KVANT_HD void UniformRows(const DecodeParams& p, const std::byte* block, int pag
 }
 
 KVANT_HD inline const std::byte* BlockOf(const DecodeParams& p, int page, int head) {
-  return p.pool + (static_cast<int64_t>(p.slots[page]) * p.kv_heads + head) * p.offsets.bytes;
+  return p.pool + BlockOffset(p.slots[page], p.slot_stride, head, p.offsets.bytes);
 }
 
 /// One block to rows.
 template <class W, CodeKind kKind, int kDim, int kBits>
 KVANT_HD void DecodeWarp(const DecodeParams& p, int page, int head, int lane, DecodeSpace<kDim>* space) {
+  if (p.slots[page] < 0) return;
   const std::byte* block = BlockOf(p, page, head);
   for (int i = lane; i < kDeviceLevels; i += kLanes) space->levels[i] = p.levels[i];
   UnpackCodes<W, kKind, kDim, kBits>(block + p.offsets.codes, p.is_value, lane, space->codes);
@@ -211,6 +212,7 @@ KVANT_HD void DecodeWarp(const DecodeParams& p, int page, int head, int lane, De
 /// Exact blocks: every lane scatters the words that are its operands.
 template <class W, int kDim>
 KVANT_HD void LoadExactWarp(const DecodeParams& p, int page, int head, int lane) {
+  if (p.slots[page] < 0) return;
   const std::byte* block = BlockOf(p, page, head);
   for (int unit = 0; unit < kUnits; ++unit) {
     PlaneWords<kDim, 16> words;

@@ -90,12 +90,26 @@ constexpr int64_t kChunkUnits = 64;
 // Query rows of a step.
 constexpr int kMostRows = 8;
 
-Status CheckPages(const char* name, const DevicePages& pages) {
-  if (pages.max_pages < 0) return Status::InvalidArgument(StrFormat("%s.max_pages = %d", name, pages.max_pages));
-  if (pages.max_pages > 0 && (!pages.key_pool || !pages.value_pool || !pages.table || !pages.counts)) {
-    return Status::InvalidArgument(StrFormat("%s: a null pointer with max_pages = %d", name, pages.max_pages));
+// The stride of a caller, where 0 stands for `packed`, the bytes of a slot. REQUIRES: checked.
+int32_t StrideOr(size_t stride, size_t packed) { return static_cast<int32_t>(stride > 0 ? stride : packed); }
+
+Status CheckStride(const char* name, size_t stride, size_t packed) {
+  constexpr size_t kMost = size_t{1} << 31;
+  const size_t used = stride > 0 ? stride : packed;
+  if (used >= packed && used < kMost && used % 16 == 0) return Status::Ok();
+  return Status::InvalidArgument(
+      StrFormat("%s = %zu; accepted: multiples of 16 from %zu to %zu", name, used, packed, kMost - 16));
+}
+
+// `key_bytes`, `value_bytes`: of a slot's blocks.
+Status CheckPages(const std::string& name, const DevicePages& pages, size_t key_bytes, size_t value_bytes) {
+  if (pages.max_pages < 0) return Status::InvalidArgument(name + StrFormat(".max_pages = %d", pages.max_pages));
+  if (pages.max_pages == 0) return Status::Ok();
+  if (!pages.key_pool || !pages.value_pool || !pages.table || !pages.counts) {
+    return Status::InvalidArgument(name + StrFormat(": a null pointer with max_pages = %d", pages.max_pages));
   }
-  return Status::Ok();
+  KVANT_TRY(CheckStride((name + ".key_stride").c_str(), pages.key_stride, key_bytes));
+  return CheckStride((name + ".value_stride").c_str(), pages.value_stride, value_bytes);
 }
 
 Status CheckAligned(const char* names, std::initializer_list<const void*> pointers) {
@@ -109,11 +123,12 @@ Status CheckAligned(const char* names, std::initializer_list<const void*> pointe
 
 // Of pages that are encoded or decoded.
 template <class Args>
-Status CheckRowArgs(const Args& args) {
+Status CheckRowArgs(const Args& args, size_t block_bytes) {
   if (args.pages < 0 || args.kv_heads < 1) {
     return Status::InvalidArgument(StrFormat("pages = %d, kv_heads = %d", args.pages, args.kv_heads));
   }
   if (!args.rows || !args.slots || !args.pool) return Status::InvalidArgument("rows, slots or pool is null");
+  KVANT_TRY(CheckStride("slot_stride", args.slot_stride, static_cast<size_t>(args.kv_heads) * block_bytes));
   return CheckAligned("rows or pool", {args.rows, args.pool});
 }
 
@@ -148,6 +163,10 @@ struct DeviceCodec::Impl {
   mutable std::optional<cuda::LaunchShape> shapes[2];
 
   const SideCodec& side(DeviceSide s) const { return sides[static_cast<size_t>(s)]; }
+  // Of the blocks of one side in a slot.
+  size_t SlotBytes(DeviceSide s, int kv_heads) const {
+    return static_cast<size_t>(kv_heads) * side(s).codec.block_bytes();
+  }
 
   // Index into kernels and shapes.
   size_t KernelFor(const DeviceAttendArgs& a) const { return a.heads_per_kv * a.rows <= kernels[1].columns ? 1 : 0; }
@@ -171,17 +190,19 @@ struct DeviceCodec::Impl {
 
   // What both ways of launching need; pointers into the workspace are still missing.
   AttendParams Params(const DeviceAttendArgs& a) const {
-    const auto set = [](const DevicePages& p) {
-      return cuda::PageSet{static_cast<const std::byte*>(p.key_pool),
-                           static_cast<const std::byte*>(p.value_pool),
-                           static_cast<const cuda::PageRef*>(p.table),
-                           p.counts,
-                           p.max_pages,
-                           1};
+    const auto set = [&](const DevicePages& p, DeviceSide key_side, DeviceSide value_side) {
+      return cuda::PageSet{.keys = static_cast<const std::byte*>(p.key_pool),
+                           .values = static_cast<const std::byte*>(p.value_pool),
+                           .table = static_cast<const cuda::PageRef*>(p.table),
+                           .counts = p.counts,
+                           .max_pages = p.max_pages,
+                           .pages_per_item = 1,
+                           .key_stride = StrideOr(p.key_stride, SlotBytes(key_side, a.kv_heads)),
+                           .value_stride = StrideOr(p.value_stride, SlotBytes(value_side, a.kv_heads))};
     };
     AttendParams p = {};
-    p.sealed = set(a.sealed);
-    p.exact = set(a.exact);
+    p.sealed = set(a.sealed, DeviceSide::kKey, DeviceSide::kValue);
+    p.exact = set(a.exact, DeviceSide::kExactKey, DeviceSide::kExactValue);
     std::ranges::copy(side(DeviceSide::kKey).format.levels, p.key_levels);
     std::ranges::copy(side(DeviceSide::kValue).format.levels, p.value_levels);
     p.value_gain = CodeGain(side(DeviceSide::kValue).format);
@@ -316,7 +337,7 @@ Status DeviceCodec::Decode(DeviceSide side, const void* block, float* rows) cons
 }
 
 Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) const {
-  KVANT_TRY(CheckRowArgs(args));
+  KVANT_TRY(CheckRowArgs(args, BlockBytes(args.side)));
   if (!args.refused) return Status::InvalidArgument("refused is null");
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
@@ -332,6 +353,7 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
     cuda::EncodeParams p = {.rows = static_cast<const uint16_t*>(args.rows),
                             .slots = args.slots,
                             .pool = static_cast<std::byte*>(args.pool),
+                            .slot_stride = StrideOr(args.slot_stride, impl_->SlotBytes(args.side, args.kv_heads)),
                             .refused = args.refused,
                             .pages = args.pages,
                             .kv_heads = args.kv_heads,
@@ -356,12 +378,13 @@ Status DeviceCodec::EncodePages(const DeviceEncodeArgs& args, void* stream) cons
 }
 
 Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) const {
-  KVANT_TRY(CheckRowArgs(args));
+  KVANT_TRY(CheckRowArgs(args, BlockBytes(args.side)));
   const SideCodec& s = impl_->side(args.side);
   const DeviceFormat& f = s.format;
   for (const cuda::DecodeKernel& kernel : cuda::DecodeKernels()) {
     if (kernel.kind != f.kind || kernel.bits != f.bits || kernel.dim != impl_->dim) continue;
     cuda::DecodeParams p = {.pool = static_cast<const std::byte*>(args.pool),
+                            .slot_stride = StrideOr(args.slot_stride, impl_->SlotBytes(args.side, args.kv_heads)),
                             .slots = args.slots,
                             .rows = static_cast<uint16_t*>(args.rows),
                             .pages = args.pages,
@@ -387,8 +410,10 @@ Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {
 
 Status DeviceCodec::Attend(const DeviceAttendArgs& args, void* stream) const {
   KVANT_TRY(CheckShape(args));
-  KVANT_TRY(CheckPages("sealed", args.sealed));
-  KVANT_TRY(CheckPages("exact", args.exact));
+  KVANT_TRY(CheckPages("sealed", args.sealed, impl_->SlotBytes(DeviceSide::kKey, args.kv_heads),
+                       impl_->SlotBytes(DeviceSide::kValue, args.kv_heads)));
+  KVANT_TRY(CheckPages("exact", args.exact, impl_->SlotBytes(DeviceSide::kExactKey, args.kv_heads),
+                       impl_->SlotBytes(DeviceSide::kExactValue, args.kv_heads)));
   if (!args.queries || !args.out || !args.workspace) {
     return Status::InvalidArgument("queries, out or workspace is null");
   }

@@ -30,25 +30,35 @@ Codec Make(const std::string& name, const std::string& options, Side side, int d
   return *codec;
 }
 
+// Where pages go in a pool.
+struct Slots {
+  int32_t of_page[kPages] = {1, 0};
+  int gap = 0;  ///< bytes of something else between two slots
+};
+
 // Pages of random rows, and a pool.
 class Pages {
  public:
-  Pages(const std::string& name, const std::string& options, Side side, int dim, float scale = 1.0f)
+  Pages(const std::string& name, const std::string& options, Side side, int dim, float scale = 1.0f,
+        const Slots& slots = {})
       : codec_(Make(name, options, side, dim)),
         format_(*DeviceFormatOf(codec_)),
+        slots_(slots),
         rows_(static_cast<size_t>(kPages * kPageTokens * kHeads * dim)),
-        decoded_(rows_.size()),
-        pool_(kPages * kHeads * codec_.block_bytes()) {
+        decoded_(rows_.size(), kUntouched),
+        pool_(static_cast<size_t>(kPages * stride())) {
     std::mt19937 rng(5);
     std::normal_distribution<float> normal;
     for (uint16_t& x : rows_) x = ToF16(scale * normal(rng) + 0.2f).bits;
+    std::fill(pool_.span().begin(), pool_.span().end(), kOther);
   }
 
   template <CodeKind kKind, int kDim, int kBits, int kRows>
   void Encode() {
     EncodeParams p = {.rows = rows_.data(),
-                      .slots = kSlots,
+                      .slots = slots_.of_page,
                       .pool = pool_.data(),
+                      .slot_stride = stride(),
                       .refused = &refused_,
                       .pages = kPages,
                       .kv_heads = kHeads,
@@ -88,7 +98,8 @@ class Pages {
   template <CodeKind kKind, int kDim, int kBits>
   void Decode() {
     DecodeParams p = {.pool = pool_.data(),
-                      .slots = kSlots,
+                      .slot_stride = stride(),
+                      .slots = slots_.of_page,
                       .rows = decoded_.data(),
                       .pages = kPages,
                       .kv_heads = kHeads,
@@ -111,17 +122,19 @@ class Pages {
     });
   }
 
-  // Share of bytes that differ from the CPU's.
+  // Share of the pool's bytes that differ from the CPU's; nothing else may have been written.
   double Mismatch() {
-    size_t different = 0;
     AlignedBuffer<float> floats(block_values());
-    AlignedBuffer<std::byte> block(codec_.block_bytes()), want(codec_.block_bytes());
+    AlignedBuffer<std::byte> block(codec_.block_bytes()), want(pool_.size());
+    std::fill(want.span().begin(), want.span().end(), kOther);
     ForEachBlock([&](int page, int head) {
+      if (slots_.of_page[page] < 0) return;
       ForEachValue(page, head, [&](size_t i, size_t at) { floats[i] = kvant::ToFloat(F16{rows_[at]}); });
       EXPECT_TRUE(codec_.verbs.encode(*codec_.state, {}, floats.data(), block.data()).ok());
-      ToDeviceOrder(codec_, format_, block.data(), want.data());
-      for (size_t i = 0; i < codec_.block_bytes(); ++i) different += Block(page, head)[i] != want[i];
+      ToDeviceOrder(codec_, format_, block.data(), want.data() + BlockAt(page, head));
     });
+    size_t different = 0;
+    for (size_t i = 0; i < pool_.size(); ++i) different += pool_[i] != want[i];
     return static_cast<double>(different) / static_cast<double>(pool_.size());
   }
   // Largest difference from what the CPU decodes, in units of fp16's last place there.
@@ -130,7 +143,11 @@ class Pages {
     AlignedBuffer<float> floats(block_values());
     AlignedBuffer<std::byte> block(codec_.block_bytes());
     ForEachBlock([&](int page, int head) {
-      FromDeviceOrder(codec_, format_, Block(page, head), block.data());
+      if (slots_.of_page[page] < 0) {
+        ForEachValue(page, head, [&](size_t, size_t at) { EXPECT_EQ(decoded_[at], kUntouched); });
+        return;
+      }
+      FromDeviceOrder(codec_, format_, pool_.data() + BlockAt(page, head), block.data());
       EXPECT_TRUE(codec_.verbs.decode(*codec_.state, {}, block.data(), floats.data()).ok());
       ForEachValue(page, head, [&](size_t i, size_t at) {
         const double want = static_cast<double>(floats[i]);
@@ -143,12 +160,14 @@ class Pages {
   int32_t refused() const { return refused_; }
 
  private:
-  static constexpr int32_t kSlots[kPages] = {1, 0};
+  static constexpr uint16_t kUntouched = 0x7E7E;
+  static constexpr std::byte kOther{0xA5};
 
   bool is_value() const { return codec_.shape().side == Side::kValue; }
   size_t block_values() const { return static_cast<size_t>(kPageTokens * codec_.shape().dim); }
-  const std::byte* Block(int page, int head) const {
-    return pool_.data() + static_cast<size_t>(kSlots[page] * kHeads + head) * codec_.block_bytes();
+  int stride() const { return kHeads * static_cast<int>(codec_.block_bytes()) + slots_.gap; }
+  int64_t BlockAt(int page, int head) const {
+    return BlockOffset(slots_.of_page[page], stride(), head, static_cast<int>(codec_.block_bytes()));
   }
   template <typename Visit>
   static void ForEachBlock(Visit visit) {
@@ -168,6 +187,7 @@ class Pages {
 
   Codec codec_;
   DeviceFormat format_;
+  Slots slots_;
   std::vector<uint16_t> rows_, decoded_;
   AlignedBuffer<std::byte> pool_;
   int32_t refused_ = 0;
@@ -252,6 +272,27 @@ TEST(EncodeKernel, KnowsTheTrellis) {
   }
   for (const int bits : {2, 3}) EXPECT_EQ(kTicksPerStep, static_cast<float>(TrellisTicksPerStep(bits)));
   EXPECT_EQ(kMostTicks, kTicksPerStep * kMaxTrellisSteps);
+}
+
+template <CodeKind kKind, int kDim, int kBits>
+void ExpectOnlyOnePage(const std::string& name, const std::string& options, Side side) {
+  Pages pages(name, options, side, kDim, 1.0f, {.of_page = {-1, 1}, .gap = 48});
+  pages.Encode<kKind, kDim, kBits, 1>();
+  EXPECT_LE(pages.Mismatch(), 8 * FindCodec(name)->max_code_mismatch) << name << ":" << options;
+  if constexpr (kKind != CodeKind::kSketch) {
+    pages.Decode<kKind, kDim, kBits>();
+    EXPECT_LE(pages.DecodeError(), 1.0) << name << ":" << options;
+  }
+}
+
+TEST(EncodeKernel, StridesAndPagesThatAreLeftOut) {
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    ExpectOnlyOnePage<CodeKind::kExact, 64, 16>("raw", "", side);
+    ExpectOnlyOnePage<CodeKind::kUniform, 64, 4>("int", "bits=4", side);
+    ExpectOnlyOnePage<CodeKind::kLevels, 64, 4>("decoquant", "bits=4", side);
+    ExpectOnlyOnePage<CodeKind::kTrellis, 64, 2>("decoquant", "bits=2,code=trellis", side);
+  }
+  ExpectOnlyOnePage<CodeKind::kSketch, 64, 1>("qjl", "first_layers=0", Side::kKey);
 }
 
 TEST(EncodeKernel, ReportsScalesThatWeightsCannotTake) {

@@ -132,6 +132,7 @@ KVANT_HD void PackRuns(const uint8_t* windows, bool is_value, int step, int lane
 /// One thread of kDim; a warp takes every kDim / 32-th token and step.
 template <class W, int kDim, int kBits>
 KVANT_HD void EncodeTrellisThread(const EncodeParams& p, int page, int head, int thread, TrellisSpace<kDim>* space) {
+  if (p.slots[page] < 0) return;
   using Row = EncodeRow<W, kDim>;
   constexpr int kWarps = kDim / kLanes;
   constexpr int kStride = TrellisSpace<kDim>::kStride;

@@ -350,12 +350,13 @@ KVANT_HD inline void StoreParams(const uint16_t* params, int rows, bool by_chann
 // ---- one block
 
 KVANT_HD inline std::byte* BlockOf(const EncodeParams& p, int page, int head) {
-  return p.pool + (static_cast<int64_t>(p.slots[page]) * p.kv_heads + head) * p.offsets.bytes;
+  return p.pool + BlockOffset(p.slots[page], p.slot_stride, head, p.offsets.bytes);
 }
 
 /// kRows: of parameters.
 template <class W, CodeKind kKind, int kDim, int kBits, int kRows>
 KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim, kRows>* space) {
+  if (p.slots[page] < 0) return;
   constexpr bool kUniform = kKind == CodeKind::kUniform;
   std::byte* block = BlockOf(p, page, head);
   const RowPlace<kDim> at = {page, head, lane};
@@ -378,6 +379,7 @@ KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, En
 /// Exact blocks: every lane gathers the words of its operands.
 template <class W, int kDim>
 KVANT_HD void StoreExactWarp(const EncodeParams& p, int page, int head, int lane) {
+  if (p.slots[page] < 0) return;
   constexpr int kWords = UnitWords(kDim, 16);
   auto* block = reinterpret_cast<uint32_t*>(BlockOf(p, page, head));
   KVANT_UNROLL_BY(16)

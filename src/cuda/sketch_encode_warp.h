@@ -76,13 +76,10 @@ template <class W, int kDim>
 class SketchEncoder {
  public:
   KVANT_HD SketchEncoder(const EncodeParams& p, int page, int head, int lane)
-      : p_(p),
-        page_(page),
-        head_(head),
-        lane_(lane),
-        block_(p.pool + (static_cast<int64_t>(p.slots[page]) * p.kv_heads + head) * p.offsets.bytes) {}
+      : p_(p), page_(page), head_(head), lane_(lane), block_(BlockOf(p, page, head)) {}
 
   KVANT_HD void Encode() {
+    if (p_.slots[page_] < 0) return;
     const DeviceSketch& sketch = p_.sketch;
     for (int g = 0; g < kOutlierGroups; ++g) {
       OutlierMask<W, kDim> outliers;

@@ -41,6 +41,38 @@ static int check_blocks(const kvant_device_codec* codec) {
   return 0;
 }
 
+static int check_strides(const kvant_device_codec* codec) {
+  static _Alignas(16) char memory[64]; /* nothing reads it: the strides are refused first */
+  kvant_encode_args encode = {.kv_heads = 2,
+                              .device_rows = memory,
+                              .device_slots = (const int32_t*)memory,
+                              .device_pool = memory,
+                              .device_refused = (int32_t*)memory};
+  kvant_decode_args decode = {
+      .kv_heads = 2, .device_rows = memory, .device_slots = (const int32_t*)memory, .device_pool = memory};
+  kvant_attend_args attend = {.sealed = {.device_key_pool = memory,
+                                         .device_value_pool = memory,
+                                         .device_table = (const kvant_device_page*)memory,
+                                         .device_counts = (const int32_t*)memory,
+                                         .max_pages = 1},
+                              .sequences = 1,
+                              .kv_heads = 2,
+                              .heads_per_kv = 1,
+                              .rows = 1};
+  const size_t packed = 2 * kvant_device_block_bytes(codec, KVANT_KEY);
+  const size_t refused[] = {packed - 16, packed + 8, (size_t)1 << 31};
+  for (int i = 0; i < 3; ++i) {
+    encode.slot_stride = decode.slot_stride = attend.sealed.key_stride = refused[i];
+    CHECK(kvant_device_encode_pages(codec, &encode, NULL) == KVANT_INVALID_ARGUMENT);
+    CHECK(strstr(kvant_error_message(), "slot_stride") != NULL);
+    CHECK(kvant_device_decode_pages(codec, &decode, NULL) == KVANT_INVALID_ARGUMENT);
+    CHECK(strstr(kvant_error_message(), "slot_stride") != NULL);
+    CHECK(kvant_attend(codec, &attend, NULL) == KVANT_INVALID_ARGUMENT);
+    CHECK(strstr(kvant_error_message(), "sealed.key_stride") != NULL);
+  }
+  return 0;
+}
+
 int main(void) {
   const int errors = check_errors();
   if (errors != 0) return errors;
@@ -52,6 +84,8 @@ int main(void) {
   CHECK(kvant_device_block_bytes(codec, KVANT_VALUE) == 4096 + 256);
   const int blocks = check_blocks(codec);
   if (blocks != 0) return blocks;
+  const int strides = check_strides(codec);
+  if (strides != 0) return strides;
   kvant_attend_args args;
   memset(&args, 0, sizeof(args));
   size_t bytes = 0;
@@ -66,6 +100,7 @@ int main(void) {
   kvant_device_codec_destroy(codec);
 #else
   (void)check_blocks;
+  (void)check_strides;
   CHECK(created == KVANT_NOT_SUPPORTED);
   CHECK(strstr(kvant_error_message(), "KVANT_CUDA") != NULL);
 #endif
