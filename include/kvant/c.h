@@ -88,6 +88,27 @@ typedef struct kvant_decode_args {
 KVANT_API kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kvant_decode_args* args,
                                                  void* stream);
 
+/* Rows of one side, to be stored in exact pages as they are. */
+typedef struct kvant_device_rows {
+  const void* device_rows; /* [count, kv_heads, dim], 4-byte aligned (fp16) or 16-byte aligned (fp32); null: no rows */
+  kvant_type type;
+  size_t row_stride;  /* bytes, aligned like rows; 0: rows follow one another */
+  void* device_pool;  /* of exact pages, [slots][kv_heads][block bytes] */
+  size_t slot_stride; /* as in kvant_device_pages */
+} kvant_device_rows;
+
+typedef struct kvant_write_args {
+  kvant_device_rows keys;
+  kvant_device_rows values;
+  int32_t count;
+  int32_t kv_heads;
+  const int32_t* device_targets; /* [count]: 64 * slot + row of the page; negative: this row is left out */
+  int32_t* device_refused; /* or mapped host memory: set to 1 when a value is no finite fp16 number: then that page must
+                              not be used */
+} kvant_write_args;
+KVANT_API kvant_status kvant_device_write_rows(const kvant_device_codec* codec, const kvant_write_args* args,
+                                               void* stream);
+
 /* An entry of a page table. */
 typedef struct kvant_device_page {
   uint64_t live; /* bit t: row t of the page is visible */

@@ -99,6 +99,26 @@ struct DeviceDecodeArgs {
   void* rows = nullptr;            ///< fp16 [pages, 64, kv_heads, dim], 16-byte aligned
 };
 
+/// Rows of one side to be stored in exact pages as they are, rounded to fp16.
+struct DeviceRows {
+  const void* rows = nullptr;  ///< [count, kv_heads, dim], 4-byte aligned (fp16) or 16-byte aligned (fp32)
+  DeviceType type = DeviceType::kF32;
+  size_t row_stride = 0;   ///< bytes, aligned like rows; 0: rows follow one another
+  void* pool = nullptr;    ///< of exact pages, [slots][kv_heads][block bytes]
+  size_t slot_stride = 0;  ///< as in DevicePages
+};
+
+/// Rows of both sides, or of one. No two of them may go to the same place.
+struct DeviceWriteArgs {
+  DeviceRows keys = {}, values = {};  ///< rows null: none of this side
+  int32_t count = 0;
+  int32_t kv_heads = 0;
+  const int32_t* targets = nullptr;  ///< device [count]: 64 * slot + row of the page; negative: this row is left out
+  /// Device or mapped host memory: set to 1 when a value is no finite fp16 number; that page must not be used. The caller clears
+  /// and reads it.
+  int32_t* refused = nullptr;
+};
+
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
 class DeviceCodec {
  public:
@@ -126,6 +146,10 @@ class DeviceCodec {
   /// kernels that read fp16 (docs/cuda.md). Values are those of Decode, rounded to fp16. Errors: InvalidArgument;
   /// NotSupported for sketched keys.
   Status DecodePages(const DeviceDecodeArgs& args, void* stream) const;
+
+  /// Writes rows into exact pages on `stream`, in one launch, without waiting. The bytes are those of Encode; rows that are not
+  /// written stay. Errors: InvalidArgument.
+  Status WriteRows(const DeviceWriteArgs& args, void* stream) const;
 
   /// What Attend needs for these shapes on the current device; call it before a graph is captured. Pointers are not read.
   /// The matrix of sketched keys (up to 0.4 MB) is kvant's own, a variable of the program that nobody allocates: the first

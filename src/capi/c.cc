@@ -14,6 +14,7 @@ static_assert(KVANT_TICKET_BYTES == kvant::kDeviceTicketBytes);
 
 using kvant::DeviceAttendArgs;
 using kvant::DevicePages;
+using kvant::DeviceRows;
 using kvant::DeviceSide;
 using kvant::DeviceType;
 using kvant::Result;
@@ -49,6 +50,14 @@ DevicePages PagesOf(const kvant_device_pages& p) {
           .max_pages = p.max_pages,
           .key_stride = p.key_stride,
           .value_stride = p.value_stride};
+}
+
+DeviceRows RowsOf(const kvant_device_rows& r) {
+  return {.rows = r.device_rows,
+          .type = static_cast<DeviceType>(r.type),
+          .row_stride = r.row_stride,
+          .pool = r.device_pool,
+          .slot_stride = r.slot_stride};
 }
 
 DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
@@ -153,6 +162,19 @@ kvant_status kvant_device_decode_pages(const kvant_device_codec* codec, const kv
                                       .slots = args->device_slots,
                                       .rows = args->device_rows},
                                      stream);
+  });
+}
+
+kvant_status kvant_device_write_rows(const kvant_device_codec* codec, const kvant_write_args* args, void* stream) {
+  return Guarded([&] {
+    if (!codec || !args) return Null(!codec ? "codec" : "args");
+    return codec->codec->WriteRows({.keys = RowsOf(args->keys),
+                                    .values = RowsOf(args->values),
+                                    .count = args->count,
+                                    .kv_heads = args->kv_heads,
+                                    .targets = args->device_targets,
+                                    .refused = args->device_refused},
+                                   stream);
   });
 }
 

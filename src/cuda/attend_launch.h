@@ -76,5 +76,6 @@ std::span<const DecodeKernel> DecodeKernels();
 /// REQUIRES: dim is one of kDeviceDims.
 Status LaunchPrepare(const PrepareParams& params, int dim, void* stream);
 Status LaunchMerge(const MergeParams& params, int dim, void* stream);
+Status LaunchWrite(const WriteParams& params, int dim, void* stream);
 
 }  // namespace kvant::cuda

@@ -191,4 +191,22 @@ struct DecodeParams {
   float levels[kDeviceLevels];
 };
 
+/// Rows of one side that are stored in exact pages.
+struct WriteSide {
+  const std::byte* rows;  ///< fp16 or fp32 [count][kv_heads][dim]
+  int64_t row_stride;     ///< bytes
+  std::byte* pool;        ///< [slots][kv_heads][block bytes]
+  int32_t slot_stride;    ///< bytes
+  bool is_float;
+  bool is_value;
+};
+struct WriteParams {
+  WriteSide side[2];
+  int32_t sides;  ///< in use
+  int32_t count;
+  int32_t kv_heads;
+  const int32_t* targets;  ///< [count]: 64 * slot + row of the page; negative: left out
+  int32_t* refused;        ///< set to 1 when a value is no finite fp16 number; never cleared here
+};
+
 }  // namespace kvant::cuda

@@ -132,6 +132,21 @@ Status CheckRowArgs(const Args& args, size_t block_bytes) {
   return CheckAligned("rows or pool", {args.rows, args.pool});
 }
 
+size_t RowStride(const DeviceRows& rows, size_t row_values) {
+  return rows.row_stride > 0 ? rows.row_stride : row_values * (rows.type == DeviceType::kF32 ? 4 : 2);
+}
+
+// Of rows for exact pages.
+Status CheckRows(const std::string& name, const DeviceRows& rows, size_t slot_bytes) {
+  if (!rows.pool) return Status::InvalidArgument(name + ".pool is null");
+  KVANT_TRY(CheckAligned((name + ".pool").c_str(), {rows.pool}));
+  const size_t unit = rows.type == DeviceType::kF32 ? 16 : 4;
+  if (reinterpret_cast<uintptr_t>(rows.rows) % unit != 0 || rows.row_stride % unit != 0) {
+    return Status::InvalidArgument(name + StrFormat(".rows or row_stride is not aligned to %zu bytes", unit));
+  }
+  return CheckStride((name + ".slot_stride").c_str(), rows.slot_stride, slot_bytes);
+}
+
 Status CheckShape(const DeviceAttendArgs& args) {
   if (args.heads_per_kv < 1 || args.heads_per_kv > kMaxHeads) {
     return Status::InvalidArgument(StrFormat("heads_per_kv = %d; accepted: 1..%d", args.heads_per_kv, kMaxHeads));
@@ -399,6 +414,34 @@ Status DeviceCodec::DecodePages(const DeviceDecodeArgs& args, void* stream) cons
     return kernel.launch(p, stream);
   }
   return Status::NotSupported("the device does not decode this codec; decode on the host");
+}
+
+Status DeviceCodec::WriteRows(const DeviceWriteArgs& args, void* stream) const {
+  if (args.count < 0 || args.kv_heads < 1) {
+    return Status::InvalidArgument(StrFormat("count = %d, kv_heads = %d", args.count, args.kv_heads));
+  }
+  cuda::WriteParams p = {};
+  p.count = args.count;
+  p.kv_heads = args.kv_heads;
+  p.targets = args.targets;
+  p.refused = args.refused;
+  for (const DeviceSide side : {DeviceSide::kExactKey, DeviceSide::kExactValue}) {
+    const bool is_value = side == DeviceSide::kExactValue;
+    const DeviceRows& rows = is_value ? args.values : args.keys;
+    if (!rows.rows) continue;
+    const size_t slot_bytes = impl_->SlotBytes(side, args.kv_heads);
+    const size_t row_values = static_cast<size_t>(args.kv_heads * impl_->dim);
+    KVANT_TRY(CheckRows(is_value ? "values" : "keys", rows, slot_bytes));
+    p.side[p.sides++] = {.rows = static_cast<const std::byte*>(rows.rows),
+                         .row_stride = static_cast<int64_t>(RowStride(rows, row_values)),
+                         .pool = static_cast<std::byte*>(rows.pool),
+                         .slot_stride = StrideOr(rows.slot_stride, slot_bytes),
+                         .is_float = rows.type == DeviceType::kF32,
+                         .is_value = is_value};
+  }
+  if (p.count == 0 || p.sides == 0) return Status::Ok();
+  if (!args.targets || !args.refused) return Status::InvalidArgument("targets or refused is null");
+  return cuda::LaunchWrite(p, impl_->dim, stream);
 }
 
 Result<size_t> DeviceCodec::WorkspaceBytes(const DeviceAttendArgs& args) const {

@@ -27,5 +27,6 @@ std::span<const DecodeKernel> DecodeKernels() { return {}; }
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
 Result<const std::byte*> DeviceSketchTables(int) { return Missing(); }
 Status LaunchMerge(const MergeParams&, int, void*) { return Missing(); }
+Status LaunchWrite(const WriteParams&, int, void*) { return Missing(); }
 
 }  // namespace kvant::cuda

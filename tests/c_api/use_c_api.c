@@ -73,6 +73,30 @@ static int check_strides(const kvant_device_codec* codec) {
   return 0;
 }
 
+static int check_rows(const kvant_device_codec* codec) {
+  static _Alignas(16) char memory[64]; /* nothing reads it */
+  const kvant_device_rows good = {.device_rows = memory, .type = KVANT_F32, .device_pool = memory};
+  kvant_write_args args = {.keys = good, .count = -1, .kv_heads = 2};
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  args.count = 0;
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_OK);
+  args.count = 1;
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "targets") != NULL);
+  args.values = good;
+  args.values.row_stride = 8;
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "values.rows or row_stride") != NULL);
+  args.values = good;
+  args.values.slot_stride = 16;
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "values.slot_stride") != NULL);
+  args.keys.device_pool = NULL;
+  CHECK(kvant_device_write_rows(codec, &args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "keys.pool") != NULL);
+  return 0;
+}
+
 int main(void) {
   const int errors = check_errors();
   if (errors != 0) return errors;
@@ -86,6 +110,8 @@ int main(void) {
   if (blocks != 0) return blocks;
   const int strides = check_strides(codec);
   if (strides != 0) return strides;
+  const int rows = check_rows(codec);
+  if (rows != 0) return rows;
   kvant_attend_args args;
   memset(&args, 0, sizeof(args));
   size_t bytes = 0;
@@ -101,6 +127,7 @@ int main(void) {
 #else
   (void)check_blocks;
   (void)check_strides;
+  (void)check_rows;
   CHECK(created == KVANT_NOT_SUPPORTED);
   CHECK(strstr(kvant_error_message(), "KVANT_CUDA") != NULL);
 #endif
