@@ -119,6 +119,34 @@ struct DeviceWriteArgs {
   int32_t* refused = nullptr;
 };
 
+/// The pages of one kind that the rows of some streams may see. Pointers are device memory, tables and pages 16-byte aligned.
+struct DevicePageList {
+  /// DevicePage [streams][max_pages]: live = rows held; `ahead` = number of the page: its rows are cells 64 * number and on.
+  const void* pages = nullptr;
+  const int32_t* counts = nullptr;  ///< [streams]: pages in use, 0..max_pages
+  int32_t max_pages = 0;            ///< 0: there are none of this kind, the pointers may be null
+  void* table = nullptr;            ///< out: DevicePage [streams * rows][max_pages], ahead = 0
+  int32_t* table_counts = nullptr;  ///< out: [streams * rows]
+};
+
+/// Page tables for a step in which each of the `rows` query rows of a stream is a sequence of its own.
+struct DeviceTableArgs {
+  DevicePageList sealed = {};
+  DevicePageList exact = {};
+  int32_t streams = 0;
+  int32_t rows = 0;   ///< of each stream
+  int32_t cells = 0;  ///< columns of the mask; cells beyond are not seen
+  /// fp16 [streams, rows, cells] by strides, 16-byte aligned: 0 seen, -infinity not (anything below -1e4 counts as not). Null: all
+  /// cells are seen, however many.
+  const void* maybe_mask = nullptr;
+  size_t mask_row_stride = 0;  ///< bytes, multiples of 16
+  size_t mask_stream_stride = 0;
+};
+
+/// Builds page tables on `stream`, in one launch, without waiting: those of a list's pages, in their order, of which a row holds
+/// and sees something, with `live` = rows held and seen. Errors: InvalidArgument; NotSupported in a build without CUDA.
+Status BuildPageTables(const DeviceTableArgs& args, void* stream);
+
 /// A codec for keys and one for values, as kernels read them. Immutable after Create; thread-safe.
 class DeviceCodec {
  public:

@@ -20,6 +20,7 @@ struct alignas(16) PageRef {
   uint64_t live;  ///< bit t: token t of the page is to be seen
   int32_t slot;   ///< of the pool
   int32_t ahead;  ///< exact pages: query row r does not see the last ahead - r tokens
+  bool operator==(const PageRef&) const = default;
 };
 
 /// The bits of `live` that query row `row` sees.

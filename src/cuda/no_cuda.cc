@@ -1,5 +1,6 @@
 // In place of the .cu files in a build without CUDA.
 #include "cuda/attend_launch.h"
+#include "cuda/page_tables.h"
 #include "cuda/sketch_tables.h"
 
 namespace kvant::cuda {
@@ -27,6 +28,7 @@ std::span<const DecodeKernel> DecodeKernels() { return {}; }
 Status LaunchPrepare(const PrepareParams&, int, void*) { return Missing(); }
 Result<const std::byte*> DeviceSketchTables(int) { return Missing(); }
 Status LaunchMerge(const MergeParams&, int, void*) { return Missing(); }
+Status LaunchPageTables(const TableParams&, void*) { return Missing(); }
 Status LaunchWrite(const WriteParams&, int, void*) { return Missing(); }
 
 }  // namespace kvant::cuda

@@ -76,6 +76,13 @@ struct CudaWarp {
   static __device__ float ShuffleXor(float x, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, x, mask); }
   /// What `lane` has.
   static __device__ float Shuffle(float x, int lane) { return __shfl_sync(0xFFFFFFFFu, x, lane); }
+  static __device__ uint32_t ShuffleXor(uint32_t x, int mask) { return __shfl_xor_sync(0xFFFFFFFFu, x, mask); }
+  static __device__ uint32_t Shuffle(uint32_t x, int lane) { return __shfl_sync(0xFFFFFFFFu, x, lane); }
+  /// Over all lanes.
+  static __device__ uint32_t Sum(uint32_t x) { return __reduce_add_sync(0xFFFFFFFFu, x); }
+  /// Bit l: what lane l has.
+  static __device__ uint32_t Ballot(bool x) { return __ballot_sync(0xFFFFFFFFu, x); }
+  static __device__ int CountBits(uint32_t x) { return __popc(x); }
   static __device__ bool Any(bool x) { return __any_sync(0xFFFFFFFFu, x) != 0; }
   /// An 8 x 8 matrix of halves, a row per four lanes.
   static __device__ uint32_t Transpose(uint32_t halves) {

@@ -217,27 +217,23 @@ struct HostWarp {
   static int Lane() { return HostBlock::current().thread() % 32; }
   static void Sync() { HostBlock::current().SyncWarp(); }
   static void BlockSync() { HostBlock::current().SyncBlock(); }
-  static float ShuffleXor(float x, int mask) {
-    uint32_t bits[1];
-    std::memcpy(bits, &x, 4);
-    const Board& all = HostBlock::current().Exchange(bits);
-    std::memcpy(&x, all[Lane() ^ mask], 4);
-    return x;
+  static uint32_t Shuffle(uint32_t x, int lane) {
+    const uint32_t mine[1] = {x};
+    return HostBlock::current().Exchange(mine)[lane][0];
   }
-  static float Shuffle(float x, int lane) {
-    uint32_t bits[1];
-    std::memcpy(bits, &x, 4);
-    const Board& all = HostBlock::current().Exchange(bits);
-    std::memcpy(&x, all[lane], 4);
-    return x;
-  }
-  static bool Any(bool x) {
-    const uint32_t mine[1] = {x ? 1u : 0u};
+  static uint32_t ShuffleXor(uint32_t x, int mask) { return Shuffle(x, Lane() ^ mask); }
+  static float Shuffle(float x, int lane) { return std::bit_cast<float>(Shuffle(std::bit_cast<uint32_t>(x), lane)); }
+  static float ShuffleXor(float x, int mask) { return Shuffle(x, Lane() ^ mask); }
+  static uint32_t Sum(uint32_t x) {
+    const uint32_t mine[1] = {x};
     const Board& all = HostBlock::current().Exchange(mine);
-    uint32_t any = 0;
-    for (int l = 0; l < 32; ++l) any |= all[l][0];
-    return any != 0;
+    uint32_t sum = 0;
+    for (int l = 0; l < 32; ++l) sum += all[l][0];
+    return sum;
   }
+  static uint32_t Ballot(bool x) { return Sum(x ? 1u << Lane() : 0u); }
+  static int CountBits(uint32_t x) { return std::popcount(x); }
+  static bool Any(bool x) { return Ballot(x) != 0; }
   static uint32_t Transpose(uint32_t halves) {
     const uint32_t mine[1] = {halves};
     const Board& all = HostBlock::current().Exchange(mine);
