@@ -17,6 +17,7 @@
 #include "cache/kv_store.h"
 #include "kvant/kv_cache.h"
 #include "llama/runner_stock_attention.h"
+#include "quantile.h"
 
 namespace kvant {
 namespace {
@@ -156,11 +157,6 @@ double Milliseconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-double Quantile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(q * static_cast<double>(values.size()))];
 }
 
 // GB/s of summing a buffer of `bytes` by all threads.

@@ -1,4 +1,4 @@
-// kvant bench: kernels checked first, then timed.
+// kvant bench: kernels checked first, then timed; and whole models.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -7,6 +7,7 @@
 #include "base/output_file.h"
 #include "bench_attend.h"
 #include "bench_codec.h"
+#include "cmd_bench_model.h"
 #include "eval/table.h"
 #include "verb.h"
 
@@ -125,7 +126,8 @@ Status RunCodec(const Options& options) {
 
 Verb AddBenchVerb(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("bench", "Time codecs and attention kernels, after checking them");
+  CLI::App* command =
+      app.add_subcommand("bench", "Time codecs and attention kernels, after checking them, and whole models");
   command->require_subcommand(1);
   CLI::App* attend = command->add_subcommand("attend", "Fused decode attention over a large cache");
   CLI::App* codec = command->add_subcommand("codec", "Every verb of every codec on one block");
@@ -140,12 +142,18 @@ Verb AddBenchVerb(CLI::App& app) {
   attend->add_option("--repeats", options->attend.repeats, "Runs of each kernel")->check(CLI::Range(3, 1000));
   attend->add_flag("--markdown", options->markdown, "Print the table as markdown");
   attend->add_option("--json", options->json, "Also write the numbers to this file")->type_name(kFileValue);
+  const std::function<Status()> run_model = AddBenchModel(*command);
   return {
       command,
-      [options, codec] { return codec->parsed() ? RunCodec(*options) : RunAttend(*options); },
+      [options, attend, codec, run_model] {
+        if (attend->parsed()) return RunAttend(*options);
+        return codec->parsed() ? RunCodec(*options) : run_model();
+      },
       {{"kvant bench attend", "Attention over 512 MB of cache: all kinds of codecs, llama.cpp's kernel beside them"},
        {"kvant bench attend --cache int:4 --size 64 --repeats 21 --json a.json", "One scheme, 64 MiB, more runs"},
-       {"kvant bench codec --cache decoquant:4 --dim 64", "Every verb of one codec on one block"}}};
+       {"kvant bench codec --cache decoquant:4 --dim 64", "Every verb of one codec on one block"},
+       {"kvant bench model model.gguf --cache f16,kv4 --at 2048,8192,32768 --json a.json",
+        "A model with two caches, at three lengths"}}};
 }
 
 }  // namespace kvant

@@ -14,15 +14,17 @@ namespace kvant {
 /// Predicts pseudo-random bytes, except after "Answer:": there it copies the number that follows the asked
 /// name in the text, as a model with working retrieval does, and ends the line; and after "Call:", where it copies what
 /// stands behind the first "Call:". `cache` decides how wrong it is: "f16" is exact, "noise" adds a perturbation to the
-/// logits, "blind" also copies nothing, "leaky" sees how many sequences there are, "stuck" cannot shift.
+/// logits, "blind" also copies nothing, "leaky" sees how many sequences there are, "stuck" cannot shift, "small" has room for
+/// kSmall tokens.
 class FakeRunner : public Runner {
  public:
   static constexpr int kVocab = 257;  ///< the bytes and BOS
   static constexpr int kBos = 256;
   static constexpr int kContextTrain = 8192;
+  static constexpr size_t kSmall = 300;
 
   static Result<std::unique_ptr<Runner>> Open(const RunnerOptions& options) {
-    constexpr std::array kCaches = {"f16", "noise", "blind", "leaky", "stuck"};
+    constexpr std::array kCaches = {"f16", "noise", "blind", "leaky", "stuck", "small"};
     if (std::ranges::find(kCaches, options.cache) == kCaches.end()) {
       return Status::InvalidArgument("cache: '" + options.cache + "' is unknown; accepted: f16, noise, blind");
     }
@@ -49,6 +51,8 @@ class FakeRunner : public Runner {
       return Status::InvalidArgument(
           StrFormat("context full: %zu + %zu of %d", held().size(), tokens.size(), options_.context));
     }
+    if (options_.cache == "small" && held().size() + tokens.size() > kSmall)
+      return Status::OutOfMemory("the fake is full");
     logits_.clear();
     for (size_t i = 0; i < tokens.size(); ++i) {
       Hold(tokens[i]);

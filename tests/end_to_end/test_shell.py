@@ -45,7 +45,7 @@ def complete(kvant, tmp_path_factory):
 def test_bash_completes_verbs(complete):
     assert {"run", "eval", "inspect", "codecs", "bench", "completion", "man"} <= set(complete("kvant "))
     assert complete("kvant ev") == ["eval"]
-    assert complete("kvant bench ") == ["attend", "codec"]
+    assert complete("kvant bench ") == ["attend", "codec", "model"]
 
 
 def test_bash_completes_options_of_the_verb(complete):

@@ -1,0 +1,139 @@
+#include "cmd_bench_model.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "base/output_file.h"
+#include "bench_model.h"
+#include "cache_list.h"
+#include "calibration_option.h"
+#include "device_memory.h"
+#include "eval/environment.h"
+#include "model_options.h"
+#include "progress.h"
+#include "verb.h"
+
+namespace kvant {
+namespace {
+
+// Of compute buffers and what the process needs beside weights, cache and logits.
+constexpr int64_t kReservedBytes = int64_t{512} << 20;
+
+struct Options {
+  ModelOptions model;
+  BenchModelOptions bench;
+  std::vector<std::string> caches = {"f16,kv4"};
+  std::vector<int> lengths = {2048, 8192};
+  bool markdown = false;
+  std::string json;
+};
+
+void AddOptions(CLI::App& command, Options& o) {
+  AddModelOptions(command, o.model);
+  command.get_option("--memory-limit")
+      ->description("Most bytes the cache may hold (512MiB, 8GB); without it: what is free beside the model");
+  command
+      .add_option(
+          "--cache", o.caches,
+          "Caches, with commas between them: presets (kv4), schemes (\"k=int:4 v=int:2\"), plan files (plan.json), "
+          "llama.cpp's own types (f16, llama:q8_0); may be repeated. Others are compared with the first")
+      ->type_name(kCacheValue)
+      ->allow_extra_args(false)
+      ->capture_default_str();
+  command.add_option("--at", o.lengths, "Tokens in the cache, with commas between lengths; may be repeated")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1, 1 << 24).description("LENGTH,..."))
+      ->default_str("2048,8192");
+  const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
+    command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str();
+  };
+  number("-n,--predict", o.bench.predict, "Tokens to time decoding with, at each length", 1, 1 << 16);
+  number("--sequences", o.bench.runner.sequences, "Sequences of that length, decoded together", 1, 256);
+  number("--prompt-batch", o.bench.runner.batch, "Tokens per chunk of prefill", 1, 1 << 16);
+  command.add_option("--seed", o.bench.seed, "Seed of the tokens, which are random: the speed does not depend on them")
+      ->capture_default_str();
+  command.add_flag("--markdown", o.markdown, "Print the table as markdown");
+  command.add_option("--json", o.json, "Also write the numbers to this file")->type_name(kFileValue);
+}
+
+// What the cache may hold: the option's, or what is free beside the model.
+Result<size_t> MemoryLimit(const Options& o, const ModelInfo& model) {
+  if (o.model.memory_limit > 0) return static_cast<size_t>(o.model.memory_limit);
+  const int64_t free = ReadDeviceMemory().free_bytes;
+  if (free == 0) return size_t{0};  // unknown: no limit
+  const int64_t logits = int64_t{4} * model.vocab_size * o.bench.runner.batch;
+  const int64_t left = free - model.file_bytes - logits - kReservedBytes;
+  if (left > 0) return static_cast<size_t>(left);
+  return Status::OutOfMemory(StrFormat("model %s: its weights take %.2f GB, %.2f GB are free", model.path.c_str(),
+                                       static_cast<double>(model.file_bytes) / 1e9, static_cast<double>(free) / 1e9));
+}
+
+// A misspelt cache ends the run before the others have taken their time.
+Status CheckCaches(const Options& o) {
+  for (const std::string& cache : o.bench.caches) {
+    if (cache == "f16" || cache.starts_with("llama:")) continue;
+    KVANT_TRY(Runner::ReadScheme(o.model.model, cache).status());
+  }
+  return Status::Ok();
+}
+
+Status FillIn(Options& o, const ModelInfo& model) {
+  for (const std::string& list : o.caches) {
+    for (std::string& cache : SplitCaches(list)) o.bench.caches.push_back(std::move(cache));
+  }
+  KVANT_TRY(CheckCaches(o));
+  o.bench.lengths = o.lengths;
+  std::ranges::sort(o.bench.lengths);
+  o.bench.lengths.erase(std::unique(o.bench.lengths.begin(), o.bench.lengths.end()), o.bench.lengths.end());
+  RunnerOptions& runner = o.bench.runner;
+  runner.model_path = o.model.model;
+  runner.threads = o.model.threads;
+  KVANT_TRY(CheckLengths(o.bench, model));
+  const Result<size_t> limit = MemoryLimit(o, model);
+  if (!limit.ok()) return limit.status();
+  runner.memory_limit_bytes = *limit;
+  const auto calibration = OpenCalibration(o.model.calibration, o.model.model, o.bench.caches);
+  if (!calibration.ok()) return calibration.status();
+  runner.maybe_calibration = *calibration;
+  return Status::Ok();
+}
+
+Result<BenchModelReport> Measure(const Options& o, ModelInfo model) {
+  Progress progress;
+  Result<std::vector<BenchModelRow>> rows =
+      BenchModel(o.bench, Runner::Open,
+                 [&](std::string_view cache, int64_t done, int64_t total) { progress.Show(cache, done, total); });
+  if (!rows.ok()) return rows.status();
+  const Environment environment = ThisEnvironment();
+  return BenchModelReport{std::move(model), environment.cpu, environment.system, *std::move(rows)};
+}
+
+Status Run(Options& o) {
+  std::optional<OutputFile> json;
+  if (!o.json.empty()) {
+    Result<OutputFile> file = OutputFile::Open(o.json);
+    if (!file.ok()) return file.status();
+    json = *std::move(file);
+  }
+  Result<ModelInfo> model = Runner::Inspect(o.model.model);
+  if (!model.ok()) return model.status();
+  KVANT_TRY(FillIn(o, *model));
+  const Result<BenchModelReport> report = Measure(o, *std::move(model));
+  if (!report.ok()) return report.status();
+  std::fputs(BenchModelToText(o.bench, *report, o.markdown).c_str(), stdout);
+  return json ? json->Write(BenchModelToJson(o.bench, *report, KVANT_VERSION)) : Status::Ok();
+}
+
+}  // namespace
+
+std::function<Status()> AddBenchModel(CLI::App& bench) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = bench.add_subcommand("model", "Prefill and decoding of a whole model with several caches");
+  AddOptions(*command, *options);
+  return [options] { return Run(*options); };
+}
+
+}  // namespace kvant
