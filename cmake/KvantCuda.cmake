@@ -34,7 +34,7 @@ message(STATUS "CUDA kernels: yes, with ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMP
 
 # kvant_cuda_sources(<target>): the .cu files of src/, compiled for sm_80 and sm_90a, into the target.
 function(kvant_cuda_sources target)
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu")
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu" "${PROJECT_SOURCE_DIR}/src/device_cache/*.cu")
   add_library(kvant_kernels OBJECT ${sources})
   set_target_properties(kvant_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden)
   target_include_directories(kvant_kernels PRIVATE "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")

@@ -26,8 +26,9 @@ MAY_INCLUDE = {
     "attention": ({"base", "page", "kernels", "cache"}, CODEC_FRONT),
     "cuda": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/tile.h", "src/codec/parts/hadamard.h", "src/codec/parts/sketch.h",
                                           "src/codec/parts/trellis.h"}),
+    "device_cache": ({"base", "page", "cache", "cuda"}, CODEC_FRONT),
     "calibrate": ({"base", "page"}, CODEC_FRONT | {"src/codec/parts/covariance.h"}),
-    "llama": ({"base", "page", "cache", "attention", "calibrate"}, CODEC_FRONT),
+    "llama": ({"base", "page", "cache", "attention", "device_cache", "calibrate"}, CODEC_FRONT),
     "eval": ({"base", "page", "cache", "attention"}, CODEC_FRONT | RUNNER | {"src/calibrate/row_watcher.h"}),
     "tune": ({"base", "page", "cache", "attention", "eval"}, CODEC_FRONT | RUNNER | {"src/calibrate/row_watcher.h"}),
     "report": ({"base", "eval"}, set()),
@@ -42,7 +43,7 @@ PUBLIC_LAYER = {
     "c.h": "capi", "kvant.h": "capi",
 }  # fmt: skip
 PUBLIC_CODEC_FRONT = {"codec_info.h", "scheme.h", "calibration.h", "plan.h"}
-ORDER = ["base", "page", "kernels", "codec", "cache", "attention", "cuda", "calibrate", "llama", "eval", "tune", "report", "capi"]
+ORDER = ["base", "page", "kernels", "codec", "cache", "attention", "cuda", "device_cache", "calibrate", "llama", "eval", "tune", "report", "capi"]
 
 # Folders above all layers; they may include everything.
 TOP = {"tools", "python", "bench", "examples", "fuzz", "tests"}
@@ -54,13 +55,13 @@ FOREIGN = [
     (re.compile(r"^CLI/"), set(), "CLI11"),
     (re.compile(r"^(Cbc|Clp|Osi|Coin)\w*\.h"), {"tune"}, "CBC"),
     (re.compile(r"^nlohmann/"), {"eval", "tune", "calibrate", "report"}, "nlohmann/json"),
-    (re.compile(r"^(cuda|cub|thrust|cooperative_groups|mma)([_./].*|$)"), set(), "CUDA"),
+    (re.compile(r"^(cuda|cub|thrust|cooperative_groups|mma)([_./].*|$)"), {"device_cache"}, "CUDA"),
 ]
 EVERYWHERE = re.compile(r"^(hwy|gtest|gmock|benchmark)/")  # Highway, and what programs beside the sources use
 CUDA_HEADERS = {"src/base/cuda.h", "src/base/cuda_buffer.h"}
 
 # In these folders no codec is named. A codec whose name is an ordinary word is looked for in the forms that can only mean it.
-NO_CODEC_NAMES = {"page", "kernels", "cache", "attention", "cuda", "llama", "eval", "tune", "calibrate", "report", "capi"}
+NO_CODEC_NAMES = {"page", "kernels", "cache", "attention", "cuda", "device_cache", "llama", "eval", "tune", "calibrate", "report", "capi"}
 ORDINARY_WORDS = {"int", "raw"}
 REGISTRIES = {"src/codec/registry.cc", "src/codec/registry_cuda.cc"}
 
