@@ -23,6 +23,7 @@ constexpr int64_t kReservedBytes = int64_t{512} << 20;
 
 struct Options {
   ModelOptions model;
+  DeviceInfo device;  ///< what model.device means here
   BenchModelOptions bench;
   std::vector<std::string> caches = {"f16,kv4"};
   std::vector<int> lengths = {2048, 8192};
@@ -62,7 +63,8 @@ void AddOptions(CLI::App& command, Options& o) {
 // What the cache may hold: the option's, or what is free beside the model.
 Result<size_t> MemoryLimit(const Options& o, const ModelInfo& model) {
   if (o.model.memory_limit > 0) return static_cast<size_t>(o.model.memory_limit);
-  const int64_t free = ReadDeviceMemory().free_bytes;
+  const bool is_cpu = o.device.name == "CPU";
+  const int64_t free = is_cpu ? ReadDeviceMemory().free_bytes : o.device.free_bytes;
   if (free == 0) return size_t{0};  // unknown: no limit
   const int64_t logits = int64_t{4} * model.vocab_size * o.bench.runner.batch;
   const int64_t left = free - model.file_bytes - logits - kReservedBytes;
@@ -88,7 +90,11 @@ Status FillIn(Options& o, const ModelInfo& model) {
   o.bench.lengths = o.lengths;
   std::ranges::sort(o.bench.lengths);
   o.bench.lengths.erase(std::unique(o.bench.lengths.begin(), o.bench.lengths.end()), o.bench.lengths.end());
+  const Result<DeviceInfo> device = Runner::FindDevice(o.model.device);
+  if (!device.ok()) return device.status();
+  o.device = *device;
   RunnerOptions& runner = o.bench.runner;
+  runner.device = device->name;
   runner.model_path = o.model.model;
   runner.threads = o.model.threads;
   KVANT_TRY(CheckLengths(o.bench, model));
@@ -108,7 +114,11 @@ Result<BenchModelReport> Measure(const Options& o, ModelInfo model) {
                  [&](std::string_view cache, int64_t done, int64_t total) { progress.Show(cache, done, total); });
   if (!rows.ok()) return rows.status();
   const Environment environment = ThisEnvironment();
-  return BenchModelReport{std::move(model), environment.cpu, environment.system, *std::move(rows)};
+  const bool is_cpu = o.device.name == "CPU";
+  return BenchModelReport{.model = std::move(model),
+                          .device = is_cpu ? environment.cpu : o.device.name + ", " + o.device.description,
+                          .system = environment.system,
+                          .rows = *std::move(rows)};
 }
 
 Status Run(Options& o) {

@@ -143,6 +143,9 @@ Result<Report> Measure(Options& o, const std::string& text) {
   Result<ResultCache> results = OpenResults(o.results);
   if (!results.ok()) return results.status();
   o.evaluate.results = std::move(*results);
+  const Result<DeviceInfo> device = Runner::FindDevice(o.model.device);
+  if (!device.ok()) return device.status();
+  o.evaluate.device = *device;
   o.evaluate.threads = o.model.threads;
   o.evaluate.memory_limit_bytes = o.model.memory_limit;
   o.evaluate.text.name = o.text == "-" ? "stdin" : o.text;

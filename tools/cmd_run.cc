@@ -133,6 +133,7 @@ Status Run(const CLI::App& command, const Options& o) {
   if (!calibration.ok()) return calibration.status();
   Result<std::unique_ptr<Runner>> opened = Runner::Open({.model_path = o.model.model,
                                                          .cache = o.cache,
+                                                         .device = o.model.device,
                                                          .context = o.context,
                                                          .batch = kBatch,
                                                          .threads = o.model.threads,

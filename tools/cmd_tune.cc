@@ -32,6 +32,7 @@ constexpr const char* kDefaultCodecs =
 
 struct Options {
   std::string model;
+  std::string device;
   int threads = 0;
   std::string calibration;
   std::string text;
@@ -93,6 +94,7 @@ void AddOptions(CLI::App& command, Options& o) {
       .add_option("--journal", o.journal,
                   "File that keeps measurements for another run; default: the plan file with .journal behind it")
       ->type_name(kFileValue);
+  AddDeviceOption(command, o.device);
   AddThreadsOption(command, o.threads);
   AddCalibrationOption(command, o.calibration);
 }
@@ -194,6 +196,7 @@ KlMeterOptions MeterOptions(const Options& o, int tokens, int skip, const std::v
                             const std::string& model_hash, std::shared_ptr<const Calibration> calibration) {
   Hash hash;
   hash.Add(text.data(), text.size() * sizeof(int));
+  if (o.device != "CPU") hash.Add(o.device.data(), o.device.size());
   if (calibration) {
     const std::string bytes = calibration->Serialize();
     hash.Add(bytes.data(), bytes.size());
@@ -202,6 +205,7 @@ KlMeterOptions MeterOptions(const Options& o, int tokens, int skip, const std::v
           .tokens = tokens,
           .skip = skip,
           .batch = kBatch,
+          .device = o.device,
           .threads = o.threads,
           .maybe_calibration = std::move(calibration),
           .key = std::string(KVANT_VERSION) + " " + model_hash + " " + hash.Hex()};
@@ -247,7 +251,10 @@ void SayWhere(const Options& o, const std::string& model_hash, Plan* plan) {
   plan->measured.text = FileName(o.check_text.empty() ? o.text : o.check_text);
 }
 
-Status Run(const Options& o) {
+Status Run(Options o) {
+  const Result<DeviceInfo> device = Runner::FindDevice(o.device);
+  if (!device.ok()) return device.status();
+  o.device = device->name;
   const std::string path =
       o.output.empty() ? std::filesystem::path(o.model).replace_extension(".plan.json").string() : o.output;
   if (!IsPlanPath(path)) return Status::InvalidArgument("--output " + path + ": accepted: a name that ends in .json");
@@ -267,6 +274,7 @@ Status Run(const Options& o) {
   AttentionProbe probe(model->layers, probe_rows);
   Result<std::unique_ptr<Runner>> runner = Runner::Open({.model_path = o.model,
                                                          .cache = "f16",
+                                                         .device = "cpu",
                                                          .context = static_cast<int>(probe_rows) + kTokensPerPage,
                                                          .batch = kBatch,
                                                          .threads = o.threads,

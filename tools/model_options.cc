@@ -22,8 +22,21 @@ void AddThreadsOption(CLI::App& command, int& threads) {
       ->default_str("all cores");
 }
 
+void AddDeviceOption(CLI::App& command, std::string& device) {
+  device = "auto";
+  command
+      .add_option(
+          "--device", device,
+          "Where the model runs and its cache lies: cpu, cuda, a name such as CUDA1; auto: a CUDA device where there "
+          "is one, else the CPU")
+      ->type_name("DEVICE")
+      ->envname("KVANT_DEVICE")
+      ->default_str("auto");
+}
+
 void AddModelOptions(CLI::App& command, ModelOptions& options) {
   command.add_option("MODEL", options.model, "GGUF file of the model")->type_name(kModelValue)->required();
+  AddDeviceOption(command, options.device);
   AddThreadsOption(command, options.threads);
   AddCalibrationOption(command, options.calibration);
   command

@@ -9,13 +9,17 @@ namespace kvant {
 
 struct ModelOptions {
   std::string model;
+  std::string device;
   int threads = 0;            ///< set by AddModelOptions
   uint64_t memory_limit = 0;  ///< of the cache in bytes; 0: none
   std::string calibration;    ///< for OpenCalibration
 };
 
-/// Adds MODEL, --threads, --calibration and --memory-limit.
+/// Adds MODEL, --device, --threads, --calibration and --memory-limit.
 void AddModelOptions(CLI::App& command, ModelOptions& options);
+
+/// Adds --device, for RunnerOptions::device.
+void AddDeviceOption(CLI::App& command, std::string& device);
 
 /// Adds --threads, with as many as the machine has for the default.
 void AddThreadsOption(CLI::App& command, int& threads);

@@ -38,7 +38,7 @@ std::string HashOfProgram() {
 }  // namespace
 
 Environment ThisEnvironment() {
-  Environment environment{.cpu = CpuModel(), .system = "", .program = HashOfProgram()};
+  Environment environment{.cpu = CpuModel(), .system = "", .program = HashOfProgram(), .device = "CPU"};
   utsname names;
   if (uname(&names) != 0) return environment;
   environment.system = std::string(names.sysname) + " " + names.release + " " + names.machine;

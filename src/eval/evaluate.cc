@@ -53,6 +53,9 @@ Report HeadOf(const EvaluateOptions& o) {
                 .results_folder = o.results.folder().string(),
                 .task_columns = {},
                 .rows = {}};
+  if (!o.device.description.empty() && o.device.name != "CPU") {
+    report.environment.device = o.device.name + ", " + o.device.description;
+  }
   for (const auto& task : o.tasks) report.task_columns.emplace_back(task->info().column);
   return report;
 }
@@ -122,6 +125,7 @@ TaskRun Evaluation::RunOf(const Subject& subject, std::string_view task) const {
   const std::string stage = subject.row.cache + (task == kText ? "" : ", " + std::string(task));
   return {.options = {.model_path = options_.model_path,
                       .cache = subject.row.cache,
+                      .device = options_.device.name,
                       .batch = ChunkTokens(),
                       .threads = options_.threads,
                       .memory_limit_bytes = subject.is_reference ? 0 : options_.memory_limit_bytes,

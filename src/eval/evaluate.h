@@ -25,6 +25,7 @@ struct EvaluateOptions {
   std::string kvant_version;        ///< of this program
   std::vector<std::string> caches;  ///< besides "f16", which always runs
   TextOptions text = {};
+  DeviceInfo device = {.name = "auto", .description = ""};  ///< of Runner::FindDevice
   int threads = 2;
   size_t memory_limit_bytes = 0;  ///< of the cache; 0: none
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;

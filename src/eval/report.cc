@@ -186,8 +186,10 @@ std::string ReportToJson(const Report& report) {
   json["format_version"] = kFormatVersion;
   json["kvant_version"] = report.kvant_version;
   json["model_hash"] = report.model_hash;
-  json["environment"] = {
-      {"cpu", report.environment.cpu}, {"threads", report.threads}, {"system", report.environment.system}};
+  json["environment"] = {{"cpu", report.environment.cpu},
+                         {"device", report.environment.device},
+                         {"threads", report.threads},
+                         {"system", report.environment.system}};
   json["model"] = report.model;
   json["text"] = report.text;
   json["tokens"] = report.tokens;

@@ -82,7 +82,8 @@ TEST(ReportTest, JsonSaysWhatItIsAndWhereItComesFrom) {
   EXPECT_EQ(json["format_version"], 2);
   EXPECT_EQ(json["kvant_version"], "0.1.0");
   EXPECT_EQ(json["model_hash"], "abc");
-  EXPECT_EQ(json["environment"], (nlohmann::json{{"cpu", "a cpu"}, {"threads", 2}, {"system", "a system"}}));
+  EXPECT_EQ(json["environment"],
+            (nlohmann::json{{"cpu", "a cpu"}, {"device", "CPU"}, {"threads", 2}, {"system", "a system"}}));
 }
 
 TEST(ReportTest, JsonHasIntervalAndCurve) {

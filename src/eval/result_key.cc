@@ -12,6 +12,7 @@ nlohmann::json ResultKey(const ResultSubject& subject, std::string_view part, co
   return {{"kvant_version", subject.kvant_version},
           {"program", subject.environment.program},
           {"cpu", subject.environment.cpu},
+          {"device", subject.environment.device},
           {"threads", subject.threads},
           {"model", subject.model_hash},
           {"cache", scheme.ok() ? scheme->ToString() : subject.cache},

@@ -19,9 +19,10 @@ nlohmann::json KeyOf(const std::string& cache, const Calibration* maybe_calibrat
 
 TEST(ResultKeyTest, HasAllThatAResultDependsOn) {
   const nlohmann::json key = KeyOf("llama:q8_0");
-  const nlohmann::json expected = {{"kvant_version", "1"}, {"program", "program"}, {"cpu", "cpu"},
-                                   {"threads", 2},         {"model", "model"},     {"cache", "llama:q8_0"},
-                                   {"calibration", ""},    {"part", "text"},       {"options", {{"tokens", 10}}}};
+  const nlohmann::json expected = {
+      {"kvant_version", "1"}, {"program", "program"},       {"cpu", "cpu"},          {"device", "CPU"},
+      {"threads", 2},         {"model", "model"},           {"cache", "llama:q8_0"}, {"calibration", ""},
+      {"part", "text"},       {"options", {{"tokens", 10}}}};
   EXPECT_EQ(key, expected);
 }
 

@@ -4,21 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
-#include <optional>
 
 #include "codec/calibrated.h"
 #include "llama/position_stamp.h"
 
 namespace kvant {
-namespace {
-
-// Rows written between two seals when a state is restored: as many as a usual chunk of prefill, so that at most
-// these are held at 16 bits, and a basis is fitted to as many rows as it was when they came from the model.
-constexpr int64_t kRestoreRows = 512;
-
-}  // namespace
-
 Result<std::unique_ptr<KvBuffer>> KvBuffer::Create(const KvSettings& settings, size_t bytes) {
   void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
@@ -97,14 +87,13 @@ int KvBuffer::num_layers() const {
   return last + 1;
 }
 
+Status KvBuffer::CheckLayer(const KvTensor& keys, const KvTensor& values) const {
+  return settings_.on_cuda ? CheckDeviceLayer(settings_, {&keys, &values}, num_layers()) : Status::Ok();
+}
+
 Status KvBuffer::EnsureCache() {
-  if (cache_) return Status::Ok();
-  CacheConfig config{.scheme = settings_.scheme,
-                     .layers = {},
-                     .num_sequences = 1,
-                     .memory_limit_bytes = settings_.memory_limit_bytes,
-                     .maybe_calibration = settings_.maybe_calibration,
-                     .layer_numbers = {}};
+  if (cells_) return Status::Ok();
+  std::vector<KvLayer> layers;
   for (KvTensor& key : tensors_) {
     const auto value = std::ranges::find_if(
         tensors_, [&](const KvTensor& t) { return t.name.layer == key.name.layer && t.name.side == Side::kValue; });
@@ -113,20 +102,19 @@ Status KvBuffer::EnsureCache() {
       return Status::NotSupported(
           StrFormat("layer %d has %d heads for K and %d for V", key.name.layer, key.heads, value->heads));
     }
-    key.index = value->index = static_cast<int>(config.layers.size());
-    config.layers.push_back({.kv_heads = key.heads, .k_dim = key.dim, .v_dim = value->dim});
-    config.layer_numbers.push_back(key.name.layer);
-    config.ropes.push_back(key.rope);
-    config.num_sequences = key.streams;
+    key.index = value->index = static_cast<int>(layers.size());
+    layers.push_back({&key, &*value});
   }
-  Result<std::unique_ptr<KvCache>> cache = KvCache::Create(config);
-  if (!cache.ok()) return cache.status();
-  cache_ = std::move(cache).value();
+  Result<std::unique_ptr<KvCells>> cells =
+      settings_.on_cuda ? MakeDeviceCells(settings_, layers) : MakeHostCells(settings_, layers);
+  if (!cells.ok()) return cells.status();
+  cells_ = std::move(cells).value();
   return Status::Ok();
 }
 
 KvStore& KvBuffer::store(const KvTensor& tensor) const {
-  return tensor.name.side == Side::kKey ? cache_->keys(tensor.index) : cache_->values(tensor.index);
+  KvCache& cache = *cells_->host();
+  return tensor.name.side == Side::kKey ? cache.keys(tensor.index) : cache.values(tensor.index);
 }
 
 // ---- Bytes ----
@@ -148,11 +136,7 @@ Status KvBuffer::ReadBytes(const void* address, std::span<std::byte> out) {
     const auto wanted = static_cast<int64_t>((at.byte_in_row + out.size() + row_bytes - 1) / row_bytes);
     const int64_t count = std::min(wanted, tensor.cells - at.first_cell);
     rows.resize(static_cast<size_t>(count * tensor.row_values));
-    KVANT_TRY(store(tensor).Read(Team(), at.stream, at.first_cell, count,
-                                 {rows.data(), static_cast<size_t>(tensor.row_values)}));
-    for (int64_t row = 0; row < count && store(tensor).keeps_positions(); ++row) {
-      StampPosition(store(tensor).Position(at.stream, at.first_cell + row), rows.data() + row * tensor.row_values);
-    }
+    KVANT_TRY(cells_->Read(tensor, at.stream, at.first_cell, count, rows.data()));
     const size_t bytes = std::min(out.size(), static_cast<size_t>(count) * row_bytes - at.byte_in_row);
     std::memcpy(out.data(), reinterpret_cast<const std::byte*>(rows.data()) + at.byte_in_row, bytes);
     out = out.subspan(bytes);
@@ -171,45 +155,10 @@ Status KvBuffer::WriteBytes(const void* address, std::span<const std::byte> in) 
   for (; !in.empty(); at = {at.stream + 1, 0, 0}) {
     const auto left = static_cast<int64_t>(in.size() / tensor.row_bytes());
     const int64_t count = std::min(left, tensor.cells - at.first_cell);
-    KVANT_TRY(WriteRows(tensor, at.stream, at.first_cell, count, in.data()));
+    KVANT_TRY(cells_->Write(tensor, at.stream, at.first_cell, count, reinterpret_cast<const F16*>(in.data())));
     in = in.subspan(static_cast<size_t>(count) * tensor.row_bytes());
   }
   return Status::Ok();
-}
-
-Status KvBuffer::WriteRows(const KvTensor& tensor, int stream, int64_t first, int64_t count, const std::byte* rows) {
-  std::vector<int64_t> numbers;
-  for (int64_t done = 0; done < count; done += kRestoreRows) {
-    numbers.resize(static_cast<size_t>(std::min(kRestoreRows, count - done)));
-    std::iota(numbers.begin(), numbers.end(), first + done);
-    const RowSource source{rows + static_cast<size_t>(done) * tensor.row_bytes(), tensor.row_bytes(), true};
-    const Result<std::vector<int32_t>> positions =
-        StampedPositions(tensor, numbers, static_cast<const std::byte*>(source.data));
-    if (!positions.ok()) return positions.status();
-    KVANT_TRY(store(tensor).Write(Team(), stream, numbers, source, *positions));
-    KVANT_TRY(store(tensor).Seal(Team(), stream));
-  }
-  return Status::Ok();
-}
-
-// What ReadBytes stamped; nothing where positions do not matter.
-Result<std::vector<int32_t>> KvBuffer::StampedPositions(const KvTensor& tensor, std::span<const int64_t> rows,
-                                                        const std::byte* data) const {
-  std::vector<int32_t> positions;
-  if (!store(tensor).keeps_positions()) return positions;
-  for (const int64_t row : rows) {
-    const std::optional<int32_t> position = StampedPosition(reinterpret_cast<const F16*>(data));
-    if (!position) {
-      return Status::NotSupported(StrFormat(
-          "layer %d, cell %lld: the restored key does not say its position, which codec %s needs; only states "
-          "that kvant saved with such a codec can be restored",
-          tensor.name.layer, static_cast<long long>(row),
-          settings_.scheme.Choice(tensor.name.layer, true).name.c_str()));
-    }
-    positions.push_back(*position);
-    data += tensor.row_bytes();
-  }
-  return positions;
 }
 
 Status KvBuffer::ZeroBytes(const void* address, size_t bytes) {
@@ -217,10 +166,10 @@ Status KvBuffer::ZeroBytes(const void* address, size_t bytes) {
   if (!found.ok()) return found.status();
   const KvTensor& tensor = **found;
   const KvRange at = tensor.Locate(address);
-  const int64_t held = store(tensor).num_rows(at.stream);
+  const int64_t held = cells_->num_rows(tensor, at.stream);
   const auto end = at.first_cell + static_cast<int64_t>(bytes / tensor.row_bytes());
   if (at.first_cell >= held) return Status::Ok();
-  if (end >= held) return store(tensor).Truncate(at.stream, at.first_cell);
+  if (end >= held) return cells_->Truncate(tensor, at.stream, at.first_cell);
   return WriteBytes(address, std::vector<std::byte>(bytes));
 }
 
@@ -234,13 +183,12 @@ Status KvBuffer::CopyStream(const void* from, const void* to, size_t bytes) {
   const bool whole = source.first_cell == 0 && target.first_cell == 0 && source.byte_in_row == 0 &&
                      target.byte_in_row == 0 && bytes == tensor.bytes() / static_cast<size_t>(tensor.streams);
   if (!whole) return Status::NotSupported("the host copied a part of a sequence");
-  return store(tensor).Fork(source.stream, target.stream);
+  return cells_->Fork(tensor, source.stream, target.stream);
 }
 
 void KvBuffer::Clear() {
   damage_ = Status::Ok();
-  if (!cache_) return;
-  for (int stream = 0; stream < cache_->config().num_sequences; ++stream) cache_->Clear(stream);
+  if (cells_) cells_->Clear();
 }
 
 // ---- Reports ----
@@ -249,10 +197,10 @@ void KvBuffer::set_damage(Status status) {
   if (damage_.ok()) damage_ = std::move(status);
 }
 
-Footprint KvBuffer::footprint() const { return cache_ ? cache_->footprint() : Footprint{}; }
+Footprint KvBuffer::footprint() const { return cells_ ? cells_->footprint() : Footprint{}; }
 
-size_t KvBuffer::memory_bytes() const { return cache_ ? cache_->memory_bytes() : 0; }
+size_t KvBuffer::memory_bytes() const { return cells_ ? cells_->memory_bytes() : 0; }
 
-double KvBuffer::seal_seconds() const { return cache_ ? cache_->seal_seconds() : 0; }
+double KvBuffer::seal_seconds() const { return cells_ ? cells_->seal_seconds() : 0; }
 
 }  // namespace kvant

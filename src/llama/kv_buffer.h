@@ -13,16 +13,10 @@
 #include "cache/kv_store.h"
 #include "kvant/kv_cache.h"
 #include "kvant/shape.h"
+#include "llama/kv_cells.h"
 #include "llama/kv_tensor.h"
 
 namespace kvant {
-
-/// How a device compresses.
-struct KvSettings {
-  Scheme scheme;
-  size_t memory_limit_bytes = 0;  ///< of each cache; 0: none
-  std::shared_ptr<const Calibration> maybe_calibration = nullptr;
-};
 
 /// One cache of one context (a model with sliding windows has two). One thread at a time, except where a Team is
 /// passed to a store.
@@ -41,10 +35,15 @@ class KvBuffer {
   Status LearnHeads(const KvTensor& tensor, int64_t heads, int64_t dim);
   /// How a layer's keys are turned, or why that is not known. Errors: NotSupported when the scheme's codec must know.
   Status LearnRope(const KvTensor& tensor, const Result<RopeShape>& rope);
+  /// Whether the device can do a layer whose heads are known; always, in host memory. Errors: NotSupported.
+  Status CheckLayer(const KvTensor& keys, const KvTensor& values) const;
   /// Makes the stores of all layers whose heads are known. Errors: those of KvCache::Create.
   Status EnsureCache();
-  /// REQUIRES: EnsureCache() succeeded and tensor.index >= 0
+  /// For caches in host memory. REQUIRES: EnsureCache() succeeded and tensor.index >= 0
   KvStore& store(const KvTensor& tensor) const;
+  bool on_cuda() const { return settings_.on_cuda; }
+  /// For caches on a device. REQUIRES: EnsureCache() succeeded
+  DeviceCache& device() const { return *cells_->device(); }
 
   // What the host does to the tensors' bytes. Offsets and sizes in bytes from `address`.
   Status ReadBytes(const void* address, std::span<std::byte> out);
@@ -72,15 +71,12 @@ class KvBuffer {
   KvTensor& Known(const KvTensor& tensor) { return tensors_[static_cast<size_t>(&tensor - tensors_.data())]; }
   Status CheckLayers() const;
   Status CheckRope(const KvTensor& tensor) const;
-  Result<std::vector<int32_t>> StampedPositions(const KvTensor& tensor, std::span<const int64_t> rows,
-                                                const std::byte* data) const;
-  Status WriteRows(const KvTensor& tensor, int stream, int64_t first, int64_t count, const std::byte* rows);
 
   const KvSettings settings_;
   void* const base_;
   const size_t bytes_;
   std::vector<KvTensor> tensors_;
-  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<KvCells> cells_;
   Status damage_;
 };
 

@@ -255,4 +255,6 @@ void KvGraph::RunStep(ggml_tensor*, int rank, int size, void* data) {
   if (team.leader() && !status.ok()) graph.status_ = std::move(status);
 }
 
+std::unique_ptr<GraphRunner> NewHostGraph() { return std::make_unique<KvGraph>(); }
+
 }  // namespace kvant

@@ -1,4 +1,4 @@
-// Runs libllama's graphs on the inner backend with the nodes on the KV cache replaced by our own.
+// Runs libllama's graphs on the CPU with the nodes on the KV cache replaced by our own.
 //
 // A claimed node becomes GGML_OP_CUSTOM nodes, which the inner CPU backend runs on its own threads; all of them take
 // part (a Team). Attention of few queries reads the pages directly; attention of many queries (prefill) decodes the
@@ -19,23 +19,16 @@
 #include "base/team.h"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
+#include "llama/graph_runner.h"
 #include "llama/kv_ops.h"
 
 namespace kvant {
 
-/// Attention of up to this many query rows per stream reads the compressed pages; more decode the layer first. Reading
-/// costs the same again for each query row, decoding only once; 8 rows cover speculative decoding.
-constexpr int64_t kMaxFusedQueries = 8;
-
-/// One per backend; used by one thread at a time.
-class KvGraph {
+class KvGraph : public GraphRunner {
  public:
-  /// Computes `graph` on `inner`, a CPU backend, and returns what that says. Errors: those of the stores
-  /// (OutOfMemory, InvalidArgument), damage of a cache, NotSupported for an op that planning did not show.
-  Result<ggml_status> Compute(ggml_backend_t inner, ggml_cgraph* graph);
-
-  /// At most this many threads run a graph.
-  void SetThreads(int num_threads);
+  KvGraph() { SetThreads(GGML_DEFAULT_N_THREADS); }  // what the CPU backend starts with
+  Result<ggml_status> Compute(ggml_backend_t inner, ggml_cgraph* graph) override;
+  void SetThreads(int num_threads) override;
 
  private:
   using Work = std::function<Status(const Team&)>;

@@ -36,6 +36,19 @@ Status Refuse(const KvTensor& tensor, const char* why) {
 
 float FloatParam(const ggml_tensor& node, int index) { return reinterpret_cast<const float*>(node.op_params)[index]; }
 
+// What device kernels ask of an attention beyond what all do.
+Status CheckOnDevice(const AttentionOp& op) {
+  KVANT_TRY(op.cache->CheckLayer(*op.keys, *op.values));
+  if (op.max_bias != 0) return Refuse(*op.keys, "ALiBi is not supported on a CUDA device");
+  const ggml_tensor *q = op.node->src[0], *mask = op.node->src[3];
+  const size_t row = static_cast<size_t>(q->ne[0]) * sizeof(float);
+  const bool dense = q->nb[2] == row && q->nb[1] == row * static_cast<size_t>(q->ne[2]) &&
+                     (q->ne[3] == 1 || q->nb[3] == q->nb[1] * static_cast<size_t>(q->ne[1]));
+  if (!dense) return Refuse(*op.keys, "queries do not lie one after the other");
+  if (mask != nullptr && mask->type != GGML_TYPE_F16) return Refuse(*op.keys, "its mask is not of type f16");
+  return Status::Ok();
+}
+
 }  // namespace
 
 CacheOp Classify(const ggml_tensor& node) {
@@ -131,6 +144,7 @@ Result<bool> ClaimOp(const ggml_tensor& op) {
       if (!attention.ok()) return attention.status();
       KVANT_TRY(attention->cache->LearnHeads(*attention->keys, op.src[1]->ne[2], op.src[1]->ne[0]));
       KVANT_TRY(attention->cache->LearnHeads(*attention->values, op.src[2]->ne[2], op.src[2]->ne[0]));
+      if (attention->cache->on_cuda()) KVANT_TRY(CheckOnDevice(*attention));
       return true;
     }
     case CacheOp::kOther:

@@ -18,22 +18,6 @@ int64_t CellAt(const ggml_tensor& cells, size_t row) {
   return *reinterpret_cast<const int64_t*>(at);
 }
 
-struct Cell {
-  int stream;
-  int64_t row;
-};
-
-// libllama numbers cells over all streams.
-Result<Cell> TargetOf(const WriteOp& op, size_t row) {
-  const KvTensor& tensor = *op.tensor;
-  const int64_t cell = CellAt(*op.cells, row);
-  if (cell >= 0 && cell < tensor.cells * tensor.streams) {
-    return Cell{static_cast<int>(cell / tensor.cells), cell % tensor.cells};
-  }
-  return Status::Internal(StrFormat("the host wrote to cell %lld of %lld", static_cast<long long>(cell),
-                                    static_cast<long long>(tensor.cells * tensor.streams)));
-}
-
 // Slope of each head, as ALiBi defines it for a head count that need not be a power of two.
 std::vector<float> AlibiSlopes(float max_bias, int heads) {
   std::vector<float> slopes;
@@ -58,14 +42,14 @@ Status WriteCells(const Team& team, const WriteOp& op) {
   // Each member makes its own list of row numbers: cheaper than a barrier. A batch of rows stays within a stream.
   std::vector<int64_t> rows;
   for (size_t first = 0; first < count; first += rows.size()) {
-    const Result<Cell> start = TargetOf(op, first);
+    const Result<KvRange> start = op.tensor->PlaceOf(CellAt(*op.cells, first));
     if (!start.ok()) return start.status();
-    rows.assign(1, start->row);
+    rows.assign(1, start->first_cell);
     for (size_t i = first + 1; i < count; ++i) {
-      const Result<Cell> next = TargetOf(op, i);
+      const Result<KvRange> next = op.tensor->PlaceOf(CellAt(*op.cells, i));
       if (!next.ok()) return next.status();
       if (next->stream != start->stream) break;
-      rows.push_back(next->row);
+      rows.push_back(next->first_cell);
     }
     const RowSource source{Bytes(*op.rows, first * op.rows->nb[1]), op.rows->nb[1], op.rows->type == GGML_TYPE_F16};
     const size_t positions = op.positions.empty() ? 0 : rows.size();

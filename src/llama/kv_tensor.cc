@@ -15,6 +15,12 @@ KvRange KvTensor::Locate(const void* address) const {
   return {static_cast<int>(row / cells), row % cells, offset % row_bytes()};
 }
 
+Result<KvRange> KvTensor::PlaceOf(int64_t cell) const {
+  if (cell >= 0 && cell < cells * streams) return KvRange{static_cast<int>(cell / cells), cell % cells};
+  return Status::Internal(StrFormat("the host wrote to cell %lld of %lld", static_cast<long long>(cell),
+                                    static_cast<long long>(cells * streams)));
+}
+
 std::optional<KvName> ParseKvName(std::string_view name) {
   constexpr std::string_view kKeyPrefix = "cache_k_l";
   constexpr std::string_view kValuePrefix = "cache_v_l";

@@ -48,6 +48,8 @@ struct KvTensor {
   bool Contains(const void* address) const;
   /// REQUIRES: Contains(address)
   KvRange Locate(const void* address) const;
+  /// Of a cell as libllama numbers them, over all streams. Errors: Internal (there is none of that number).
+  Result<KvRange> PlaceOf(int64_t cell) const;
 };
 
 /// Nothing when the name is not one of a K or V cache.

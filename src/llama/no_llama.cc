@@ -13,6 +13,8 @@ Status Missing() {
 
 void Runner::SetLog(LogSink) {}
 
+Result<DeviceInfo> Runner::FindDevice(std::string_view) { return Missing(); }
+
 Result<ModelInfo> Runner::Inspect(const std::string&) { return Missing(); }
 
 Result<std::string> Runner::HashModel(const std::string&) { return Missing(); }

@@ -2,6 +2,7 @@
 //
 // Settings, from the environment, since a host passes none:
 //   KVANT_SCHEME        scheme text, preset, or path of a plan that kvant tune made for the host's model; default kv4
+//   KVANT_DEVICE        device to wrap: cpu, cuda, or a name such as CUDA1; default auto: CUDA where host and plug-in have it
 //   KVANT_CALIBRATION   file of `kvant calibrate`, made for the host's model; default none
 //   KVANT_MEMORY_LIMIT  bytes of each cache, with K, M or G behind the number; default no limit
 #include <dlfcn.h>
@@ -11,9 +12,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kvant/plan.h"
 #include "llama/host_check.h"
+#include "llama/inner_device.h"
 #include "llama/proxy_device.h"
 
 namespace kvant {
@@ -50,14 +53,14 @@ Result<std::shared_ptr<const Calibration>> ReadCalibration() {
 
 // ggml's registry is in libggml, which we do not link: it would bring a CPU backend of its own into a host that has
 // another variant loaded. The host's copy is found by its name, loaded into whatever scope.
-ggml_backend_dev_t CpuDevice() {
+DeviceRegistry HostRegistry() {
   void* ggml = dlopen("libggml.so.0", RTLD_NOW | RTLD_NOLOAD);
-  void* symbol = dlsym(ggml != nullptr ? ggml : RTLD_DEFAULT, "ggml_backend_dev_by_type");
-  const auto find = reinterpret_cast<decltype(&ggml_backend_dev_by_type)>(symbol);
-  return find != nullptr ? find(GGML_BACKEND_DEVICE_TYPE_CPU) : nullptr;
+  const auto find = [ggml](const char* name) { return dlsym(ggml != nullptr ? ggml : RTLD_DEFAULT, name); };
+  return {reinterpret_cast<decltype(&ggml_backend_dev_count)>(find("ggml_backend_dev_count")),
+          reinterpret_cast<decltype(&ggml_backend_dev_get)>(find("ggml_backend_dev_get"))};
 }
 
-Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
+Result<std::vector<std::unique_ptr<ProxyDevice>>> MakeDevices() {
   KVANT_TRY(CheckHost(LoadedGgml(), BuiltAgainst()));
   const Result<Scheme> scheme = ReadScheme(Environment("KVANT_SCHEME", kDefaultScheme));
   if (!scheme.ok()) return Status::InvalidArgument("KVANT_SCHEME: " + scheme.status().message());
@@ -65,9 +68,21 @@ Result<std::unique_ptr<ProxyDevice>> MakeDevice() {
   if (!calibration.ok()) return Status::InvalidArgument("KVANT_CALIBRATION: " + calibration.status().message());
   const Result<size_t> limit = ParseBytes(Environment("KVANT_MEMORY_LIMIT", "0"));
   if (!limit.ok()) return limit.status();
-  ggml_backend_dev_t cpu = CpuDevice();
-  if (cpu == nullptr) return Status::NotFound("the host has loaded no CPU backend; load this plug-in after it");
-  return ProxyDevice::Create(cpu, {.scheme = *scheme, .memory_limit_bytes = *limit, .maybe_calibration = *calibration});
+  const DeviceRegistry registry = HostRegistry();
+  if (registry.count == nullptr || registry.get == nullptr || registry.count() == 0) {
+    return Status::NotFound("the host has loaded no CPU backend; load this plug-in after it");
+  }
+  const auto inner = FindInnerDevices(Environment("KVANT_DEVICE", "auto"), registry);
+  if (!inner.ok()) return Status::NotFound("KVANT_DEVICE: " + inner.status().message());
+  std::vector<std::unique_ptr<ProxyDevice>> devices;
+  for (ggml_backend_dev_t device : *inner) {
+    auto made = ProxyDevice::Create(
+        device, {.scheme = *scheme, .memory_limit_bytes = *limit, .maybe_calibration = *calibration});
+    if (!made.ok()) return made.status();
+    devices.push_back(std::move(made).value());
+    if (devices.size() > 1) devices.back()->Join(devices.front().get());
+  }
+  return devices;
 }
 
 }  // namespace
@@ -79,8 +94,8 @@ GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init();
 
 // Null: the host goes on without a KVANT0 device; the reason is in its log.
 ggml_backend_reg_t ggml_backend_init() {
-  static kvant::Result<std::unique_ptr<kvant::ProxyDevice>> device = kvant::MakeDevice();
-  if (device.ok()) return device.value()->reg();
-  kvant::ErrorLog().Report(device.status());
+  static kvant::Result<std::vector<std::unique_ptr<kvant::ProxyDevice>>> devices = kvant::MakeDevices();
+  if (devices.ok()) return devices->front()->reg();
+  kvant::ErrorLog().Report(devices.status());
   return nullptr;
 }

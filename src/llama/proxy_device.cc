@@ -1,7 +1,10 @@
 #include "llama/proxy_device.h"
 
+#include <cstdlib>
 #include <string_view>
 
+#include "device_cache/device_cache.h"
+#include "llama/inner_device.h"
 #include "llama/kv_ops.h"
 #include "llama/proxy_backend.h"
 
@@ -13,8 +16,10 @@ namespace {
 ProxyDevice& DeviceOf(ggml_backend_reg_t reg) { return *static_cast<ProxyDevice*>(reg->context); }
 
 const char* RegName(ggml_backend_reg_t) { return "KVANT"; }
-size_t DeviceCount(ggml_backend_reg_t) { return 1; }
-ggml_backend_dev_t DeviceAt(ggml_backend_reg_t reg, size_t) { return DeviceOf(reg).device(); }
+size_t DeviceCount(ggml_backend_reg_t reg) { return DeviceOf(reg).registered().size(); }
+ggml_backend_dev_t DeviceAt(ggml_backend_reg_t reg, size_t index) {
+  return DeviceOf(reg).registered()[index]->device();
+}
 
 ggml_backend_buffer_type_t* ExtraBufferTypes(ggml_backend_dev_t device) {
   const ProxyDevice& proxy = ProxyOf(device);
@@ -46,7 +51,7 @@ constexpr ggml_backend_reg_i kRegInterface = {
 
 // ---- Device ----
 
-const char* DeviceName(ggml_backend_dev_t) { return "KVANT0"; }
+const char* DeviceName(ggml_backend_dev_t device) { return ProxyOf(device).name(); }
 
 const char* DeviceDescription(ggml_backend_dev_t device) {
   return ggml_backend_dev_description(ProxyOf(device).inner());
@@ -64,6 +69,7 @@ void DeviceProps(ggml_backend_dev_t device, ggml_backend_dev_props* props) {
   props->name = DeviceName(device);
   props->type = DeviceType(device);
   props->device_id = nullptr;  // else libllama takes us for a second way to the inner device and skips us
+  props->caps.events = false;  // which it would need to run parts of a model side by side
 }
 
 ggml_backend_t InitBackend(ggml_backend_dev_t device, const char* params) {
@@ -93,6 +99,13 @@ bool OffloadOp(ggml_backend_dev_t device, const ggml_tensor* op) {
   return ggml_backend_dev_offload_op(ProxyOf(device).inner(), op);
 }
 
+// ggml names them CUDA0, CUDA1, ... in the runtime's order.
+int CudaNumber(ggml_backend_dev_t device) {
+  const std::string_view name = ggml_backend_dev_name(device);
+  const size_t digits = name.find_first_of("0123456789");
+  return digits == std::string_view::npos ? 0 : std::atoi(name.data() + digits);
+}
+
 constexpr ggml_backend_device_i kDeviceInterface = {
     .get_name = DeviceName,
     .get_description = DeviceDescription,
@@ -114,17 +127,30 @@ constexpr ggml_backend_device_i kDeviceInterface = {
 }  // namespace
 
 Result<std::unique_ptr<ProxyDevice>> ProxyDevice::Create(ggml_backend_dev_t inner, const KvSettings& settings) {
-  if (ggml_backend_dev_type(inner) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+  KvSettings own = settings;
+  own.on_cuda = IsCuda(inner);
+  if (own.on_cuda) own.cuda_device = CudaNumber(inner);
+  if (!own.on_cuda && ggml_backend_dev_type(inner) != GGML_BACKEND_DEVICE_TYPE_CPU) {
     return Status::NotSupported(
-        StrFormat("cannot wrap device %s; only CPU devices so far", ggml_backend_dev_name(inner)));
+        StrFormat("cannot wrap device %s; only CPU and CUDA devices", ggml_backend_dev_name(inner)));
   }
-  return std::unique_ptr<ProxyDevice>(new ProxyDevice(inner, settings));
+  if (own.on_cuda && !HasCudaDevice()) {
+    return Status::NotSupported(
+        StrFormat("cannot wrap device %s: this build of kvant has no CUDA kernels", ggml_backend_dev_name(inner)));
+  }
+  return std::unique_ptr<ProxyDevice>(new ProxyDevice(inner, own));
 }
 
 ProxyDevice::ProxyDevice(ggml_backend_dev_t inner, const KvSettings& settings)
     : inner_(inner), settings_(settings), buffer_types_(&device_, inner, settings_, &errors_) {
   reg_ = {.api_version = GGML_BACKEND_API_VERSION, .iface = kRegInterface, .context = this};
   device_ = {.iface = kDeviceInterface, .reg = &reg_, .context = this};
+}
+
+void ProxyDevice::Join(ProxyDevice* first) {
+  name_ = StrFormat("KVANT%zu", first->registered_.size());
+  device_.reg = &first->reg_;
+  first->registered_.push_back(this);
 }
 
 void* ProxyDevice::InnerFunction(const char* name) const {

@@ -1,4 +1,4 @@
-// The device KVANT0: wraps an inner device, forwards everything to it, and keeps the KV cache itself.
+// The device KVANT0 (KVANT1, ... where there are several GPUs): wraps an inner device, forwards everything to it, and keeps the KV cache itself.
 //
 // libllama sees a GPU device. It places the layers on it, allocates the cache from its buffer type and hands it whole
 // graphs; weights, activations and all other ops are the inner device's.
@@ -9,23 +9,31 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "ggml-backend-impl.h"
 #include "llama/proxy_buffer_type.h"
 
 namespace kvant {
 
-/// One device in a registry of its own. Thread-safe. Must outlive all models and contexts that use it.
+/// One device, in a registry of its own unless it joins another's. Thread-safe. Must outlive all models and contexts that use it.
 class ProxyDevice {
  public:
-  /// Errors: NotSupported when `inner` is no CPU device.
+  /// Errors: NotSupported when `inner` is neither a CPU nor a CUDA device, or this build has no CUDA.
   static Result<std::unique_ptr<ProxyDevice>> Create(ggml_backend_dev_t inner, const KvSettings& settings);
   ProxyDevice(const ProxyDevice&) = delete;
   ProxyDevice& operator=(const ProxyDevice&) = delete;
 
-  ggml_backend_reg_t reg() { return &reg_; }
+  /// Becomes the next device in the registry of `first`, which outlives it.
+  void Join(ProxyDevice* first);
+
+  ggml_backend_reg_t reg() { return device_.reg; }
+  const std::vector<ProxyDevice*>& registered() const { return registered_; }  ///< in the registry of its own
+  const char* name() const { return name_.c_str(); }
   ggml_backend_dev_t device() { return &device_; }
   ggml_backend_dev_t inner() const { return inner_; }
+  bool on_cuda() const { return settings_.on_cuda; }
   /// A function of the inner device's registry, "ggml_backend_set_n_threads" for example; null when it has none.
   void* InnerFunction(const char* name) const;
 
@@ -48,6 +56,8 @@ class ProxyDevice {
   ggml_backend_dev_t const inner_;
   const KvSettings settings_;
   ErrorLog errors_;
+  std::string name_ = "KVANT0";
+  std::vector<ProxyDevice*> registered_ = {this};
   ggml_backend_reg reg_ = {};
   ggml_backend_device device_ = {};
   ProxyBufferTypes buffer_types_;

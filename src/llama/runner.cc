@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "llama.h"
+#include "llama/inner_device.h"
 #include "llama/proxy_device.h"
 #include "llama/runner_cache.h"
 #include "llama/runner_gguf.h"
@@ -33,21 +34,34 @@ struct StateHeader {
   uint64_t payload_bytes = 0;
 };
 
-ggml_backend_dev_t CpuDevice() {
+void InitLlama() {
   static std::once_flag once;
   std::call_once(once, [] {
     llama_backend_init();
-    // libllama may be built with its CPU backend as a library of its own.
+    // libllama may be built with its back ends as libraries of their own.
     if (ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) == nullptr) ggml_backend_load_all();
   });
-  return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+Result<ggml_backend_dev_t> InnerDevice(std::string_view name) {
+  InitLlama();
+  return FindInnerDevice(name, {ggml_backend_dev_count, ggml_backend_dev_get});
+}
+
+// Rows are watched in host memory.
+Result<ggml_backend_dev_t> InnerDeviceOf(const RunnerOptions& options) {
+  const bool watched = options.maybe_watcher != nullptr;
+  Result<ggml_backend_dev_t> inner = InnerDevice(watched && options.device == "auto" ? "cpu" : options.device);
+  if (!watched || !inner.ok() || !IsCuda(*inner)) return inner;
+  return Status::InvalidArgument("rows can be watched on the device cpu only, not on " + options.device);
 }
 
 enum class Load { kAll, kMetadata };
 
-// `maybe_device`: all layers go there; null: CPU only.
+// `maybe_device`: all layers go there; null or the CPU itself: CPU only.
 Result<Model> LoadModel(const std::string& path, ggml_backend_dev_t maybe_device, Load what) {
   const LogCapture log;
+  if (maybe_device && ggml_backend_dev_type(maybe_device) == GGML_BACKEND_DEVICE_TYPE_CPU) maybe_device = nullptr;
   ggml_backend_dev_t devices[] = {maybe_device, nullptr};
   llama_model_params params = llama_model_default_params();
   params.devices = devices;
@@ -426,8 +440,19 @@ void Complete(ModelInfo* info, const llama_model& model) {
 
 }  // namespace
 
+Result<DeviceInfo> Runner::FindDevice(std::string_view device) {
+  const Result<ggml_backend_dev_t> found = InnerDevice(device);
+  if (!found.ok()) return found.status();
+  size_t free = 0, total = 0;
+  ggml_backend_dev_memory(*found, &free, &total);
+  return DeviceInfo{.name = ggml_backend_dev_name(*found),
+                    .description = ggml_backend_dev_description(*found),
+                    .free_bytes = static_cast<int64_t>(free),
+                    .total_bytes = static_cast<int64_t>(total)};
+}
+
 Result<ModelInfo> Runner::Inspect(const std::string& model_path) {
-  CpuDevice();
+  InitLlama();
   Result<ModelInfo> info = ReadGguf(model_path);
   if (!info.ok()) return info;
   const Result<Model> model = LoadModel(model_path, nullptr, Load::kMetadata);
@@ -444,18 +469,18 @@ Result<std::unique_ptr<Runner>> Runner::Open(const RunnerOptions& options) {
   if (!info.ok()) return info.status();
   KVANT_TRY(CheckModel(options, *choice, *info));
 
-  ggml_backend_dev_t cpu = CpuDevice();
-  if (cpu == nullptr) return Status::NotFound("libllama has no CPU backend");
+  const Result<ggml_backend_dev_t> inner = InnerDeviceOf(options);
+  if (!inner.ok()) return inner.status();
   std::unique_ptr<ProxyDevice> device;
   if (choice->scheme) {
     Result<std::unique_ptr<ProxyDevice>> made =
-        ProxyDevice::Create(cpu, {.scheme = *choice->scheme,
-                                  .memory_limit_bytes = options.memory_limit_bytes,
-                                  .maybe_calibration = options.maybe_calibration});
+        ProxyDevice::Create(*inner, {.scheme = *choice->scheme,
+                                     .memory_limit_bytes = options.memory_limit_bytes,
+                                     .maybe_calibration = options.maybe_calibration});
     if (!made.ok()) return made.status();
     device = std::move(made).value();
   }
-  Result<Model> model = LoadModel(options.model_path, device ? device->device() : nullptr, Load::kAll);
+  Result<Model> model = LoadModel(options.model_path, device ? device->device() : *inner, Load::kAll);
   if (!model.ok()) return model.status();
   Complete(&info.value(), **model);
   auto runner = std::make_unique<LlamaRunner>(options, std::move(choice).value(), std::move(info).value(),

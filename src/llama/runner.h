@@ -66,6 +66,9 @@ struct RunnerOptions {
   /// A kvant scheme ("kv4", "k=int:4 v=int:2"), a plan file ("plan.json"), "f16" = "llama:f16", or a stock cache type "llama:q8_0",
   /// "llama:q8_0/q4_0" (K/V).
   std::string cache = "f16";
+  /// Where the model runs and its cache lies: "auto" (a CUDA device where libllama and kvant have CUDA, else the CPU), "cpu", "cuda", or
+  /// the name of a device ("CUDA1").
+  std::string device = "auto";
   int context = 4096;  ///< tokens; at most ModelInfo::context_train
   int batch = 512;     ///< tokens per chunk of prefill (n_ubatch)
   int threads = 2;
@@ -74,6 +77,14 @@ struct RunnerOptions {
   /// Bases for the codecs of a kvant scheme; must be of this model. Null: codecs fit their own where they can.
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
   RowWatcher* maybe_watcher = nullptr;  ///< sees the rows of a stock cache ("f16"), which it must outlive
+};
+
+/// Where models run: "CPU", "CUDA0", and what the maker calls it ("NVIDIA H200").
+struct DeviceInfo {
+  std::string name;
+  std::string description;
+  int64_t free_bytes = 0;  ///< of its memory
+  int64_t total_bytes = 0;
 };
 
 /// How much is logged; each level has those before it.
@@ -87,6 +98,8 @@ class Runner {
  public:
   /// Where libllama's and ggml's log goes, for the whole process; nowhere before this is called.
   static void SetLog(LogSink sink);
+  /// What RunnerOptions::device means here. Errors: NotFound, saying what there is.
+  static Result<DeviceInfo> FindDevice(std::string_view device);
   /// Reads shapes and metadata only.
   static Result<ModelInfo> Inspect(const std::string& model_path);
   /// What tells the model's weights from others, see docs/calibration.md: 32 hexadecimal digits. Reads a sample of each

@@ -32,6 +32,8 @@ std::string OpenError(const RunnerOptions& options) {
   return runner.ok() ? "opened" : runner.status().message();
 }
 
+bool OnCuda() { return Runner::FindDevice("auto")->name != "CPU"; }
+
 std::vector<int> Text(const Runner& runner, size_t count) {
   std::vector<int> tokens = runner.Tokenize(TestText(), /*add_bos=*/true);
   EXPECT_GE(tokens.size(), count);
@@ -96,10 +98,16 @@ INSTANTIATE_TEST_SUITE_P(Sizes, RunnerChunks, testing::Values(1, 7, 100));
 // Positions come from the graph; a wrong one would cost far more than codes of 4 bits do.
 constexpr const char* kBeforeRope = "k=kvquant:4,fit=256 v=raw";
 
+RunnerOptions BeforeRope() {
+  RunnerOptions options = Options(kBeforeRope);
+  options.device = "cpu";
+  return options;
+}
+
 TEST(Runner, KeysBeforeRopeAgreeWithStock) {
   KVANT_NEED_MODEL();
   const auto stock = Open(Options("f16"));
-  const auto turned = Open(Options(kBeforeRope));
+  const auto turned = Open(BeforeRope());
   const std::vector<int> tokens = Text(*stock, 600);
   const auto a = LogitsInChunks(*stock, tokens, 500, 100);
   for (const size_t chunk : {1, 7, 100}) {
@@ -135,8 +143,10 @@ TEST(Runner, MemoryGrowsWithTokensHeld) {
   const CacheUse whole = runner->cache_use();
   EXPECT_EQ(quarter.fp16_bytes, 256u * 12 * 2 * 256 * 2);
   EXPECT_EQ(whole.fp16_bytes, 4 * quarter.fp16_bytes);
-  EXPECT_NEAR(static_cast<double>(whole.memory_bytes) / static_cast<double>(quarter.memory_bytes), 4.0, 1.0);
-  EXPECT_LT(whole.memory_bytes, whole.fp16_bytes * 5 / 4);
+  const size_t beside = OnCuda() ? size_t{6} << 20 : 0;  // memory of a device comes in pieces of 2 MiB
+  EXPECT_GT(whole.memory_bytes, quarter.memory_bytes + whole.fp16_bytes / 2);
+  EXPECT_LT(quarter.memory_bytes, quarter.fp16_bytes * 5 / 4 + beside);
+  EXPECT_LT(whole.memory_bytes, whole.fp16_bytes * 5 / 4 + beside);
   ASSERT_TRUE(runner->Truncate(0).ok());
   EXPECT_EQ(runner->cache_use().footprint.total(), 0u);
 }
@@ -176,7 +186,7 @@ TEST(Runner, StateComesBackExactly) {
 
 TEST(Runner, StateOfKeysBeforeRopeComesBack) {
   KVANT_NEED_MODEL();
-  const auto runner = Open(Options(kBeforeRope));
+  const auto runner = Open(BeforeRope());
   const std::vector<int> tokens = Text(*runner, 401);
   ASSERT_TRUE(runner->Decode(std::span(tokens).first(400), false).ok());
   const Result<std::vector<std::byte>> state = runner->SaveState();
@@ -187,7 +197,9 @@ TEST(Runner, StateOfKeysBeforeRopeComesBack) {
   ASSERT_TRUE(runner->Decode(std::span(tokens).subspan(400), false).ok());
   EXPECT_LT(Divergence(before, runner->Logits(-1)), 0.03);  // coded a second time, by another basis
 
-  const auto raw = Open(Options(kRaw));  // its states do not say where keys were
+  RunnerOptions raw_options = Options(kRaw);
+  raw_options.device = "cpu";
+  const auto raw = Open(raw_options);  // its states do not say where keys were
   ASSERT_TRUE(raw->Decode(std::span(tokens).first(400), false).ok());
   const Result<std::vector<std::byte>> foreign = raw->SaveState();
   ASSERT_TRUE(foreign.ok());

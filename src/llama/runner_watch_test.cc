@@ -93,7 +93,8 @@ TEST(NodeWatch, WatchingChangesNothing) {
   Recorder recorder;
   std::vector<float> logits[2];
   for (RowWatcher* watcher : {static_cast<RowWatcher*>(nullptr), static_cast<RowWatcher*>(&recorder)}) {
-    auto runner = Runner::Open({.model_path = TestModel(), .context = 64, .batch = 16, .maybe_watcher = watcher});
+    auto runner = Runner::Open(
+        {.model_path = TestModel(), .device = "cpu", .context = 64, .batch = 16, .maybe_watcher = watcher});
     ASSERT_TRUE(runner.ok() && (*runner)->Decode(tokens, false).ok());
     const std::span<const float> row = (*runner)->Logits(-1);
     logits[watcher != nullptr].assign(row.begin(), row.end());

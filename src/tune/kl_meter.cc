@@ -33,6 +33,7 @@ Result<std::unique_ptr<Runner>> KlMeter::Feed(const std::string& cache,
                                               const std::function<Status(int64_t, std::span<const float>)>& row) const {
   Result<std::unique_ptr<Runner>> opened = open_({.model_path = options_.model_path,
                                                   .cache = cache,
+                                                  .device = options_.device,
                                                   .context = options_.tokens,
                                                   .batch = std::max(options_.batch, options_.scored_batch),
                                                   .threads = options_.threads,

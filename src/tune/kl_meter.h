@@ -22,6 +22,7 @@ struct KlMeterOptions {
   int skip = 512;     ///< of them not scored, 1 .. tokens - 2
   int batch = 512;
   int scored_batch = kTokensPerPage;
+  std::string device = "auto";  ///< RunnerOptions::device
   int threads = 2;
   std::shared_ptr<const Calibration> maybe_calibration = nullptr;
   std::string key = {};  ///< of the journal: all that the result depends on beside the options above and the cache
