@@ -80,15 +80,13 @@ class DeviceCache {
   Status WaitFor(void* event);
   Status Record(void* event);
 
-  /// Begins a step. Errors: OutOfMemory (the limit, the device), Internal (the step before missed a layer), and what the
-  /// device refused since the last call: InvalidArgument. The cache is as before then.
-  Status Begin(std::span<const CellPlace> rows);
+  /// Begins a step. `maybe_range`: what its queries will see, where they are few; all of the step that follows then only launches
+  /// kernels, and may be recorded (DeviceLaunch). Errors: OutOfMemory (the limit, the device), Internal (the step before missed a
+  /// layer), and what the device refused since the last call: InvalidArgument. The cache is as before then.
+  Status Begin(std::span<const CellPlace> rows, const StreamRange* maybe_range = nullptr);
   std::span<const CellPlace> rows() const;  ///< of the step under way
   bool written(int layer) const;            ///< in the step under way
 
-  /// Tells the device which pages a range has. After Begin, before anything of the step is recorded (DeviceLaunch): the rest of a step
-  /// then only launches kernels.
-  Status ListPages(const StreamRange& range);
   /// What a recorded step depends on beside its arguments: while this is the same, it may be launched again.
   std::vector<uint64_t> LaunchState() const;
   /// A recorded step has been launched: all layers are written.

@@ -19,10 +19,9 @@ int DeviceCache::num_layers() const { return 0; }
 void* DeviceCache::stream() const { return nullptr; }
 Status DeviceCache::WaitFor(void*) { return Missing(); }
 Status DeviceCache::Record(void*) { return Missing(); }
-Status DeviceCache::Begin(std::span<const CellPlace>) { return Missing(); }
+Status DeviceCache::Begin(std::span<const CellPlace>, const StreamRange*) { return Missing(); }
 std::span<const CellPlace> DeviceCache::rows() const { return {}; }
 bool DeviceCache::written(int) const { return false; }
-Status DeviceCache::ListPages(const StreamRange&) { return Missing(); }
 std::vector<uint64_t> DeviceCache::LaunchState() const { return {}; }
 void DeviceCache::MarkWritten() {}
 Status DeviceCache::Write(int, DeviceRows, DeviceRows) { return Missing(); }

@@ -59,11 +59,11 @@ Result<ggml_status> DeviceGraph::Compute(ggml_backend_t inner, ggml_cgraph* grap
   tensors_.clear();
   write_ops_.clear();
   pending_ = {};
-  begun_.clear();
   seen_.clear();
   shifts_.clear();
   try {
-    KVANT_TRY(BeginSteps(*graph));
+    if (graph->uid == 0 || graph->uid != outline_.uid) KVANT_TRY(MakeOutline(*graph));
+    KVANT_TRY(BeginSteps());
     const std::vector<uint64_t> state = StateToRecord();
     const bool twice = !state.empty() && state == last_;
     last_ = state;
@@ -92,38 +92,23 @@ Status DeviceGraph::RunNodes() {
 
 // What a recorded step depends on; empty: this one cannot be recorded, or libllama does not say which graph it is.
 std::vector<uint64_t> DeviceGraph::StateToRecord() const {
-  if (graph_->uid == 0 || begun_.empty() || !CanRecord()) return {};
+  if (graph_->uid == 0 || !outline_.can_record) return {};
   std::vector<uint64_t> state = {graph_->uid};
-  for (const KvBuffer* cache : begun_) {
-    const std::vector<uint64_t> more = cache->device().LaunchState();
+  for (const CacheStep& step : outline_.steps) {
+    const std::vector<uint64_t> more = step.first_write.cache->device().LaunchState();
     state.insert(state.end(), more.begin(), more.end());
   }
   return state;
-}
-
-// All of a step, and nothing that makes the inner backend wait.
-bool DeviceGraph::CanRecord() const {
-  std::map<const KvBuffer*, size_t> writes;
-  for (int i = 0; i < graph_->n_nodes; ++i) {
-    const ggml_tensor& node = *graph_->nodes[i];
-    if (node.op == GGML_OP_MUL_MAT_ID) return false;
-    const CacheOp kind = Classify(node);
-    if (kind == CacheOp::kShift || kind == CacheOp::kOther) return false;
-    if (kind == CacheOp::kAttention && node.src[0]->ne[1] > kMaxFusedQueries) return false;
-    if (kind == CacheOp::kWrite) ++writes[CacheOf(&node)];
-  }
-  return std::ranges::all_of(begun_, [&](const KvBuffer* cache) {
-    return writes[cache] == 2 * static_cast<size_t>(cache->device().num_layers());
-  });
 }
 
 // The main stream waits for all that is under way.
 Status DeviceGraph::Gather() {
   ggml_backend_event_record(inner_done_, inner_);
   KVANT_TRY(main().WaitFor(inner_done_->context));
-  for (KvBuffer* cache : begun_) {
-    if (&cache->device() == &main()) continue;
-    KVANT_TRY(cache->device().Record(ours_done_->context));
+  for (const CacheStep& step : outline_.steps) {
+    DeviceCache& cache = step.first_write.cache->device();
+    if (&cache == &main()) continue;
+    KVANT_TRY(cache.Record(ours_done_->context));
     KVANT_TRY(main().WaitFor(ours_done_->context));
   }
   return Status::Ok();
@@ -150,8 +135,8 @@ Status DeviceGraph::Replay() {
   KVANT_TRY(Gather());
   KVANT_TRY(launch_.Launch(main().stream()));
   KVANT_TRY(Leave(&main()));
-  for (KvBuffer* buffer : begun_) {
-    DeviceCache& cache = buffer->device();
+  for (const CacheStep& step : outline_.steps) {
+    DeviceCache& cache = step.first_write.cache->device();
     if (&cache != &main()) KVANT_TRY(cache.WaitFor(ours_done_->context));
     cache.MarkWritten();
     KVANT_TRY(cache.SealAll());
@@ -161,52 +146,88 @@ Status DeviceGraph::Replay() {
 
 // ---- Steps
 
-Status DeviceGraph::BeginSteps(const ggml_cgraph& graph) {
-  std::map<const KvBuffer*, std::vector<const void*>> checked;
+Status DeviceGraph::MakeOutline(const ggml_cgraph& graph) {
+  Outline outline;
+  bool can_record = true;
+  const auto step_of = [&](KvBuffer* cache) {
+    return std::ranges::find_if(outline.steps, [&](const CacheStep& s) { return s.first_write.cache == cache; });
+  };
+  std::vector<AttentionOp> attentions;
   for (int i = 0; i < graph.n_nodes; ++i) {
-    if (Classify(*graph.nodes[i]) != CacheOp::kWrite) continue;
-    const Result<WriteOp> op = ParseWrite(*graph.nodes[i]);
-    if (!op.ok()) return op.status();
-    KVANT_TRY(CheckUsable(op->cache, *op->tensor));
-    if (std::ranges::find(begun_, op->cache) == begun_.end()) {
-      KVANT_TRY(BeginStep(*op, graph));
-      begun_.push_back(op->cache);
-      checked[op->cache].push_back(op->cells->data);
+    const ggml_tensor& node = *graph.nodes[i];
+    const CacheOp kind = Classify(node);
+    if (kind == CacheOp::kWrite) {
+      const Result<WriteOp> op = ParseWrite(node);
+      if (!op.ok()) return op.status();
+      KVANT_TRY(CheckUsable(op->cache, *op->tensor));
+      if (step_of(op->cache) == outline.steps.end()) outline.steps.push_back({.first_write = *op});
+      step_of(op->cache)->writes.push_back(*op);
+    } else if (kind == CacheOp::kAttention) {
+      const Result<AttentionOp> op = ParseAttention(node);
+      if (!op.ok()) return op.status();
+      attentions.push_back(*op);
+      can_record &= op->num_queries <= kMaxFusedQueries;
     }
-    // K and V have tensors of their own for the same numbers.
-    if (std::ranges::find(checked[op->cache], op->cells->data) != checked[op->cache].end()) continue;
-    checked[op->cache].push_back(op->cells->data);
-    const Result<std::vector<CellPlace>> cells = CellsOf(*op);
-    if (!cells.ok()) return cells.status();
-    if (!std::ranges::equal(*cells, op->cache->device().rows())) {
-      return Status::NotSupported("the host writes keys and values of one batch to different cells");
-    }
+    // What makes the inner backend wait, or us.
+    can_record &= node.op != GGML_OP_MUL_MAT_ID && kind != CacheOp::kShift && kind != CacheOp::kOther;
   }
+  for (const AttentionOp& op : attentions) {
+    const auto step = step_of(op.cache);
+    if (step != outline.steps.end() && !step->first_attention) step->first_attention = op;
+  }
+  for (const CacheStep& step : outline.steps) {
+    can_record &= step.first_attention.has_value() &&
+                  step.writes.size() == 2 * static_cast<size_t>(step.first_write.cache->device().num_layers());
+  }
+  outline.can_record = can_record && !outline.steps.empty();
+  outline_ = std::move(outline);
+  return Status::Ok();
+}
+
+Status DeviceGraph::BeginSteps() {
+  for (const CacheStep& step : outline_.steps) {
+    KVANT_TRY(CheckUsable(step.first_write.cache, *step.first_write.tensor));
+    KVANT_TRY(BeginStep(step));
+    if (outline_.uid != graph_->uid || graph_->uid == 0) KVANT_TRY(CheckCells(step));
+  }
+  outline_.uid = graph_->uid;
   return Status::Ok();
 }
 
 // A host may run a batch in several graphs, each with some of the layers: they are one step.
-Status DeviceGraph::BeginStep(const WriteOp& first, const ggml_cgraph& graph) {
+Status DeviceGraph::BeginStep(const CacheStep& step) {
+  const WriteOp& first = step.first_write;
   DeviceCache& cache = first.cache->device();
   const Result<std::vector<CellPlace>> cells = CellsOf(first);
   if (!cells.ok()) return cells.status();
   if (!cache.written(first.tensor->index) && std::ranges::equal(*cells, cache.rows())) return Status::Ok();
-  // libllama's view ends behind its last used cell (rounded up to 256), so rows behind that are free. It never says so
-  // otherwise: this is how removed tokens give their memory back.
-  std::optional<AttentionOp> reader;
-  for (int i = 0; i < graph.n_nodes; ++i) {
-    if (Classify(*graph.nodes[i]) != CacheOp::kAttention) continue;
-    const Result<AttentionOp> op = ParseAttention(*graph.nodes[i]);
-    if (!op.ok()) return op.status();
-    if (op->cache != first.cache) continue;
-    for (int s = op->first_stream; s < op->first_stream + op->num_streams; ++s) cache.Truncate(s, op->num_cells);
-    reader = *op;
-    break;
+  StreamRange range;
+  bool few = false;
+  if (step.first_attention) {
+    range = RangeOf(*step.first_attention);
+    few = step.first_attention->num_queries <= kMaxFusedQueries;
+    // libllama's view ends behind its last used cell (rounded up to 256), so rows behind that are free. It never says so
+    // otherwise: this is how removed tokens give their memory back.
+    for (int s = range.first; s < range.first + range.count; ++s) cache.Truncate(s, range.cells);
   }
-  const Status status = cache.Begin(*cells);
+  const Status status = cache.Begin(*cells, few ? &range : nullptr);
   if (!status.ok() && status.code() != StatusCode::kOutOfMemory) first.cache->set_damage(status);
-  KVANT_TRY(status);
-  return reader && reader->num_queries <= kMaxFusedQueries ? cache.ListPages(RangeOf(*reader)) : Status::Ok();
+  return status;
+}
+
+// K and V have tensors of their own for the same numbers. A graph that comes again fills them in the same way.
+Status DeviceGraph::CheckCells(const CacheStep& step) {
+  std::vector<const void*> checked = {step.first_write.cells->data};
+  for (const WriteOp& op : step.writes) {
+    if (std::ranges::find(checked, op.cells->data) != checked.end()) continue;
+    checked.push_back(op.cells->data);
+    const Result<std::vector<CellPlace>> cells = CellsOf(op);
+    if (!cells.ok()) return cells.status();
+    if (!std::ranges::equal(*cells, op.cache->device().rows())) {
+      return Status::NotSupported("the host writes keys and values of one batch to different cells");
+    }
+  }
+  return Status::Ok();
 }
 
 Result<std::vector<CellPlace>> DeviceGraph::CellsOf(const WriteOp& op) {

@@ -13,6 +13,7 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "device_cache/device_cache.h"
@@ -52,14 +53,27 @@ class DeviceGraph : public GraphRunner {
 
   Status RunNodes();
   std::vector<uint64_t> StateToRecord() const;
-  bool CanRecord() const;
   Status Record();
   Status Replay();
   Status Gather();
-  DeviceCache& main() const { return begun_.front()->device(); }
+  DeviceCache& main() const { return outline_.steps.front().first_write.cache->device(); }
 
-  Status BeginSteps(const ggml_cgraph& graph);
-  Status BeginStep(const WriteOp& first, const ggml_cgraph& graph);
+  /// What a graph does to one cache.
+  struct CacheStep {
+    WriteOp first_write;
+    std::vector<WriteOp> writes = {};
+    std::optional<AttentionOp> first_attention = {};
+  };
+  /// What is known of a graph before it runs; kept for as long as the same one comes.
+  struct Outline {
+    uint64_t uid = 0;
+    std::vector<CacheStep> steps;
+    bool can_record = false;
+  };
+  Status MakeOutline(const ggml_cgraph& graph);
+  Status BeginSteps();
+  Status BeginStep(const CacheStep& step);
+  Status CheckCells(const CacheStep& step);
   Result<std::vector<CellPlace>> CellsOf(const WriteOp& op);
   Status AddNode(ggml_tensor* node);
   Status AddWrite(const ggml_tensor& node);
@@ -94,7 +108,7 @@ class DeviceGraph : public GraphRunner {
   std::deque<ggml_tensor> tensors_;                ///< our copies
   std::deque<WriteOp> write_ops_;
   Writes pending_;
-  std::vector<KvBuffer*> begun_;
+  Outline outline_;
   /// What the tables of a cache were made of, and whether its attention reads pages.
   struct Seen {
     const void* mask = nullptr;
