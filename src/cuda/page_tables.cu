@@ -9,7 +9,7 @@ namespace kvant::cuda {
 namespace {
 
 /// Grid: rows of all streams, kinds.
-__global__ void __launch_bounds__(32 * kMostTableWarps) BuildTables(const __grid_constant__ TableParams p) {
+__global__ void __launch_bounds__(32 * kMostTableWarps, 1) BuildTables(const __grid_constant__ TableParams p) {
   __shared__ KeptPages kept_pages;
   BuildTableThread<CudaWarp>(p, p.list[blockIdx.y], static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x),
                              static_cast<int>(blockDim.x), kept_pages);

@@ -38,19 +38,14 @@ using KeptPages = uint32_t[2][kMostTableWarps];
 constexpr int kMaskCells = 8;
 constexpr int kMaskLanes = kPageTokens / kMaskCells;
 
-/// Below -1e4, as halves: negative and larger.
-constexpr uint32_t kHiddenAbove = 0xF0E2u;
-KVANT_HD inline bool IsHidden(uint16_t half) { return half > kHiddenAbove; }
-
-/// Bit i: cell i is seen.
+/// Bit i: cell i is seen, from its half.
+template <class W>
 KVANT_HD inline uint32_t SeenBits(const Words4& halves) {
-  uint32_t seen = 0;
+  constexpr uint32_t kLeast = 0xF0E2F0E2u;  // -1e4
+  uint32_t bits = 0;                        // of the low halves, and 16 further on those of the high ones
   KVANT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    seen |= IsHidden(static_cast<uint16_t>(halves.word[i])) ? 0u : 1u << (2 * i);
-    seen |= IsHidden(static_cast<uint16_t>(halves.word[i] >> 16)) ? 0u : 2u << (2 * i);
-  }
-  return seen;
+  for (int i = 0; i < 4; ++i) bits |= W::AtLeast(halves.word[i], kLeast) & (0x00020001u << (2 * i));
+  return (bits | bits >> 16) & 0xFF;
 }
 
 /// Eight lanes have eight bytes each, of one column of a matrix; afterwards of one row.
@@ -71,32 +66,40 @@ KVANT_HD inline void TransposeBytes(int lane, uint32_t (&words)[2]) {
 
 /// One row of the mask.
 struct MaskRow {
-  const uint16_t* halves;
+  const uint16_t* halves;  ///< null: there is no mask
   int32_t cells;
 
-  /// Of the page of each lane the rows that are seen; of page -1 none. All lanes have to call it.
+  KVANT_HD static MaskRow Of(const TableParams& p, int stream, int row) {
+    if (!p.maybe_mask) return {nullptr, 0};
+    const std::byte* first = p.maybe_mask + stream * p.mask_stream_stride + row * p.mask_row_stride;
+    return {reinterpret_cast<const uint16_t*>(first), p.cells};
+  }
+
+  /// Of the page of each lane the rows that are seen; of negative ones none. All lanes have to call it.
   template <class W>
   KVANT_HD uint64_t Seen(int32_t page, int lane) const {
+    const int32_t whole = cells / kMaskCells;  // vectors
+    const int32_t near = page >= 0 && page <= cells / kPageTokens ? page : -1;
     const int eighth = lane % kMaskLanes;
     Words4 masks[kMaskLanes];  // of the eight pages of these lanes; loads are under way together
-    int tail = -1;             // the one that ends in the midst of this lane's cells
+    int tail = kMaskLanes;     // the one that ends in the midst of this lane's cells
     KVANT_UNROLL
     for (int i = 0; i < kMaskLanes; ++i) {
-      const int32_t number = static_cast<int32_t>(W::Shuffle(static_cast<uint32_t>(page), lane - eighth + i));
-      const int64_t first = static_cast<int64_t>(number) * kPageTokens + eighth * kMaskCells;
+      const uint32_t number = W::Shuffle(static_cast<uint32_t>(near), lane - eighth + i);
+      const auto vector = static_cast<int32_t>(number * kMaskLanes) + eighth;
       masks[i] = {kNone, kNone, kNone, kNone};
-      if (first < 0 || first >= cells) continue;
-      if (first + kMaskCells <= cells) {
-        masks[i] = W::LoadConstant(reinterpret_cast<const Words4*>(halves + first));
-      } else {
-        tail = i;
+      if (vector >= 0 && vector < whole) {
+        masks[i] = W::LoadConstant(reinterpret_cast<const Words4*>(halves) + vector);
       }
+      if (vector == whole) tail = i;
     }
     uint32_t words[2] = {};
     KVANT_UNROLL
-    for (int i = 0; i < kMaskLanes; ++i) {
-      const uint32_t bits = i == tail ? TailBits() : SeenBits(masks[i]);
-      words[i / 4] |= bits << (8 * (i % 4));
+    for (int i = 0; i < kMaskLanes; ++i) words[i / 4] |= SeenBits<W>(masks[i]) << (8 * (i % 4));
+    if (tail < kMaskLanes) {
+      const uint32_t bits = TailBits<W>() << (8 * (tail % 4));
+      words[0] |= tail < 4 ? bits : 0;
+      words[1] |= tail < 4 ? 0 : bits;
     }
     TransposeBytes<W>(lane, words);
     return words[0] | static_cast<uint64_t>(words[1]) << 32;
@@ -105,10 +108,14 @@ struct MaskRow {
  private:
   static constexpr uint32_t kNone = 0xFC00FC00u;  // -infinity
 
+  template <class W>
   KVANT_HD uint32_t TailBits() const {
     const int first = cells / kMaskCells * kMaskCells;
     uint32_t seen = 0;
-    for (int i = first; i < cells; ++i) seen |= IsHidden(halves[i]) ? 0u : 1u << (i - first);
+    KVANT_UNROLL_BY(1)
+    for (int i = first; i < cells; ++i) {
+      seen |= (SeenBits<W>({halves[i], kNone, kNone, kNone}) & 1) << (i - first);
+    }
     return seen;
   }
 };
@@ -122,9 +129,7 @@ KVANT_HD void BuildTableThread(const TableParams& p, const PageList& list, int r
   const int stream = row / p.rows;
   const PageRef* pages = list.pages + static_cast<int64_t>(stream) * list.max_pages;
   PageRef* table = list.table + static_cast<int64_t>(row) * list.max_pages;
-  const MaskRow mask = {reinterpret_cast<const uint16_t*>(p.maybe_mask + stream * p.mask_stream_stride +
-                                                          row % p.rows * p.mask_row_stride),
-                        p.cells};
+  const MaskRow mask = MaskRow::Of(p, stream, row % p.rows);
   // Entries are loaded before they are known to be in use.
   const auto load = [&](int i) { return i < list.max_pages ? W::LoadConstant(pages + i) : PageRef{}; };
   PageRef next = load(thread);
@@ -134,7 +139,7 @@ KVANT_HD void BuildTableThread(const TableParams& p, const PageList& list, int r
     const PageRef page = next;
     next = load(first + threads + thread);
     uint64_t live = first + thread < count ? page.live : 0;
-    if (p.maybe_mask) live &= mask.Seen<W>(live != 0 ? page.ahead : -1, lane);
+    if (mask.halves) live &= mask.Seen<W>(live != 0 ? page.ahead : -1, lane);
     const uint32_t kept = W::Ballot(live != 0);
     if (lane == 0) kept_pages[turn][warp] = static_cast<uint32_t>(W::CountBits(kept));
     W::BlockSync();

@@ -104,7 +104,7 @@ class Tables {
         pages_.push_back({live[rng_() % 4], static_cast<int32_t>(rng_() % 1000), number});
       }
     }
-    if (p_.counts[0] > 5) pages_[5].ahead = -1;
+    if (p_.counts[0] > 5) pages_[5].ahead = -0x7FFFFFFF - 1;
     if (p_.counts[0] > 6) pages_[6].ahead = 0x7FFFFFFF;
   }
   TableParams Params() {
@@ -166,11 +166,13 @@ TEST(PageTablesKernel, AllHidden) {
 }
 
 TEST(PageTablesKernel, KnowsTheBound) {
-  for (int bits = 0; bits < 0x10000; ++bits) {
-    const F16 half = {static_cast<uint16_t>(bits)};
-    const float value = kvant::ToFloat(half);
-    if (std::isnan(value)) continue;
-    EXPECT_EQ(IsHidden(half.bits), value < -1e4f) << bits;
+  for (uint32_t half = 0; half < 0x10000; ++half) {
+    const bool seen = kvant::ToFloat(F16{static_cast<uint16_t>(half)}) >= -1e4f;
+    for (int i = 0; i < 8; ++i) {
+      Words4 halves = {0xFC00FC00u, 0xFC00FC00u, 0xFC00FC00u, 0xFC00FC00u};
+      halves.word[i / 2] = i % 2 == 0 ? 0xFC000000u | half : half << 16 | 0xFC00u;
+      EXPECT_EQ(SeenBits<HostWarp>(halves), seen ? 1u << i : 0u) << half;
+    }
   }
 }
 

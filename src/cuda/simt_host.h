@@ -185,6 +185,9 @@ struct HostWarp {
   static uint32_t Multiply(uint32_t a, uint32_t b) {
     return Pack(ToFloat(a, 0) * ToFloat(b, 0), ToFloat(a, 1) * ToFloat(b, 1));
   }
+  static uint32_t AtLeast(uint32_t x, uint32_t y) {
+    return (ToFloat(x, 0) >= ToFloat(y, 0) ? 0xFFFFu : 0u) | (ToFloat(x, 1) >= ToFloat(y, 1) ? 0xFFFF0000u : 0u);
+  }
   static uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
   static uint32_t Byte(uint32_t x, int index) { return x >> (8 * index) & 0xFF; }
   static uint32_t Bytes(uint32_t low, uint32_t high, int i0, int i1, int i2, int i3) {
