@@ -6,8 +6,9 @@
 namespace kvant {
 
 struct DeviceMemory {
-  int64_t free_bytes = 0;  ///< what can still be had; 0: unknown
-  int64_t used_bytes = 0;  ///< what is taken, weights included; 0: unknown
+  int64_t free_bytes = 0;      ///< what can still be had; 0: unknown
+  int64_t used_bytes = 0;      ///< what is taken, weights included; 0: unknown
+  bool is_high_water = false;  ///< used_bytes is the most that was ever taken, which only a new process forgets
 };
 
 /// Of the machine, where models run on its processors. `used_bytes` is the most that this process has held so far (resident,
