@@ -146,7 +146,8 @@ Result<Output> MeasureFit(const Options& o, const BenchModelReport& machine) {
     progress.Show(cache, done, total);
     if (done == total) progress.Clear();  // the process that draws may end here
   };
-  const Result<std::vector<FitRow>> rows = FitModel(o.bench, machine.model, limit, Runner::Open, show);
+  const Result<std::vector<FitRow>> rows =
+      FitModel(o.bench, machine.model, limit, Runner::Open, ReadDeviceMemory, show);
   if (!rows.ok()) return rows.status();
   return Output{FitToText(o.bench, machine, limit, *rows, o.markdown),
                 FitToJson(o.bench, machine, limit, *rows, KVANT_VERSION)};

@@ -11,9 +11,9 @@ struct DeviceMemory {
   bool is_high_water = false;  ///< used_bytes is the most that was ever taken, which only a new process forgets
 };
 
-/// Of the machine, where models run on its processors. `used_bytes` is the most that this process has held so far (resident,
+/// Of the machine, for models that run on its processors. `used_bytes` is the most that this process has held so far (resident,
 /// mapped files such as weights included); `free_bytes` counts pages of files that the system would give up, weights among
-/// them. Another device than the processors answers here, with what it has in use now.
+/// them. Other devices say what they have in use now.
 DeviceMemory ReadDeviceMemory();
 
 }  // namespace kvant

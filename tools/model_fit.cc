@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "child_process.h"
-#include "device_memory.h"
 
 namespace kvant {
 namespace {
@@ -112,17 +111,15 @@ Result<FitRow> Search::Run() {
 
 // Fills one context here and now, and watches the memory.
 Result<int64_t> Fill(const BenchModelOptions& options, const std::string& cache, int tokens, const OpenRunner& open,
-                     const BenchModelProgress& progress) {
+                     const ReadMemory& read_memory, const BenchModelProgress& progress) {
   int64_t most = 0;
-  const auto watch = [&] { most = std::max(most, ReadDeviceMemory().used_bytes); };
   BenchModelOptions one = options;
   one.predict = std::min(kDecoded, tokens - 1);
   one.lengths = {tokens - one.predict};
   KVANT_TRY(FillModel(one, cache, open, [&](std::string_view stage, int64_t done, int64_t total) {
-    watch();
+    most = std::max(most, read_memory().used_bytes);
     progress(stage, done, total);
   }));
-  watch();
   return most;
 }
 
@@ -133,12 +130,13 @@ Result<FitRow> FindLargestContext(int64_t limit_bytes, int max_tokens, const Fil
 }
 
 Result<std::vector<FitRow>> FitModel(const BenchModelOptions& options, const ModelInfo& model, int64_t limit_bytes,
-                                     const OpenRunner& open, const BenchModelProgress& progress) {
+                                     const OpenRunner& open, const ReadMemory& read_memory,
+                                     const BenchModelProgress& progress) {
   std::vector<FitRow> rows;
   for (const std::string& cache : options.caches) {
     const auto fill = [&](int tokens) -> Result<int64_t> {
-      const auto work = [&] { return Fill(options, cache, tokens, open, progress); };
-      return ReadDeviceMemory().is_high_water ? InChildProcess(work) : work();
+      const auto work = [&] { return Fill(options, cache, tokens, open, read_memory, progress); };
+      return read_memory().is_high_water ? InChildProcess(work) : work();
     };
     Result<FitRow> row = FindLargestContext(limit_bytes, model.context_train, fill);
     if (!row.ok()) return row.status();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench_model.h"
+#include "device_memory.h"
 #include "kvant/status.h"
 
 namespace kvant {
@@ -29,10 +30,14 @@ using FillContext = std::function<Result<int64_t>(int tokens)>;
 /// filled and stayed within `limit_bytes`; multiples of 256 tokens, or `max_tokens`. Errors: those of `fill`.
 Result<FitRow> FindLargestContext(int64_t limit_bytes, int max_tokens, const FillContext& fill);
 
-/// Rows in the order of options.caches; options.lengths is not read. On the processors each context is filled in a process of its
-/// own, whose memory is read. Errors: those of opening the model.
+/// The memory of what the model runs on, now: ReadDeviceMemory for the processors.
+using ReadMemory = std::function<DeviceMemory()>;
+
+/// Rows in the order of options.caches; options.lengths is not read. Where memory is read as a high-water mark, each context is
+/// filled in a process of its own, else here, and the memory in use is read between chunks. Errors: those of opening the model.
 Result<std::vector<FitRow>> FitModel(const BenchModelOptions& options, const ModelInfo& model, int64_t limit_bytes,
-                                     const OpenRunner& open, const BenchModelProgress& progress);
+                                     const OpenRunner& open, const ReadMemory& read_memory,
+                                     const BenchModelProgress& progress);
 
 std::string FitToText(const BenchModelOptions& options, const BenchModelReport& machine, int64_t limit_bytes,
                       const std::vector<FitRow>& rows, bool markdown);

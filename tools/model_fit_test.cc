@@ -98,14 +98,15 @@ TEST(FindLargestContextTest, OtherErrorsEndTheSearch) {
   EXPECT_EQ(row.status().message(), "typo");
 }
 
+const BenchModelProgress kQuiet = [](std::string_view, int64_t, int64_t) {};
+
 TEST(FitModelTest, MeasuresAProcessForEachContext) {
   BenchModelOptions options;
   options.runner = {.model_path = "folder/m.gguf", .batch = 64};
   options.caches = {"f16", "noise"};
   ModelInfo model;
   model.context_train = 512;
-  const auto rows =
-      FitModel(options, model, int64_t{1} << 40, FakeRunner::Open, [](std::string_view, int64_t, int64_t) {});
+  const auto rows = FitModel(options, model, int64_t{1} << 40, FakeRunner::Open, ReadDeviceMemory, kQuiet);
   ASSERT_TRUE(rows.ok()) << rows.status().message();
   ASSERT_EQ(rows->size(), 2u);
   for (const FitRow& row : *rows) {
@@ -121,7 +122,26 @@ TEST(FitModelTest, MeasuresAProcessForEachContext) {
   EXPECT_EQ(json["limit_bytes"], 2'000'000'000);
   EXPECT_EQ(json["rows"][1]["tokens"], 512);
   options.caches = {"typo"};
-  EXPECT_FALSE(FitModel(options, model, 1, FakeRunner::Open, [](std::string_view, int64_t, int64_t) {}).ok());
+  EXPECT_FALSE(FitModel(options, model, 1, FakeRunner::Open, ReadDeviceMemory, kQuiet).ok());
+}
+
+TEST(FitModelTest, ADeviceSaysWhatItHasInUse) {
+  BenchModelOptions options;
+  options.runner = {.model_path = "m.gguf", .batch = 64};
+  options.caches = {"f16"};
+  ModelInfo model;
+  model.context_train = 8192;
+  int context = 0;  // allocated at once
+  const auto open = [&](const RunnerOptions& o) {
+    context = o.context;
+    return FakeRunner::Open(o);
+  };
+  const auto read = [&] { return DeviceMemory{.used_bytes = kWeights + kPerToken * context}; };
+  const auto rows = FitModel(options, model, kWeights + 6000 * kPerToken, open, read, kQuiet);
+  ASSERT_TRUE(rows.ok());
+  EXPECT_EQ(rows->front().tokens, 6000 / 256 * 256);
+  EXPECT_EQ(rows->front().used_bytes, kWeights + kPerToken * rows->front().tokens);
+  EXPECT_FALSE(rows->front().is_whole_context);
 }
 
 TEST(ChildProcessTest, GivesResultsErrorsAndDeaths) {
