@@ -22,6 +22,7 @@ class CacheRun {
       : options_(options), cache_(cache), open_(open), progress_(progress) {}
 
   Result<std::vector<BenchModelRow>> Run();
+  Status Fill();
 
  private:
   int sequences() const { return options_.runner.sequences; }
@@ -66,8 +67,7 @@ void CacheRun::MakeTokens() {
 // So that weights are in memory and kernels are loaded when the clock starts.
 Status CacheRun::WarmUp() {
   KVANT_TRY(Feed(0, std::min(options_.runner.batch, options_.lengths.front())));
-  const Result<double> step = Step(0);
-  if (!step.ok()) return step.status();
+  KVANT_TRY(Step(0).status());
   return Forget(0);
 }
 
@@ -154,6 +154,16 @@ Result<std::vector<BenchModelRow>> CacheRun::Run() {
   return rows;
 }
 
+Status CacheRun::Fill() {
+  const int length = options_.lengths.back();
+  KVANT_TRY(Open(length));
+  MakeTokens();
+  KVANT_TRY(FeedAll(length));
+  for (int i = 0; i < options_.predict; ++i) KVANT_TRY(Step(i).status());
+  progress_(cache_, int64_t{sequences()} * length, int64_t{sequences()} * length);
+  return Status::Ok();
+}
+
 // Relative to the rows of the first cache, which come first.
 void CompareWithFirst(size_t lengths, std::vector<BenchModelRow>* rows) {
   for (size_t i = 0; i < rows->size(); ++i) {
@@ -163,6 +173,11 @@ void CompareWithFirst(size_t lengths, std::vector<BenchModelRow>* rows) {
 }
 
 }  // namespace
+
+Status FillModel(const BenchModelOptions& options, const std::string& cache, const OpenRunner& open,
+                 const BenchModelProgress& progress) {
+  return CacheRun(options, cache, open, progress).Fill();
+}
 
 bool DoesNotFit(const Status& status) {
   return status.code() == StatusCode::kOutOfMemory || status.message().find("alloc") != std::string::npos;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,11 @@ using BenchModelProgress = std::function<void(std::string_view cache, int64_t do
 Result<std::vector<BenchModelRow>> BenchModel(const BenchModelOptions& options, const OpenRunner& open,
                                               const BenchModelProgress& progress);
 
+/// Opens the model with one cache, feeds options.lengths.back() tokens to each sequence and decodes options.predict more. `progress`
+/// is called between chunks and at the end, with the model open. Errors: those of the runner.
+Status FillModel(const BenchModelOptions& options, const std::string& cache, const OpenRunner& open,
+                 const BenchModelProgress& progress);
+
 /// Whether an error means that memory did not suffice. libllama says that in its log alone.
 bool DoesNotFit(const Status& status);
 
@@ -57,6 +63,12 @@ struct BenchModelReport {
   std::string system = {};
   std::vector<BenchModelRow> rows = {};
 };
+
+/// "llama 8B Q8_0, 8.54 GB; AMD EPYC, 2 threads."
+std::string DescribeMachine(const BenchModelOptions& options, const BenchModelReport& report);
+/// What both forms of the verb write to their JSON before the rows.
+nlohmann::ordered_json BenchJson(const char* format, const BenchModelOptions& options, const BenchModelReport& report,
+                                 const std::string& kvant_version);
 
 /// The table, with the reasons of empty rows and a line about the machine below.
 std::string BenchModelToText(const BenchModelOptions& options, const BenchModelReport& report, bool markdown);

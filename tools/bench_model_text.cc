@@ -26,13 +26,11 @@ std::vector<std::string> Cells(const BenchModelRow& row) {
   return cells;
 }
 
-// What the numbers hold for, in a sentence or two.
-std::string Conditions(const BenchModelOptions& options, const BenchModelReport& report) {
+// What the numbers hold for.
+std::string Conditions(const BenchModelOptions& options) {
   const RunnerOptions& o = options.runner;
-  std::string text =
-      StrFormat("%s, %.2f GB; %s, %d threads. Prefill up to so many tokens, in chunks of %d. Decoding: median of %d ",
-                report.model.description.c_str(), static_cast<double>(report.model.file_bytes) / 1e9,
-                report.device.c_str(), o.threads, o.batch, options.predict);
+  const std::string text =
+      StrFormat(" Prefill up to so many tokens, in chunks of %d. Decoding: median of %d ", o.batch, options.predict);
   if (o.sequences == 1) return text + "tokens behind so many.\n";
   return text + StrFormat("steps; a step is one token in each of %d sequences, which have so many tokens each.\n",
                           o.sequences);
@@ -56,6 +54,26 @@ Json RowJson(const BenchModelRow& row) {
 
 }  // namespace
 
+std::string DescribeMachine(const BenchModelOptions& options, const BenchModelReport& report) {
+  return StrFormat("%s, %.2f GB; %s, %d threads.", report.model.description.c_str(),
+                   static_cast<double>(report.model.file_bytes) / 1e9, report.device.c_str(), options.runner.threads);
+}
+
+Json BenchJson(const char* format, const BenchModelOptions& options, const BenchModelReport& report,
+               const std::string& kvant_version) {
+  const RunnerOptions& o = options.runner;
+  return {{"format", format},
+          {"format_version", 1},
+          {"kvant_version", kvant_version},
+          {"model", o.model_path.substr(o.model_path.rfind('/') + 1)},
+          {"model_description", report.model.description},
+          {"model_bytes", report.model.file_bytes},
+          {"environment", {{"device", report.device}, {"system", report.system}, {"threads", o.threads}}},
+          {"prompt_batch", o.batch},
+          {"sequences", o.sequences},
+          {"seed", options.seed}};
+}
+
 std::string BenchModelToText(const BenchModelOptions& options, const BenchModelReport& report, bool markdown) {
   Table table({{"cache"},
                {"tokens", true},
@@ -70,26 +88,15 @@ std::string BenchModelToText(const BenchModelOptions& options, const BenchModelR
   for (const BenchModelRow& row : report.rows) {
     if (!row.reason.empty()) text += StrFormat("%s at %d: %s\n", row.cache.c_str(), row.length, row.reason.c_str());
   }
-  return text + Conditions(options, report);
+  return text + DescribeMachine(options, report) + Conditions(options);
 }
 
 std::string BenchModelToJson(const BenchModelOptions& options, const BenchModelReport& report,
                              const std::string& kvant_version) {
-  Json rows = Json::array();
-  for (const BenchModelRow& row : report.rows) rows.push_back(RowJson(row));
-  const RunnerOptions& o = options.runner;
-  const Json json = {{"format", "kvant-bench-model"},
-                     {"format_version", 1},
-                     {"kvant_version", kvant_version},
-                     {"model", o.model_path.substr(o.model_path.rfind('/') + 1)},
-                     {"model_description", report.model.description},
-                     {"model_bytes", report.model.file_bytes},
-                     {"environment", {{"device", report.device}, {"system", report.system}, {"threads", o.threads}}},
-                     {"prompt_batch", o.batch},
-                     {"predict", options.predict},
-                     {"sequences", o.sequences},
-                     {"seed", options.seed},
-                     {"rows", rows}};
+  Json json = BenchJson("kvant-bench-model", options, report, kvant_version);
+  json["predict"] = options.predict;
+  json["rows"] = Json::array();
+  for (const BenchModelRow& row : report.rows) json["rows"].push_back(RowJson(row));
   return json.dump(2) + "\n";
 }
 

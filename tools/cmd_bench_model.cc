@@ -11,6 +11,7 @@
 #include "calibration_option.h"
 #include "device_memory.h"
 #include "eval/environment.h"
+#include "model_fit.h"
 #include "model_options.h"
 #include "progress.h"
 #include "verb.h"
@@ -27,6 +28,7 @@ struct Options {
   BenchModelOptions bench;
   std::vector<std::string> caches = {"f16,kv4"};
   std::vector<int> lengths = {2048, 8192};
+  uint64_t fit = 0;
   bool markdown = false;
   std::string json;
 };
@@ -43,11 +45,19 @@ void AddOptions(CLI::App& command, Options& o) {
       ->type_name(kCacheValue)
       ->allow_extra_args(false)
       ->capture_default_str();
-  command.add_option("--at", o.lengths, "Tokens in the cache, with commas between lengths; may be repeated")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(1, 1 << 24).description("LENGTH,..."))
-      ->default_str("2048,8192");
+  auto* at = command.add_option("--at", o.lengths, "Tokens in the cache, with commas between lengths; may be repeated")
+                 ->delimiter(',')
+                 ->allow_extra_args(false)
+                 ->check(CLI::Range(1, 1 << 24).description("LENGTH,..."))
+                 ->default_str("2048,8192");
+  command
+      .add_option("--fit", o.fit,
+                  "Instead of times: the longest context whose weights, cache and buffers fit into this memory "
+                  "(16GiB), found by "
+                  "filling it")
+      ->transform(MemorySize())
+      ->type_name(kSizeValue)
+      ->excludes(at);
   const auto number = [&](const char* name, int& value, const char* help, int min, int max) {
     command.add_option(name, value, help)->check(CLI::Range(min, max))->capture_default_str();
   };
@@ -60,11 +70,20 @@ void AddOptions(CLI::App& command, Options& o) {
   command.add_option("--json", o.json, "Also write the numbers to this file")->type_name(kFileValue);
 }
 
+bool OnCpu(const Options& o) { return o.device.name == "CPU"; }
+
+// Of the device that the model runs on. A GPU says what is in use now, by whomever.
+DeviceMemory MemoryOf(const Options& o) {
+  if (OnCpu(o)) return ReadDeviceMemory();
+  const Result<DeviceInfo> now = Runner::FindDevice(o.device.name);
+  if (!now.ok()) return {};
+  return {.free_bytes = now->free_bytes, .used_bytes = now->total_bytes - now->free_bytes, .is_high_water = false};
+}
+
 // What the cache may hold: the option's, or what is free beside the model.
 Result<size_t> MemoryLimit(const Options& o, const ModelInfo& model) {
   if (o.model.memory_limit > 0) return static_cast<size_t>(o.model.memory_limit);
-  const bool is_cpu = o.device.name == "CPU";
-  const int64_t free = is_cpu ? ReadDeviceMemory().free_bytes : o.device.free_bytes;
+  const int64_t free = MemoryOf(o).free_bytes;
   if (free == 0) return size_t{0};  // unknown: no limit
   const int64_t logits = int64_t{4} * model.vocab_size * o.bench.runner.batch;
   const int64_t left = free - model.file_bytes - logits - kReservedBytes;
@@ -82,6 +101,13 @@ Status CheckCaches(const Options& o) {
   return Status::Ok();
 }
 
+Status CheckFit(const Options& o) {
+  const int64_t free = MemoryOf(o).free_bytes;
+  if (free == 0 || o.fit <= static_cast<uint64_t>(free)) return Status::Ok();
+  return Status::InvalidArgument(StrFormat("--fit of %.2f GB: %.2f GB are free", static_cast<double>(o.fit) / 1e9,
+                                           static_cast<double>(free) / 1e9));
+}
+
 Status FillIn(Options& o, const ModelInfo& model) {
   for (const std::string& list : o.caches) {
     for (std::string& cache : SplitCaches(list)) o.bench.caches.push_back(std::move(cache));
@@ -97,28 +123,49 @@ Status FillIn(Options& o, const ModelInfo& model) {
   runner.device = device->name;
   runner.model_path = o.model.model;
   runner.threads = o.model.threads;
-  KVANT_TRY(CheckLengths(o.bench, model));
-  const Result<size_t> limit = MemoryLimit(o, model);
-  if (!limit.ok()) return limit.status();
-  runner.memory_limit_bytes = *limit;
+  if (o.fit > 0) {
+    KVANT_TRY(CheckFit(o));
+    runner.memory_limit_bytes = o.fit;  // a larger cache alone would be too much
+  } else {
+    KVANT_TRY(CheckLengths(o.bench, model));
+    const Result<size_t> limit = MemoryLimit(o, model);
+    if (!limit.ok()) return limit.status();
+    runner.memory_limit_bytes = *limit;
+  }
   const auto calibration = OpenCalibration(o.model.calibration, o.model.model, o.bench.caches);
   if (!calibration.ok()) return calibration.status();
   runner.maybe_calibration = *calibration;
   return Status::Ok();
 }
 
-Result<BenchModelReport> Measure(const Options& o, ModelInfo model) {
+/// What is printed, and what goes to --json.
+struct Output {
+  std::string text;
+  std::string json;
+};
+
+Result<Output> Measure(const Options& o, BenchModelReport report) {
   Progress progress;
   Result<std::vector<BenchModelRow>> rows =
       BenchModel(o.bench, Runner::Open,
                  [&](std::string_view cache, int64_t done, int64_t total) { progress.Show(cache, done, total); });
   if (!rows.ok()) return rows.status();
-  const Environment environment = ThisEnvironment();
-  const bool is_cpu = o.device.name == "CPU";
-  return BenchModelReport{.model = std::move(model),
-                          .device = is_cpu ? environment.cpu : o.device.name + ", " + o.device.description,
-                          .system = environment.system,
-                          .rows = *std::move(rows)};
+  report.rows = *std::move(rows);
+  return Output{BenchModelToText(o.bench, report, o.markdown), BenchModelToJson(o.bench, report, KVANT_VERSION)};
+}
+
+Result<Output> MeasureFit(const Options& o, const BenchModelReport& machine) {
+  const auto limit = static_cast<int64_t>(o.fit);
+  Progress progress;
+  const auto show = [&](std::string_view cache, int64_t done, int64_t total) {
+    progress.Show(cache, done, total);
+    if (done == total) progress.Clear();  // the process that draws may end here
+  };
+  const Result<std::vector<FitRow>> rows = FitModel(
+      o.bench, machine.model, limit, Runner::Open, [&] { return MemoryOf(o); }, show);
+  if (!rows.ok()) return rows.status();
+  return Output{FitToText(o.bench, machine, limit, *rows, o.markdown),
+                FitToJson(o.bench, machine, limit, *rows, KVANT_VERSION)};
 }
 
 Status Run(Options& o) {
@@ -131,10 +178,14 @@ Status Run(Options& o) {
   Result<ModelInfo> model = Runner::Inspect(o.model.model);
   if (!model.ok()) return model.status();
   KVANT_TRY(FillIn(o, *model));
-  const Result<BenchModelReport> report = Measure(o, *std::move(model));
-  if (!report.ok()) return report.status();
-  std::fputs(BenchModelToText(o.bench, *report, o.markdown).c_str(), stdout);
-  return json ? json->Write(BenchModelToJson(o.bench, *report, KVANT_VERSION)) : Status::Ok();
+  const Environment environment = ThisEnvironment();
+  const BenchModelReport machine = {.model = *std::move(model),
+                                    .device = OnCpu(o) ? environment.cpu : o.device.name + ", " + o.device.description,
+                                    .system = environment.system};
+  const Result<Output> output = o.fit > 0 ? MeasureFit(o, machine) : Measure(o, machine);
+  if (!output.ok()) return output.status();
+  std::fputs(output->text.c_str(), stdout);
+  return json ? json->Write(output->json) : Status::Ok();
 }
 
 }  // namespace

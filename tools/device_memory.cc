@@ -22,7 +22,8 @@ int64_t ReadKib(const char* path, std::string_view key) {
 
 DeviceMemory ReadDeviceMemory() {
   return {.free_bytes = 1024 * ReadKib("/proc/meminfo", "MemAvailable:"),
-          .used_bytes = 1024 * ReadKib("/proc/self/status", "VmHWM:")};
+          .used_bytes = 1024 * ReadKib("/proc/self/status", "VmHWM:"),
+          .is_high_water = true};
 }
 
 }  // namespace kvant

@@ -1,6 +1,11 @@
 """kvant bench model on the demo model, at small lengths: the numbers are checked for sense."""
 
 import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
 
 
 def bench(kvant, *arguments):
@@ -47,3 +52,41 @@ def test_wrong_arguments_are_found_before_anything_is_timed(kvant, demo_model):
         process = bench(kvant, demo_model, *arguments)
         assert process.returncode in (1, 2) and process.stdout == "" and process.stderr.count("\n") == 1
         assert reason in process.stderr
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """16 KB of fp16 cache per token, at most 2048 tokens."""
+    path = tmp_path_factory.mktemp("random") / "small.gguf"
+    shape = {"layers": 8, "width": 512, "heads": 4, "kv-heads": 4, "ffn": 512, "vocab": 512, "context": 2048}
+    words = [word for name, value in shape.items() for word in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, ROOT / "tools" / "make_random_gguf.py", path, *words], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def test_fit_finds_the_longest_context(kvant, small_model, tmp_path):
+    def fit(limit):
+        process = bench(kvant, small_model, "--fit", limit, "--cache", "f16,kv4", "--json", tmp_path / "a.json")
+        assert process.returncode == 0, process.stderr
+        report = json.loads((tmp_path / "a.json").read_text())
+        assert (report["format"], report["limit_bytes"]) == ("kvant-bench-fit", limit)
+        for row in report["rows"]:
+            assert 0 < row["used_bytes"] <= limit and str(row["tokens"]) in process.stdout
+        return report["rows"]
+
+    f16, kv4 = fit(1_000_000_000)
+    assert f16["tokens"] == kv4["tokens"] == 2048 and f16["is_whole_context"] and kv4["x_first"] == 1
+    assert 15_000 < f16["bytes_per_token"] < 25_000  # rows, and buffers that grow with the context
+    assert kv4["used_bytes"] + 10_000_000 < f16["used_bytes"]
+    less, same = fit(f16["used_bytes"] - 8_000_000)
+    assert 1024 <= less["tokens"] <= 1792 and less["tokens"] % 256 == 0 and not less["is_whole_context"]
+    assert same["tokens"] == 2048 and same["x_first"] == 2048 / less["tokens"]
+
+
+def test_fit_says_what_it_cannot_do(kvant, demo_model, small_model):
+    process = bench(kvant, small_model, "--fit", "20MB", "--cache", "f16")
+    assert process.returncode == 0 and "does not fit" in process.stdout and "tokens already take" in process.stdout
+    process = bench(kvant, demo_model, "--fit", "1000GB")
+    assert process.returncode == 2 and "--fit of 1000.00 GB" in process.stderr
+    process = bench(kvant, demo_model, "--fit", "1GB", "--at", 128)
+    assert process.returncode == 2 and "--at excludes --fit" in process.stderr
