@@ -89,6 +89,31 @@ class DecodeArgs(ctypes.Structure):
                 ("slot_stride", ctypes.c_size_t), ("slots", ctypes.c_void_p), ("rows", ctypes.c_void_p)]  # fmt: skip
 
 
+class Rows(ctypes.Structure):
+    _fields_ = [("rows", ctypes.c_void_p), ("type", ctypes.c_int), ("row_stride", ctypes.c_size_t), ("pool", ctypes.c_void_p),
+                ("slot_stride", ctypes.c_size_t)]  # fmt: skip
+
+
+class WriteArgs(ctypes.Structure):
+    _fields_ = [("keys", Rows), ("values", Rows), ("count", ctypes.c_int32), ("kv_heads", ctypes.c_int32),
+                ("targets", ctypes.c_void_p), ("refused", ctypes.c_void_p)]  # fmt: skip
+
+
+class PageList(ctypes.Structure):
+    _fields_ = [("pages", ctypes.c_void_p), ("counts", ctypes.c_void_p), ("max_pages", ctypes.c_int32),
+                ("table", ctypes.c_void_p), ("table_counts", ctypes.c_void_p)]  # fmt: skip
+
+
+class TableArgs(ctypes.Structure):
+    _fields_ = [("sealed", PageList), ("exact", PageList), ("streams", ctypes.c_int32), ("rows", ctypes.c_int32),
+                ("cells", ctypes.c_int32), ("mask", ctypes.c_void_p), ("mask_row_stride", ctypes.c_size_t),
+                ("mask_stream_stride", ctypes.c_size_t)]  # fmt: skip
+
+
+def current_stream():
+    return ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+
+
 class Library:
     def __init__(self, path):
         self.c = ctypes.CDLL(path)
@@ -121,33 +146,48 @@ class Codec:
                 self.handle, side, ctypes.c_void_p(to), ctypes.c_void_p(decoded[i].data_ptr())))
         return block.cuda(), decoded.cuda()
 
-
     def encode_pages(self, side, rows, slots, pool, refused):
-        """rows fp16 [pages, 64, kv_heads, dim] -> pool uint8 [slots, kv_heads, block bytes], on the current stream."""
+        """rows fp16 [pages, 64, kv_heads, dim] -> pool uint8 [slots, bytes from slot to slot], on the current stream."""
         args = EncodeArgs(side, rows.shape[0], rows.shape[2], rows.data_ptr(), slots.data_ptr(), pool.data_ptr(),
-                          0, refused.data_ptr())  # fmt: skip
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), stream))
+                          pool.stride(0), refused.data_ptr())  # fmt: skip
+        self.library.check(self.library.c.kvant_device_encode_pages(self.handle, ctypes.byref(args), current_stream()))
 
     def decode_pages(self, side, pool, slots, rows):
         """The inverse."""
-        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), 0, slots.data_ptr(), rows.data_ptr())
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        self.library.check(self.library.c.kvant_device_decode_pages(self.handle, ctypes.byref(args), stream))
+        args = DecodeArgs(side, rows.shape[0], rows.shape[2], pool.data_ptr(), pool.stride(0), slots.data_ptr(), rows.data_ptr())
+        self.library.check(self.library.c.kvant_device_decode_pages(self.handle, ctypes.byref(args), current_stream()))
+
+    def write_rows(self, keys, values, targets, refused):
+        """Of each side None, or rows [count, kv_heads, dim] and a pool of exact pages as above, on the current stream."""
+        sides = [Rows(None, 0, 0, None, 0) if side is None else
+                 Rows(side[0].data_ptr(), int(side[0].dtype == torch.float32), side[0].stride(0) * side[0].element_size(),
+                      side[1].data_ptr(), side[1].stride(0)) for side in (keys, values)]  # fmt: skip
+        kv_heads = (keys or values)[0].shape[1]
+        args = WriteArgs(*sides, len(targets), kv_heads, targets.data_ptr(), refused.data_ptr())
+        self.library.check(self.library.c.kvant_device_write_rows(self.handle, ctypes.byref(args), current_stream()))
+
+
+def pool_of(blocks, gap):
+    """Blocks [slots, kv_heads, bytes] -> a pool with `gap` bytes of something else (as halves no numbers) after each slot."""
+    pool = torch.full((blocks.shape[0], blocks[0].numel() + gap), 0xFF, dtype=torch.uint8, device=blocks.device)
+    pool[:, : blocks[0].numel()] = blocks.flatten(1)
+    return pool
 
 
 class Kind:
-    """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches."""
+    """Pages of one kind on the device: pools filled from a few blocks, shuffled tables for several caches. `gap`: bytes between
+    the keys of two slots, of values twice as many."""
 
-    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, query_rows=1):
+    def __init__(self, codec, sides, pages, kv_heads, caches, seed, live=ALL, templates=64, query_rows=1, gap=0):
         generator = torch.Generator().manual_seed(seed)
         self.pages, self.max_pages = pages, max(pages)
+        self.slot_bytes = kv_heads * sum(codec.bytes[side] for side in sides)
         slots = max(1, caches * sum(pages))
         self.which = torch.randint(templates, (2, slots, kv_heads), generator=generator).cuda()
         self.pools, self.rows = [], []
         for i, side in enumerate(sides):
             blocks, rows = codec.blocks(side, templates, seed + i)
-            self.pools.append(blocks[self.which[i]].contiguous())
+            self.pools.append(pool_of(blocks[self.which[i]], (i + 1) * gap))
             self.rows.append(rows)
         self.counts = torch.tensor(pages, dtype=torch.int32).cuda()
         order = torch.randperm(slots, generator=generator)
@@ -169,11 +209,11 @@ class Kind:
 
     def struct(self, cache):
         return Pages(self.pools[0].data_ptr(), self.pools[1].data_ptr(), self.tables[cache].data_ptr(),
-                     self.counts.data_ptr(), self.max_pages, 0, 0)  # fmt: skip
+                     self.counts.data_ptr(), self.max_pages, self.pools[0].stride(0), self.pools[1].stride(0))  # fmt: skip
 
     def bytes(self):
         """Of one cache."""
-        return sum(self.pages) * sum(p.shape[1] * p.shape[2] for p in self.pools)
+        return sum(self.pages) * self.slot_bytes
 
     def decoded(self, cache, sequence, head, query_row):
         """Rows of one head that a query row sees, keys and values, in double precision."""
@@ -191,12 +231,13 @@ class Problem:
     """Caches with queries, and how to attend to each of them."""
 
     def __init__(self, codec, sealed, exact, kv_heads, heads_per_kv, caches=1, live=ALL, float_io=False, seed=1, spread=1.0,
-                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False, ragged=False):
+                 one_launch=True, rows=1, soft_cap=0.0, sinks=False, fixed_pages=0, sealed_ready=False, ragged=False,
+                 gap=0):
         self.codec, self.kv_heads, self.heads_per_kv, self.caches = codec, kv_heads, heads_per_kv, caches
         self.one_launch, self.rows, self.soft_cap, self.fixed_pages = one_launch, rows, soft_cap, fixed_pages
         self.sealed_ready, self.ragged = sealed_ready, ragged
-        self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live)
-        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, query_rows=rows)
+        self.sealed = Kind(codec, (KEY, VALUE), sealed, kv_heads, caches, seed, live, gap=gap)
+        self.exact = Kind(codec, (EXACT_KEY, EXACT_VALUE), exact, kv_heads, caches, seed + 10, live, query_rows=rows, gap=gap)
         self.sinks = torch.linspace(-2, 3, kv_heads * heads_per_kv).cuda() if sinks else None
         shape = (len(sealed), rows, kv_heads * heads_per_kv, codec.dim)
         self.queries = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed + 20))).cuda()
@@ -221,9 +262,8 @@ class Problem:
                     self.fixed_pages)  # fmt: skip
 
     def attend(self, cache=0):
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         args = self.args(cache)
-        self.codec.library.check(self.codec.library.c.kvant_attend(self.codec.handle, ctypes.byref(args), stream))
+        self.codec.library.check(self.codec.library.c.kvant_attend(self.codec.handle, ctypes.byref(args), current_stream()))
 
     def bytes(self):
         return self.sealed.bytes() + self.exact.bytes()
@@ -252,6 +292,11 @@ class Problem:
 # --- check -------------------------------------------------------------------------------------------------------------
 
 
+def report(results, codec, what, error, ok):
+    results.append({"codec": codec, "what": what, "error": error, "ok": ok})
+    print(f"{'ok  ' if ok else 'FAIL'} {error:.2e}  {codec}  {what}")
+
+
 def check(library, codecs):
     results = []
 
@@ -262,13 +307,12 @@ def check(library, codecs):
             if one_launch and int(problem.tickets.count_nonzero()):
                 error = math.inf
             launches = "one launch" if one_launch else "three launches"
-            ok = error <= MAX_ERROR
-            results.append({"codec": " ".join(map(str, codec)), "what": f"{what}, {launches}", "error": error, "ok": ok})
-            print(f"{'ok  ' if ok else 'FAIL'} {error:.2e}  k={codec[0]} v={codec[1]} d={codec[2]}  {what}, {launches}")
+            report(results, problem.codec.name, f"{what}, {launches}", error, error <= MAX_ERROR)
 
     for codec in codecs:
         one("ragged, mixed pages", codec, [7, 0, 130, 1], [1, 1, 2, 0], 2, 4)
         one("long, float in and out", codec, [600], [3], 1, 8, float_io=True)
+        one("something else between slots", codec, [7, 0, 30], [1, 2, 1], 2, 4, gap=4096 + 16)
     for heads in (1, 2, 3, 5, 8, 9, 16):
         one(f"{heads} heads per KV head", ("int:4", "int:4", 128), [20, 3], [1, 0], 2, heads)
     for rows, heads in ((2, 4), (4, 4), (8, 4), (8, 1), (3, 16)):
@@ -284,48 +328,154 @@ def check(library, codecs):
         one(f"first pages see {live:x}", ("decoquant:4", "decoquant:4", 128), [9, 2], [2, 1], 2, 4, live=live)
     one("sharp softmax", ("int:4", "int:4", 128), [40], [1], 2, 4, spread=6.0)
     one("sharp softmax", ("decoquant:4", "decoquant:4", 128), [40], [1], 2, 4, spread=6.0)
+    one("slots further apart than 4 GiB", ("int:4", "int:4", 128), [100], [2], 2, 4, gap=48 << 20)
     one("no rows at all in one sequence", ("int:4", "int:4", 128), [5, 0], [1, 0], 2, 4)
     return results
 
 
+def host_blocks(codec, side, rows):
+    """Rows [64, kv_heads, dim] of a page as the host encodes them: uint8 [kv_heads, block bytes]."""
+    blocks = torch.empty(rows.shape[1], codec.bytes[side], dtype=torch.uint8)
+    for head in range(rows.shape[1]):
+        mine = rows[:, head].float().contiguous()
+        codec.library.check(codec.library.c.kvant_device_encode(
+            codec.handle, side, ctypes.c_void_p(mine.data_ptr()), ctypes.c_void_p(blocks[head].data_ptr())))  # fmt: skip
+    return blocks
+
+
 def check_encoding(library, codecs):
     """Bytes encoded on the device against those of the host: equal, or as far apart as SIMD targets may be; rows decoded
-    there against those of the host."""
-    results = []
+    there against those of the host. One page is left out; nothing else may be written."""
+    results, pages, kv_heads, gap = [], 6, 3, 48
     for key, value, dim in codecs:
         codec = Codec(library, key, value, dim)
         for side in range(4):
-            pages, kv_heads = 6, 3
             rows = torch.randn(pages, PAGE, kv_heads, dim).half()
             slots = torch.randperm(pages).int()
-            pool = torch.full((pages, kv_heads, codec.bytes[side]), 0xA5, dtype=torch.uint8, device="cuda")
+            slots[2] = -1
+            used = kv_heads * codec.bytes[side]
+            pool = torch.full((pages, used + gap), 0xA5, dtype=torch.uint8, device="cuda")
             refused = torch.zeros(1, dtype=torch.int32, device="cuda")
             codec.encode_pages(side, rows.cuda(), slots.cuda(), pool, refused)
-            want = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8)
+            want = torch.full(pool.shape, 0xA5, dtype=torch.uint8)
             for page in range(pages):
-                for head in range(kv_heads):
-                    mine = rows[page, :, head].float().contiguous()
-                    library.check(library.c.kvant_device_encode(
-                        codec.handle, side, ctypes.c_void_p(mine.data_ptr()),
-                        ctypes.c_void_p(want[slots[page], head].data_ptr())))  # fmt: skip
+                if slots[page] >= 0:
+                    want[slots[page], :used] = host_blocks(codec, side, rows[page]).flatten()
             mismatch = float((pool.cpu() != want).float().mean())
-            allowed = 2e-3 if re.search("quant|qjl", key) and side < 2 else 0.0
-            measures = [("encode", mismatch, allowed)]
-            if decodes_on_device(key, side):
-                decoded = torch.zeros_like(rows, device="cuda")
-                codec.decode_pages(side, pool, slots.cuda(), decoded)
-                expected, pool = torch.empty(pages, kv_heads, PAGE, dim), pool.cpu()
-                for page, head in itertools.product(range(pages), range(kv_heads)):
-                    library.check(library.c.kvant_device_decode(
-                        codec.handle, side, ctypes.c_void_p(pool[slots[page], head].data_ptr()),
-                        ctypes.c_void_p(expected[page, head].data_ptr())))  # fmt: skip
-                expected = expected.transpose(1, 2)
-                measures.append(("decode", float((decoded.cpu().float() - expected).norm() / expected.norm()), 4e-4))
-            for what, value_of, most in measures:
-                ok = value_of <= most and int(refused) == 0
-                results.append({"codec": f"{key} {value} {dim}", "what": f"{what}, side {side}", "error": value_of, "ok": ok})
-                print(f"{'ok  ' if ok else 'FAIL'} {value_of:.2e}  {codec.name}  {what}, side {side}")
+            report(results, codec.name, f"encode, side {side}", mismatch,
+                   mismatch <= (2e-3 if re.search("quant|qjl", key) and side < 2 else 0.0) and int(refused) == 0)  # fmt: skip
+            if not decodes_on_device(key, side):
+                continue
+            decoded = torch.full_like(rows, 7.0, device="cuda")
+            codec.decode_pages(side, pool, slots.cuda(), decoded)
+            expected, pool = torch.full((pages, kv_heads, PAGE, dim), 7.0), pool.cpu()
+            for page, head in itertools.product(range(pages), range(kv_heads)):
+                if slots[page] >= 0:
+                    block = pool[slots[page], head * codec.bytes[side] : (head + 1) * codec.bytes[side]].clone()
+                    library.check(library.c.kvant_device_decode(codec.handle, side, ctypes.c_void_p(block.data_ptr()),
+                                                                ctypes.c_void_p(expected[page, head].data_ptr())))  # fmt: skip
+            expected = expected.transpose(1, 2)
+            error = float((decoded.cpu().float() - expected).norm() / expected.norm())
+            report(results, codec.name, f"decode, side {side}", error,
+                   error <= 4e-4 and torch.equal(decoded[2].cpu(), torch.full_like(rows[2], 7.0)))  # fmt: skip
     return results
+
+
+def check_rows(library):
+    """Rows written into exact pages against pages that the host encodes."""
+    results, slots, kv_heads, gap = [], 5, 3, 48
+    for dim, dtype, count in itertools.product((64, 128, 256), (torch.float16, torch.float32), (1, 7, 200)):
+        codec = Codec(library, "raw", "raw", dim)
+        pages = torch.randn(2, slots, PAGE, kv_heads, dim).half()
+        rows = torch.randn(2, count, kv_heads + 1, dim).to(dtype)  # of each row the last part is not used
+        targets = torch.randperm(slots * PAGE)[:count].int()
+        if count > 3:
+            targets[3] = -1
+            rows[:, 3] = math.inf
+        device_rows = rows.cuda()[:, :, :kv_heads]
+        refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+        sides = (EXACT_KEY, EXACT_VALUE)
+        pools = [pool_of(torch.stack([host_blocks(codec, side, page) for page in pages[i]]), gap).cuda()
+                 for i, side in enumerate(sides)]  # fmt: skip
+        codec.write_rows((device_rows[0], pools[0]), (device_rows[1], pools[1]), targets.cuda(), refused)
+        for row, target in enumerate(targets.tolist()):
+            if target >= 0:
+                pages[:, target // PAGE, target % PAGE] = rows[:, row, :kv_heads].half()
+        for i, side in enumerate(sides):
+            want = pool_of(torch.stack([host_blocks(codec, side, page) for page in pages[i]]), gap)
+            mismatch = float((pools[i].cpu() != want).float().mean())
+            report(results, codec.name, f"{count} rows of {dtype}, side {side}", mismatch, mismatch == 0 and int(refused) == 0)
+        rows[1, 0, 0, 5] = -1e9 if dtype == torch.float32 else math.nan
+        codec.write_rows(None, (rows.cuda()[1, :, :kv_heads], pools[1]), targets.cuda(), refused)
+        report(results, codec.name, f"{count} rows of {dtype}, one that fp16 does not hold", 0.0, int(refused) == 1)
+    return results
+
+
+class Lists:
+    """Pages of some streams, and tables for their rows."""
+
+    def __init__(self, streams, rows, pages, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.pages = torch.zeros(streams, max(1, pages), 2, dtype=torch.int64)
+        for stream in range(streams):
+            numbers = torch.randperm(max(1, pages), generator=generator)
+            self.pages[stream, :, 0] = torch.randint(-1, 2, numbers.shape, generator=generator)  # all rows held, none, or one
+            self.pages[stream, :, 1] = torch.randint(1 << 20, numbers.shape, generator=generator) + (numbers << 32)
+        self.counts = torch.randint(0, pages + 1, (streams,), generator=generator).int()
+        self.counts[0] = pages
+        self.max_pages, self.device = pages, (self.pages.cuda(), self.counts.cuda())
+        self.table = torch.full((streams * rows, max(1, pages), 2), 0x55, dtype=torch.int64, device="cuda")
+        self.table_counts = torch.full((streams * rows,), -1, dtype=torch.int32, device="cuda")
+
+    def struct(self):
+        return PageList(self.device[0].data_ptr(), self.device[1].data_ptr(), self.max_pages, self.table.data_ptr(),
+                        self.table_counts.data_ptr())  # fmt: skip
+
+    def expected(self, stream, seen):
+        """Of a row that sees these cells (bool [pages * 64]): entries of the table."""
+        pages = self.pages[stream, : self.counts[stream]]
+        weights = torch.ones(1, dtype=torch.int64) << torch.arange(PAGE)
+        live = (seen.view(-1, PAGE)[pages[:, 1] >> 32] * weights).sum(1) & pages[:, 0]
+        return torch.stack([live, pages[:, 1] & 0xFFFFFFFF], 1)[live != 0]
+
+
+def build_tables(library, sealed, exact, streams, rows, cells, mask):
+    row_stride, stream_stride = (2 * mask.stride(1), 2 * mask.stride(0)) if mask is not None else (0, 0)
+    args = TableArgs(sealed.struct(), exact.struct(), streams, rows, cells, mask.data_ptr() if mask is not None else None,
+                     row_stride, stream_stride)  # fmt: skip
+    library.check(library.c.kvant_build_page_tables(ctypes.byref(args), current_stream()))
+
+
+def check_tables(library):
+    """Page tables against those that torch makes of the same masks."""
+    results = []
+    for streams, rows, pages, cells, hidden in (
+        (1, 1, 2048, 2048 * PAGE, 0.5), (1, 64, 2048, 2048 * PAGE, 0.99), (2, 3, 70, 60 * PAGE + 13, 0.5), (3, 2, 0, 100, 0.5),
+        (2, 5, 1500, 1400 * PAGE + 8, 1.0), (1, 8, 33, 33 * PAGE, 0.0), (2, 2, 1100, 0, None),
+    ):  # fmt: skip
+        sealed, exact = Lists(streams, rows, pages, 1), Lists(streams, rows, 5, 2)
+        mask, all_cells = None, max(pages, 5, -(-cells // PAGE)) * PAGE
+        seen = torch.ones(streams, rows, all_cells, dtype=torch.bool)
+        if hidden is not None:
+            padded = -(-cells // 8) * 8 + 8
+            seen = torch.rand(streams, rows, all_cells) >= hidden
+            mask = torch.zeros(streams, rows, padded).half()
+            mask[:, :, :cells][~seen[:, :, :cells]] = -math.inf
+            seen[:, :, cells:] = False
+            mask = mask.cuda()
+        build_tables(library, sealed, exact, streams, rows, cells, mask)
+        wrong = 0
+        for lists, row in itertools.product((sealed, exact), range(streams * rows)):
+            want = lists.expected(row // rows, seen[row // rows, row % rows]) if lists.max_pages else torch.zeros(0, 2)
+            count = int(lists.table_counts[row]) if lists.max_pages else 0
+            wrong += count != len(want) or not torch.equal(lists.table[row, :count].cpu(), want.long())
+            wrong += bool((lists.table[row, count:] != 0x55).any())
+        report(results, "tables", f"{streams} x {rows} rows, {pages} pages, {cells} cells, hidden {hidden}", float(wrong), wrong == 0)
+    return results
+
+
+def run_checks(library, codecs):
+    return check(library, codecs) + check_encoding(library, codecs) + check_rows(library) + check_tables(library)
 
 
 # --- time --------------------------------------------------------------------------------------------------------------
@@ -442,13 +592,38 @@ def time_encoding(library, codecs, rounds):
             continue
         codec = Codec(library, key, value, codec_dim)
         for side in (KEY, VALUE):
-            pool = torch.empty(pages, kv_heads, codec.bytes[side], dtype=torch.uint8, device="cuda")
+            pool = torch.empty(pages, kv_heads * codec.bytes[side], dtype=torch.uint8, device="cuda")
             graph = Captured(lambda _: codec.encode_pages(side, data, slots, pool, refused), 1), 1  # noqa: B023
             times = replay_times({"encode": graph}, rounds)["encode"]
             moved = 2 * data.numel() + pool.numel()
             rows.append({"codec": codec.name, "side": side, "bytes": moved} | summary(times))
             print(f"  encode {codec.name:34} side {side} {rows[-1]['us']:9.1f} us  {moved / rows[-1]['us'] / 1000:7.0f} GB/s")
     return rows
+
+
+def write_graph(codec, count, kv_heads=8):
+    rows = torch.randn(2, count, kv_heads, codec.dim, device="cuda")
+    pools = torch.zeros(2, 64, kv_heads * codec.bytes[EXACT_KEY], dtype=torch.uint8, device="cuda")
+    targets = torch.randperm(64 * PAGE)[:count].int().cuda()
+    refused = torch.zeros(1, dtype=torch.int32, device="cuda")
+    return Captured(lambda _: codec.write_rows((rows[0], pools[0]), (rows[1], pools[1]), targets, refused), 16), 16
+
+
+def tables_graph(library, rows, pages=2048):
+    sealed, exact = Lists(1, rows, pages, 1), Lists(1, rows, 5, 2)
+    mask = torch.where(torch.rand(1, rows, pages * PAGE, device="cuda") < 0.5, 0.0, -math.inf).half()
+    return Captured(lambda _: build_tables(library, sealed, exact, 1, rows, pages * PAGE, mask), 16), 16
+
+
+def time_host_steps(library, rounds):
+    """What a host needs beside attention: rows into exact pages (8 heads of 128), page tables of 128K cells."""
+    codec = Codec(library, "raw", "raw", 128)
+    graphs = {f"write {count} rows": write_graph(codec, count) for count in (1, 8, 64, 512)}
+    graphs |= {f"tables of {rows} rows": tables_graph(library, rows) for rows in (1, 8, 64)}
+    times = {name: summary(t) for name, t in replay_times(graphs, rounds).items()}
+    for name, row in times.items():
+        print(f"  {name:34} {row['us']:9.1f} us")
+    return times
 
 
 def best_sdpa(work, count):
@@ -543,7 +718,7 @@ def main():
               if re.search(options.only, f"k={c[0]} v={c[1]} d={c[2]}")]  # fmt: skip
     device = torch.cuda.get_device_properties(0)
     result = {"gpu": device.name, "processors": device.multi_processor_count, "driver": driver_version(),
-              "torch": torch.__version__, "cuda": torch.version.cuda, "check": [] if options.no_check else check(library, codecs) + check_encoding(library, codecs)}  # fmt: skip
+              "torch": torch.__version__, "cuda": torch.version.cuda, "check": [] if options.no_check else run_checks(library, codecs)}  # fmt: skip
     if not options.check_only:
         result["copy_gb_per_s"] = copy_gb_per_s()
         print(f"{device.name}: copy {result['copy_gb_per_s']:.0f} GB/s")
@@ -554,6 +729,7 @@ def main():
         result["times"] = [time_shape(library, shape, codecs, options.rounds, not options.three_launches, not options.wait)
                            for shape in shapes if re.search(options.shapes, shape_name(shape))]
         if not options.shapes:
+            result["host_steps"] = time_host_steps(library, options.rounds)
             result["encoding"] = time_encoding(library, codecs, options.rounds)
             result["prefill"] = time_prefill(library, codecs, options.rounds)
             result["ragged"] = time_ragged(library, codecs, options.rounds)

@@ -126,6 +126,30 @@ typedef struct kvant_device_pages {
   size_t value_stride;
 } kvant_device_pages;
 
+/* The pages of one kind that the rows of some streams may see, and the tables made of them. */
+typedef struct kvant_page_list {
+  const kvant_device_page* device_pages; /* [streams][max_pages]: live = rows held; ahead = number of the page */
+  const int32_t* device_counts;          /* [streams]: pages in use */
+  int32_t max_pages;                     /* 0: no pages of this kind; the pointers may be null */
+  kvant_device_page* device_table;       /* out: [streams * rows][max_pages] */
+  int32_t* device_table_counts;          /* out: [streams * rows] */
+} kvant_page_list;
+
+/* Page tables for a step in which each query row of a stream is a sequence of its own. */
+typedef struct kvant_table_args {
+  kvant_page_list sealed;
+  kvant_page_list exact;
+  int32_t streams;
+  int32_t rows;  /* of each stream */
+  int32_t cells; /* columns of the mask: row t of page n is cell 64 n + t; cells beyond are not seen */
+  const void*
+      device_mask; /* fp16 [streams, rows, cells] by strides, 16-byte aligned: 0 seen, below -1e4 not; null: all are
+                              seen */
+  size_t mask_row_stride; /* bytes, multiples of 16 */
+  size_t mask_stream_stride;
+} kvant_table_args;
+KVANT_API kvant_status kvant_build_page_tables(const kvant_table_args* args, void* stream);
+
 typedef struct kvant_attend_args {
   kvant_device_pages sealed;
   kvant_device_pages exact;

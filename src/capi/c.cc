@@ -60,6 +60,14 @@ DeviceRows RowsOf(const kvant_device_rows& r) {
           .slot_stride = r.slot_stride};
 }
 
+kvant::DevicePageList ListOf(const kvant_page_list& l) {
+  return {.pages = l.device_pages,
+          .counts = l.device_counts,
+          .max_pages = l.max_pages,
+          .table = l.device_table,
+          .table_counts = l.device_table_counts};
+}
+
 DeviceAttendArgs ArgsOf(const kvant_attend_args& a) {
   return {.sealed = PagesOf(a.sealed),
           .exact = PagesOf(a.exact),
@@ -175,6 +183,21 @@ kvant_status kvant_device_write_rows(const kvant_device_codec* codec, const kvan
                                     .targets = args->device_targets,
                                     .refused = args->device_refused},
                                    stream);
+  });
+}
+
+kvant_status kvant_build_page_tables(const kvant_table_args* args, void* stream) {
+  return Guarded([&] {
+    if (!args) return Null("args");
+    return kvant::BuildPageTables({.sealed = ListOf(args->sealed),
+                                   .exact = ListOf(args->exact),
+                                   .streams = args->streams,
+                                   .rows = args->rows,
+                                   .cells = args->cells,
+                                   .maybe_mask = args->device_mask,
+                                   .mask_row_stride = args->mask_row_stride,
+                                   .mask_stream_stride = args->mask_stream_stride},
+                                  stream);
   });
 }
 

@@ -97,9 +97,47 @@ static int check_rows(const kvant_device_codec* codec) {
   return 0;
 }
 
+static int check_tables(void) {
+  static _Alignas(16) char memory[64]; /* nothing reads it */
+  const kvant_table_args good = {.sealed = {.device_pages = (const kvant_device_page*)memory,
+                                            .device_counts = (const int32_t*)memory,
+                                            .max_pages = 1,
+                                            .device_table = (kvant_device_page*)memory,
+                                            .device_table_counts = (int32_t*)memory},
+                                 .streams = 1,
+                                 .rows = 1,
+                                 .cells = 64};
+  CHECK(kvant_build_page_tables(NULL, NULL) == KVANT_INVALID_ARGUMENT);
+  kvant_table_args args = good;
+  args.rows = 0;
+  CHECK(kvant_build_page_tables(&args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "rows = 0") != NULL);
+  args = good;
+  args.mask_row_stride = 8;
+  CHECK(kvant_build_page_tables(&args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "mask_row_stride") != NULL);
+  args = good;
+  args.sealed.device_table = NULL;
+  CHECK(kvant_build_page_tables(&args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "sealed") != NULL);
+  args = good;
+  args.exact.max_pages = -1;
+  CHECK(kvant_build_page_tables(&args, NULL) == KVANT_INVALID_ARGUMENT);
+  CHECK(strstr(kvant_error_message(), "exact.max_pages") != NULL);
+  args = good;
+  args.sealed.max_pages = 0;
+  CHECK(kvant_build_page_tables(&args, NULL) == KVANT_OK); /* nothing to do */
+#ifndef KVANT_HAS_CUDA
+  CHECK(kvant_build_page_tables(&good, NULL) == KVANT_NOT_SUPPORTED);
+#endif
+  return 0;
+}
+
 int main(void) {
   const int errors = check_errors();
   if (errors != 0) return errors;
+  const int tables = check_tables();
+  if (tables != 0) return tables;
   kvant_device_codec* codec = NULL;
   const kvant_status created = kvant_device_codec_create("int:4", "int:4", 128, &codec);
 #ifdef KVANT_HAS_CUDA
