@@ -189,12 +189,18 @@ Status KvBuffer::CopyStream(const void* from, const void* to, size_t bytes) {
 void KvBuffer::Clear() {
   damage_ = Status::Ok();
   if (cells_) cells_->Clear();
+  cleared_ = true;
+  Report();
 }
 
 // ---- Reports ----
 
 void KvBuffer::set_damage(Status status) {
   if (damage_.ok()) damage_ = std::move(status);
+}
+
+void KvBuffer::Report() {
+  if (reported_bytes_ != nullptr && cleared_) *reported_bytes_ = std::max<size_t>(1, memory_bytes());
 }
 
 Footprint KvBuffer::footprint() const { return cells_ ? cells_->footprint() : Footprint{}; }

@@ -59,6 +59,10 @@ class KvBuffer {
   const Status& damage() const { return damage_; }
   void set_damage(Status status);
 
+  /// Where the host reads how large the buffer is: the addresses until the cache is cleared for the first time, then, after each
+  /// Report, what it really holds (at least 1, since ggml leaves empty buffers out).
+  void ReportTo(size_t* bytes) { reported_bytes_ = bytes; }
+  void Report();
   Footprint footprint() const;
   size_t memory_bytes() const;
   double seal_seconds() const;
@@ -78,6 +82,8 @@ class KvBuffer {
   std::vector<KvTensor> tensors_;
   std::unique_ptr<KvCells> cells_;
   Status damage_;
+  size_t* reported_bytes_ = nullptr;
+  bool cleared_ = false;
 };
 
 }  // namespace kvant

@@ -46,6 +46,7 @@ void GetTensorAsync(ggml_backend_t backend, const ggml_tensor* tensor, void* dat
 ggml_status ComputeGraph(ggml_backend_t backend, ggml_cgraph* graph) {
   Backend& self = BackendOf(backend);
   const Result<ggml_status> status = self.graph->Compute(self.inner, graph);
+  for (KvBuffer* cache : self.device->buffer_types().caches()) cache->Report();
   if (status.ok()) return *status;
   self.device->errors().Report(status.status());
   return status.status().code() == StatusCode::kOutOfMemory ? GGML_STATUS_ALLOC_FAILED : GGML_STATUS_FAILED;

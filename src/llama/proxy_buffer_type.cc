@@ -197,7 +197,9 @@ Result<ggml_backend_buffer_t> ProxyBufferTypes::AllocateCache(size_t bytes) {
   if (!cache.ok()) return cache.status();
   auto* context = new CacheBuffer{this, std::move(cache).value()};
   caches_.push_back(context->cache.get());
-  return ggml_backend_buffer_init(&cache_, kCacheInterface, context, bytes);
+  ggml_backend_buffer_t buffer = ggml_backend_buffer_init(&cache_, kCacheInterface, context, bytes);
+  context->cache->ReportTo(&buffer->size);
+  return buffer;
 }
 
 void ProxyBufferTypes::Forget(KvBuffer* cache) {

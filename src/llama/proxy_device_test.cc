@@ -45,6 +45,9 @@ TEST(ProxyDevice, ACacheTakesAddressesOnly) {
   EXPECT_EQ(ggml_backend_buffer_get_type(layer.key()->buffer), proxy->buffer_types().cache());
   EXPECT_FALSE(ggml_backend_buffer_is_host(layer.key()->buffer));
   EXPECT_EQ(proxy->memory_bytes(), 0u);
+  EXPECT_EQ(ggml_backend_buffer_get_size(layer.key()->buffer), 1u) << "what libllama says of memory";
+  ASSERT_EQ(layer.Write({0}, 1), GGML_STATUS_SUCCESS);
+  EXPECT_EQ(ggml_backend_buffer_get_size(layer.key()->buffer), proxy->memory_bytes());
 }
 
 TEST(ProxyDevice, KeysBeforeRopeAreRefusedWhereTurnsAreNotKnown) {
