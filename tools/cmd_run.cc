@@ -18,7 +18,9 @@
 namespace kvant {
 namespace {
 
+// Tokens per chunk of the prompt: on a GPU, a chunk decodes what is before it, so fewer are better.
 constexpr int kBatch = 512;
+constexpr int kGpuBatch = 2048;
 
 struct Options {
   ModelOptions model;
@@ -131,11 +133,13 @@ Status Run(const CLI::App& command, const Options& o) {
   if (!prompt.ok()) return prompt.status();
   const auto calibration = OpenCalibration(o.model.calibration, o.model.model, {o.cache});
   if (!calibration.ok()) return calibration.status();
+  const Result<DeviceInfo> device = Runner::FindDevice(o.model.device);
+  if (!device.ok()) return device.status();
   Result<std::unique_ptr<Runner>> opened = Runner::Open({.model_path = o.model.model,
                                                          .cache = o.cache,
-                                                         .device = o.model.device,
+                                                         .device = device->name,
                                                          .context = o.context,
-                                                         .batch = kBatch,
+                                                         .batch = device->name == "CPU" ? kBatch : kGpuBatch,
                                                          .threads = o.model.threads,
                                                          .memory_limit_bytes = o.model.memory_limit,
                                                          .maybe_calibration = *calibration});

@@ -378,11 +378,8 @@ Status DeviceCache::Begin(std::span<const CellPlace> rows, const StreamRange* ma
   Impl& m = *impl_;
   KVANT_TRY(m.MakeCurrent());
   KVANT_TRY(m.TakeRefusals());
-  const bool first = m.step.rows.empty();
-  for (int l = 0; l < m.num_layers() && !first; ++l) {
-    if (!written(l)) return Status::Internal(StrFormat("the last step ended before layer %d of the cache", l));
-    if (!m.step.sealed[static_cast<size_t>(l)]) KVANT_TRY(m.SealLayer(l));
-  }
+  // A step that failed half-way: the host forgets its rows, but the pages that it was to seal have others as well.
+  KVANT_TRY(SealAll());
   m.Trim();
   const PageMap::WritePlan plan = m.map.PlanWrite(rows);
   KVANT_TRY(m.Reserve(plan.exact_end, plan.sealed_end));

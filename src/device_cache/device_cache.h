@@ -81,8 +81,8 @@ class DeviceCache {
   Status Record(void* event);
 
   /// Begins a step. `maybe_range`: what its queries will see, where they are few; all of the step that follows then only launches
-  /// kernels, and may be recorded (DeviceLaunch). Errors: OutOfMemory (the limit, the device), Internal (the step before missed a
-  /// layer), and what the device refused since the last call: InvalidArgument. The cache is as before then.
+  /// kernels, and may be recorded (DeviceLaunch). Errors: OutOfMemory (the limit, the device), and what the device refused since
+  /// the last call: InvalidArgument. The cache is as before then.
   Status Begin(std::span<const CellPlace> rows, const StreamRange* maybe_range = nullptr);
   std::span<const CellPlace> rows() const;  ///< of the step under way
   bool written(int layer) const;            ///< in the step under way

@@ -209,6 +209,8 @@ Status DeviceGraph::BeginStep(const CacheStep& step) {
     // libllama's view ends behind its last used cell (rounded up to 256), so rows behind that are free. It never says so
     // otherwise: this is how removed tokens give their memory back.
     for (int s = range.first; s < range.first + range.count; ++s) cache.Truncate(s, range.cells);
+    // While nothing has changed yet: there may be no memory.
+    if (step.first_attention->num_queries > kMostRowsAskedFor) KVANT_TRY(ReserveScratch(*step.first_attention));
   }
   const Status status = cache.Begin(*cells, few ? &range : nullptr);
   if (!status.ok() && status.code() != StatusCode::kOutOfMemory) first.cache->set_damage(status);
@@ -348,11 +350,15 @@ Status DeviceGraph::Attend(const AttentionOp& op) {
                        .maybe_sinks = sinks != nullptr ? static_cast<const float*>(sinks->data) : nullptr});
 }
 
-Status DeviceGraph::DecodeForInner(const AttentionOp& op) {
+Status DeviceGraph::ReserveScratch(const AttentionOp& op) {
   graphs_without_scratch_ = 0;
   const auto cells = static_cast<size_t>(op.num_cells) * static_cast<size_t>(op.num_streams);
   KVANT_TRY(keys_.Reserve(device_, cells * op.keys->row_bytes()));
-  KVANT_TRY(values_.Reserve(device_, cells * op.values->row_bytes()));
+  return values_.Reserve(device_, cells * op.values->row_bytes());
+}
+
+Status DeviceGraph::DecodeForInner(const AttentionOp& op) {
+  KVANT_TRY(ReserveScratch(op));
   KVANT_TRY(op.cache->device().Decode(op.keys->index, RangeOf(op), keys_.data(), values_.data()));
   ggml_tensor* attention = Copy(*op.node);
   attention->src[1] = Copy(*op.node->src[1], false);

@@ -82,6 +82,7 @@ class DeviceGraph : public GraphRunner {
   Result<bool> AttendsFused(const AttentionOp& op);
   static Status See(const AttentionOp& op);
   Status Attend(const AttentionOp& op);
+  Status ReserveScratch(const AttentionOp& op);
   Status DecodeForInner(const AttentionOp& op);
   Status ShiftStream(const ShiftOp& op, int stream);
   Result<std::vector<int32_t>*> ShiftsOf(const ShiftOp& op);
