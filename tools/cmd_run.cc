@@ -88,11 +88,11 @@ Status CheckFit(size_t prompt_tokens, const Options& o) {
                 prompt_tokens, o.predict, needed));
 }
 
-Status Prefill(Runner& runner, std::span<const int> tokens, Speed* speed) {
+Status Prefill(Runner& runner, std::span<const int> tokens, size_t batch, Speed* speed) {
   Progress progress;
   const auto start = Clock::now();
-  for (size_t pos = 0; pos < tokens.size(); pos += kBatch) {
-    KVANT_TRY(runner.Decode(tokens.subspan(pos, std::min<size_t>(kBatch, tokens.size() - pos)), false));
+  for (size_t pos = 0; pos < tokens.size(); pos += batch) {
+    KVANT_TRY(runner.Decode(tokens.subspan(pos, std::min(batch, tokens.size() - pos)), false));
     progress.Show("reading the prompt", runner.num_tokens(), static_cast<int64_t>(tokens.size()));
   }
   speed->prefill_tokens = static_cast<double>(tokens.size());
@@ -135,11 +135,12 @@ Status Run(const CLI::App& command, const Options& o) {
   if (!calibration.ok()) return calibration.status();
   const Result<DeviceInfo> device = Runner::FindDevice(o.model.device);
   if (!device.ok()) return device.status();
+  const int batch = device->name == "CPU" ? kBatch : kGpuBatch;
   Result<std::unique_ptr<Runner>> opened = Runner::Open({.model_path = o.model.model,
                                                          .cache = o.cache,
                                                          .device = device->name,
                                                          .context = o.context,
-                                                         .batch = device->name == "CPU" ? kBatch : kGpuBatch,
+                                                         .batch = batch,
                                                          .threads = o.model.threads,
                                                          .memory_limit_bytes = o.model.memory_limit,
                                                          .maybe_calibration = *calibration});
@@ -152,7 +153,7 @@ Status Run(const CLI::App& command, const Options& o) {
   const std::vector<int> tokens = runner.Tokenize(*prompt, true);
   KVANT_TRY(CheckFit(tokens.size(), o));
   Speed speed;
-  KVANT_TRY(Prefill(runner, tokens, &speed));
+  KVANT_TRY(Prefill(runner, tokens, static_cast<size_t>(batch), &speed));
   KVANT_TRY(Generate(runner, o, &speed));
   PrintSummary(o, runner.cache_use(), speed);
   return Status::Ok();
