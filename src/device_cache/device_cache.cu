@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/cuda.h"
-#include "device_cache/device_buffer.h"
+#include "base/cuda_buffer.h"
 #include "device_cache/device_range.h"
 
 namespace kvant {

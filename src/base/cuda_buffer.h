@@ -1,4 +1,4 @@
-// Device memory that steps need beside the pages, and the way of small arrays to the device. For .cu files.
+// Device memory for what comes and goes, and the way of small arrays to the device. For .cu files.
 #pragma once
 
 #include <array>
