@@ -89,7 +89,7 @@ def without_comments(text):
 
 
 def is_program(path):
-    return bool(re.search(r"_(test|bench|fuzz)\.(cc|cu)$", path))
+    return bool(re.search(r"_(test|bench|fuzz)\.(cc|cu)$|_test_util\.h$", path))
 
 
 def layer_of(path):
