@@ -36,6 +36,11 @@ class Host:
             self.registry = libggml.ggml_backend_load(plugin.encode())
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if self.registry:  # as --device KVANT0; else a host with GPUs splits the layers among all of them
+            libggml.ggml_backend_reg_dev_get.restype = ctypes.c_void_p
+            libggml.ggml_backend_reg_dev_get.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+            self.devices = (ctypes.c_void_p * 2)(libggml.ggml_backend_reg_dev_get(self.registry, 0), None)
+            params.devices = ctypes.cast(self.devices, ctypes.c_void_p)
         self.model = llama_cpp.llama_model_load_from_file(model.encode(), params)
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
