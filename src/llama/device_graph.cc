@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <new>
-#include <optional>
 #include <tuple>
 #include <utility>
-
-#include "llama/proxy_buffer_type.h"
 
 namespace kvant {
 namespace {
@@ -19,14 +16,6 @@ constexpr int64_t kMostRowsAskedFor = 64;
 bool ComputesNothing(const ggml_tensor& node) {
   return node.op == GGML_OP_NONE || node.op == GGML_OP_VIEW || node.op == GGML_OP_RESHAPE ||
          node.op == GGML_OP_PERMUTE || node.op == GGML_OP_TRANSPOSE || ggml_is_empty(&node);
-}
-
-// A cache that can be used: its cells exist and nothing was lost in it.
-Status CheckUsable(KvBuffer* cache, const KvTensor& tensor) {
-  KVANT_TRY(cache->EnsureCache());
-  KVANT_TRY(cache->damage());
-  if (tensor.index >= 0) return Status::Ok();
-  return Status::NotSupported(StrFormat("layer %d was not there when the context was planned", tensor.name.layer));
 }
 
 StreamRange RangeOf(const AttentionOp& op) { return {op.first_stream, op.num_streams, op.num_cells}; }
@@ -62,7 +51,11 @@ Result<ggml_status> DeviceGraph::Compute(ggml_backend_t inner, ggml_cgraph* grap
   seen_.clear();
   shifts_.clear();
   try {
-    if (graph->uid == 0 || graph->uid != outline_.uid) KVANT_TRY(MakeOutline(*graph));
+    if (graph->uid == 0 || graph->uid != outline_.uid) {
+      Result<GraphOutline> outline = OutlineOf(*graph);
+      if (!outline.ok()) return outline.status();
+      outline_ = *std::move(outline);
+    }
     KVANT_TRY(BeginSteps());
     const std::vector<uint64_t> state = StateToRecord();
     const bool twice = !state.empty() && state == last_;
@@ -72,7 +65,7 @@ Result<ggml_status> DeviceGraph::Compute(ggml_backend_t inner, ggml_cgraph* grap
       if (recorded_.empty()) last_.clear();
     }
     KVANT_TRY(twice && state == recorded_ ? Replay() : RunNodes());
-    if (keys_.buffer() != nullptr && ++graphs_without_scratch_ > kKeepScratch) {
+    if (!keys_.empty() && ++graphs_without_scratch_ > kKeepScratch) {
       keys_.Free();
       values_.Free();
     }
@@ -145,44 +138,6 @@ Status DeviceGraph::Replay() {
 }
 
 // ---- Steps
-
-Status DeviceGraph::MakeOutline(const ggml_cgraph& graph) {
-  Outline outline;
-  bool can_record = true;
-  const auto step_of = [&](KvBuffer* cache) {
-    return std::ranges::find_if(outline.steps, [&](const CacheStep& s) { return s.first_write.cache == cache; });
-  };
-  std::vector<AttentionOp> attentions;
-  for (int i = 0; i < graph.n_nodes; ++i) {
-    const ggml_tensor& node = *graph.nodes[i];
-    const CacheOp kind = Classify(node);
-    if (kind == CacheOp::kWrite) {
-      const Result<WriteOp> op = ParseWrite(node);
-      if (!op.ok()) return op.status();
-      KVANT_TRY(CheckUsable(op->cache, *op->tensor));
-      if (step_of(op->cache) == outline.steps.end()) outline.steps.push_back({.first_write = *op});
-      step_of(op->cache)->writes.push_back(*op);
-    } else if (kind == CacheOp::kAttention) {
-      const Result<AttentionOp> op = ParseAttention(node);
-      if (!op.ok()) return op.status();
-      attentions.push_back(*op);
-      can_record &= op->num_queries <= kMaxFusedQueries;
-    }
-    // What makes the inner backend wait, or us.
-    can_record &= node.op != GGML_OP_MUL_MAT_ID && kind != CacheOp::kShift && kind != CacheOp::kOther;
-  }
-  for (const AttentionOp& op : attentions) {
-    const auto step = step_of(op.cache);
-    if (step != outline.steps.end() && !step->first_attention) step->first_attention = op;
-  }
-  for (const CacheStep& step : outline.steps) {
-    can_record &= step.first_attention.has_value() &&
-                  step.writes.size() == 2 * static_cast<size_t>(step.first_write.cache->device().num_layers());
-  }
-  outline.can_record = can_record && !outline.steps.empty();
-  outline_ = std::move(outline);
-  return Status::Ok();
-}
 
 Status DeviceGraph::BeginSteps() {
   for (const CacheStep& step : outline_.steps) {
@@ -363,8 +318,8 @@ Status DeviceGraph::DecodeForInner(const AttentionOp& op) {
   ggml_tensor* attention = Copy(*op.node);
   attention->src[1] = Copy(*op.node->src[1], false);
   attention->src[2] = Copy(*op.node->src[2], false);
-  Point(attention->src[1], keys_, 0, op.keys->row_bytes());
-  Point(attention->src[2], values_, 0, op.values->row_bytes());
+  keys_.HoldRowsOf(attention->src[1], op.keys->row_bytes());
+  values_.HoldRowsOf(attention->src[2], op.values->row_bytes());
   piece_.push_back(attention);
   return Status::Ok();
 }
@@ -417,7 +372,7 @@ Status DeviceGraph::ShiftStream(const ShiftOp& op, int stream) {
 
   ggml_tensor* rotate = Copy(*op.node);
   rotate->ne[2] = rows;
-  Point(rotate, keys_, op.byte_in_row, 0);
+  keys_.Hold(rotate, op.byte_in_row);
   rotate->src[0] = Copy(*rotate, false);
   ggml_tensor* shift = rotate->src[1] = Copy(*op.node->src[1], false);
   shift->ne[0] = rows;
@@ -478,35 +433,6 @@ ggml_tensor* DeviceGraph::Copy(const ggml_tensor& node, bool compute) {
   if (!compute) copy->op = GGML_OP_NONE;
   piece_is_ours_ = true;
   return copy;
-}
-
-// row_bytes > 0: a cache view [dim, cells, heads, streams] becomes rows of F16 that follow one another.
-void DeviceGraph::Point(ggml_tensor* tensor, const Scratch& scratch, size_t byte_ofs, size_t row_bytes) {
-  tensor->buffer = scratch.buffer();
-  tensor->view_src = nullptr;
-  tensor->data = scratch.data() + byte_ofs;
-  if (row_bytes == 0) return;
-  tensor->nb[1] = row_bytes;
-  tensor->nb[2] = static_cast<size_t>(tensor->ne[0]) * sizeof(F16);
-  tensor->nb[3] = static_cast<size_t>(tensor->ne[1]) * row_bytes;
-}
-
-// ---- Scratch
-
-Status DeviceGraph::Scratch::Reserve(ggml_backend_dev_t device, size_t bytes) {
-  if (buffer_ != nullptr && ggml_backend_buffer_get_size(buffer_) >= bytes) return Status::Ok();
-  Free();
-  buffer_ = ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device), bytes + bytes / 4);
-  if (buffer_ == nullptr) {
-    return Status::OutOfMemory(StrFormat("no memory to decode a layer for prefill (%zu bytes)", bytes));
-  }
-  ggml_backend_buffer_clear(buffer_, 0);  // rows that are not held must be numbers
-  return Status::Ok();
-}
-
-void DeviceGraph::Scratch::Free() {
-  ggml_backend_buffer_free(buffer_);
-  buffer_ = nullptr;
 }
 
 std::unique_ptr<GraphRunner> NewDeviceGraph(ggml_backend_dev_t inner) { return std::make_unique<DeviceGraph>(inner); }

@@ -13,12 +13,13 @@
 
 #include <deque>
 #include <map>
-#include <optional>
 #include <vector>
 
 #include "device_cache/device_cache.h"
 #include "device_cache/device_launch.h"
 #include "ggml-impl.h"
+#include "llama/device_outline.h"
+#include "llama/device_scratch.h"
 #include "llama/graph_runner.h"
 #include "llama/kv_ops.h"
 
@@ -32,19 +33,6 @@ class DeviceGraph : public GraphRunner {
   Result<ggml_status> Compute(ggml_backend_t inner, ggml_cgraph* graph) override;
 
  private:
-  /// Memory of the inner device for decoded rows.
-  class Scratch {
-   public:
-    ~Scratch() { ggml_backend_buffer_free(buffer_); }
-    /// Errors: OutOfMemory.
-    Status Reserve(ggml_backend_dev_t device, size_t bytes);
-    void Free();
-    ggml_backend_buffer_t buffer() const { return buffer_; }
-    std::byte* data() const { return static_cast<std::byte*>(ggml_backend_buffer_get_base(buffer_)); }
-
-   private:
-    ggml_backend_buffer_t buffer_ = nullptr;
-  };
   /// Writes of one layer that have not run yet.
   struct Writes {
     const WriteOp* keys = nullptr;
@@ -58,19 +46,6 @@ class DeviceGraph : public GraphRunner {
   Status Gather();
   DeviceCache& main() const { return outline_.steps.front().first_write.cache->device(); }
 
-  /// What a graph does to one cache.
-  struct CacheStep {
-    WriteOp first_write;
-    std::vector<WriteOp> writes = {};
-    std::optional<AttentionOp> first_attention = {};
-  };
-  /// What is known of a graph before it runs; kept for as long as the same one comes.
-  struct Outline {
-    uint64_t uid = 0;
-    std::vector<CacheStep> steps;
-    bool can_record = false;
-  };
-  Status MakeOutline(const ggml_cgraph& graph);
   Status BeginSteps();
   Status BeginStep(const CacheStep& step);
   Status CheckCells(const CacheStep& step);
@@ -93,7 +68,6 @@ class DeviceGraph : public GraphRunner {
   Status Leave(DeviceCache* cache);
   Status RunWrites();
   ggml_tensor* Copy(const ggml_tensor& node, bool compute = true);
-  static void Point(ggml_tensor* tensor, const Scratch& scratch, size_t byte_ofs, size_t row_bytes);
 
   ggml_backend_dev_t const device_;
   ggml_backend_event_t inner_done_ = nullptr;
@@ -109,7 +83,7 @@ class DeviceGraph : public GraphRunner {
   std::deque<ggml_tensor> tensors_;                ///< our copies
   std::deque<WriteOp> write_ops_;
   Writes pending_;
-  Outline outline_;
+  GraphOutline outline_;
   /// What the tables of a cache were made of, and whether its attention reads pages.
   struct Seen {
     const void* mask = nullptr;
@@ -125,7 +99,7 @@ class DeviceGraph : public GraphRunner {
   bool recording_ = false;
   int32_t pieces_recorded_ = 0;
 
-  Scratch keys_, values_;
+  DeviceScratch keys_, values_;
   int graphs_without_scratch_ = 0;
 };
 
