@@ -157,6 +157,7 @@ Status DeviceCache::Write(int layer, DeviceRows keys, DeviceRows values) {
   values.pool = m.ExactPool(layer, 1);
   keys.slot_stride = values.slot_stride = m.exact_slots.bytes;
   m.step.written[static_cast<size_t>(layer)] = true;
+  m.just_seen = false;
   return m.layer(layer).codec->WriteRows({.keys = keys,
                                           .values = values,
                                           .count = static_cast<int32_t>(m.step.rows.size()),
@@ -206,6 +207,7 @@ Status DeviceCache::See(const StreamRange& range, const DeviceMask& mask) {
     (kind == 0 ? m.seen_sealed : m.seen_exact) = {
         .table = out[kind].table, .counts = out[kind].table_counts, .max_pages = out[kind].max_pages};
   }
+  m.just_seen = true;
   return BuildPageTables({.sealed = out[0],
                           .exact = out[1],
                           .streams = range.count,
@@ -246,7 +248,8 @@ Status DeviceCache::Attend(int l, const DeviceQueries& q) {
                            .queries = q.queries,
                            .out = q.out,
                            .tickets = m.tickets.data(),
-                           .sealed_ready = true};
+                           .sealed_ready = !m.just_seen};
+  m.just_seen = false;
   const auto place = [&](DevicePages* pages, std::byte* keys, std::byte* values, size_t stride) {
     pages->key_pool = keys;
     pages->value_pool = values;

@@ -94,6 +94,7 @@ struct DeviceCache::Impl {
   // What was last seen.
   DevicePages seen_sealed, seen_exact;
   int32_t seen_rows = 0;
+  bool just_seen = false;  ///< the tables are what was launched last
 
   Status MakeCurrent() const {
     KVANT_CUDA_TRY(cudaSetDevice(config.device));
