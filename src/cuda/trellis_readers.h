@@ -69,6 +69,23 @@ class RunStream {
   uint32_t bits_;
 };
 
+/// Calls visit(step, words, before) with this lane's words of every step and those of the lane that has the runs before.
+template <class W, int kDim, int kBits, class Visit>
+KVANT_HD inline void ForEachRunStep(const std::byte* codes, int lane, int lane_before, Visit visit) {
+  using Words = RunWords<kBits>;
+  KVANT_UNROLL
+  for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
+    Words words, before;
+    W::Sync();  // keeps the loads below from moving up: registers
+    words.Load(codes, first, lane);
+    before.Load(codes, first, lane_before);
+    KVANT_UNROLL
+    for (int s = 0; s < Words::kSteps; ++s) visit(first + s, words.word + s * kBits, before.word + s * kBits);
+  }
+}
+/// Of keys.
+KVANT_HD inline int LaneBefore(int lane) { return (lane + kLanes - 4) % kLanes; }
+
 template <class W, int kDim_, int kBits>
 struct TrellisKeys {
   static constexpr bool kExact = false;
@@ -90,17 +107,10 @@ struct TrellisKeys {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) scores[u][i] = 0.0f;
     }
-    KVANT_UNROLL
-    for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
-      Words words, before;
-      W::Sync();  // keeps the loads below from moving up: registers
-      words.Load(block + kOffsets.codes, first, lane);
-      before.Load(block + kOffsets.codes, first, (lane + kLanes - 4) % kLanes);
-      KVANT_UNROLL
-      for (int s = 0; s < Words::kSteps; ++s) {
-        StepScores(words.word + s * kBits, before.word + s * kBits, &query.word[2 * (first + s)], column, scores);
-      }
-    }
+    ForEachRunStep<W, kDim, kBits>(block + kOffsets.codes, lane, LaneBefore(lane),
+                                   [&](int step, const uint32_t* words, const uint32_t* before) {
+                                     StepScores(words, before, &query.word[2 * step], column, scores);
+                                   });
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
@@ -111,8 +121,6 @@ struct TrellisKeys {
   }
 
  private:
-  using Words = RunWords<kBits>;
-
   /// A look-up gives two tokens of one channel, an operand takes two channels of one token.
   KVANT_HD static void StepScores(const uint32_t* words, const uint32_t* before, const uint32_t* query,
                                   typename W::Column column, float (&scores)[kUnits][4]) {
@@ -137,28 +145,18 @@ struct TrellisKeys {
 template <class W, int kDim, int kBits>
 KVANT_HD void TrellisProducts(const std::byte* codes, const std::byte* table, int lane, const uint32_t (&b)[kUnits][2],
                               float (&out)[kDim / kStepChannels][4]) {
-  using Words = RunWords<kBits>;
   const typename W::Column column = W::ColumnOf(table, lane);
-  KVANT_UNROLL
-  for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
-    Words all_words, all_before;
-    W::Sync();  // keeps the loads below from moving up: registers
-    all_words.Load(codes, first, lane);
-    all_before.Load(codes, first, lane / 4 * 4 + (lane + 3) % 4);
+  const auto add = [&](int step, const uint32_t* words, const uint32_t* before) {
+    const RunStream<W, kBits> runs[kStepRuns] = {
+        {words, 0, before, 1}, {words, 1, words, 0}, {words, 2, before, 3}, {words, 3, words, 2}};
     KVANT_UNROLL
-    for (int s = 0; s < Words::kSteps; ++s) {
-      const uint32_t* words = all_words.word + s * kBits;
-      const uint32_t* before = all_before.word + s * kBits;
-      const RunStream<W, kBits> runs[kStepRuns] = {
-          {words, 0, before, 1}, {words, 1, words, 0}, {words, 2, before, 3}, {words, 3, words, 2}};
-      KVANT_UNROLL
-      for (int u = 0; u < kUnits; ++u) {
-        const uint32_t a[4] = {runs[0].Levels(column, u), runs[2].Levels(column, u), runs[1].Levels(column, u),
-                               runs[3].Levels(column, u)};
-        StepProduct<W>(out[first + s], a, b[u]);
-      }
+    for (int u = 0; u < kUnits; ++u) {
+      const uint32_t a[4] = {runs[0].Levels(column, u), runs[2].Levels(column, u), runs[1].Levels(column, u),
+                             runs[3].Levels(column, u)};
+      StepProduct<W>(out[step], a, b[u]);
     }
-  }
+  };
+  ForEachRunStep<W, kDim, kBits>(codes, lane, lane / 4 * 4 + (lane + 3) % 4, add);
 }
 
 template <class W, int kDim_, int kBits>
@@ -222,18 +220,10 @@ struct PairedTrellisKeys {
       KVANT_UNROLL
       for (int i = 0; i < 4; ++i) scores[g][i] = 0.0f;
     }
-    KVANT_UNROLL
-    for (int first = 0; first < kDim / kStepChannels; first += Words::kSteps) {
-      Words words, before;
-      W::Sync();  // keeps the loads below from moving up: registers
-      words.Load(block + kOffsets.codes, first, lane);
-      before.Load(block + kOffsets.codes, first, (lane + kLanes - 4) % kLanes);
-      KVANT_UNROLL
-      for (int s = 0; s < Words::kSteps; ++s) {
-        StepScores(words.word + s * kBits, before.word + s * kBits, &query.word[2 * (first + s)], column, select,
-                   scores);
-      }
-    }
+    ForEachRunStep<W, kDim, kBits>(block + kOffsets.codes, lane, LaneBefore(lane),
+                                   [&](int step, const uint32_t* words, const uint32_t* before) {
+                                     StepScores(words, before, &query.word[2 * step], column, select, scores);
+                                   });
     TokenFloats<W> scales;
     scales.Load(block + kOffsets.scales, lane);
     KVANT_UNROLL
@@ -247,8 +237,6 @@ struct PairedTrellisKeys {
   }
 
  private:
-  using Words = RunWords<kBits>;
-
   /// Rows of A are pairs of tokens, columns channels with either token.
   KVANT_HD static void StepScores(const uint32_t* words, const uint32_t* before, const uint32_t* query,
                                   typename W::Column column, const PairSelectors& select,
