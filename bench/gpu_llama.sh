@@ -9,6 +9,7 @@
 #   FOLDER/gpu_llama.sh run OUT ARGUMENTS...        kvant ARGUMENTS, its output also in OUT/kvant.log. Once llama-cuda.tar.xz lies in
 #                                                   FOLDER, machines of the same kind need no build
 #   FOLDER/gpu_llama.sh tests OUT [ARGUMENTS...]    the tests of kvant's llama.cpp part, on the same libraries
+#   FOLDER/gpu_llama.sh measure OUT                 what docs/llama.md shows: OUT/*.json, five minutes on an H200
 #   FOLDER/gpu_llama.sh model FILE [ARGUMENTS...]   tools/make_random_gguf.py: a model with random weights, of any size
 #
 # Both machines need the same processor architecture, and the second a C library at least as new as the first. A processor that
@@ -65,6 +66,7 @@ pack() {
   copy_libraries "$build/tools/kvant" "$folder/lib"
   pack_source "$llama" "$folder"
   cp "$here/gpu_llama.sh" "$root/tools/make_random_gguf.py" "$folder"
+  cat "$root"/README.md "$root"/DESIGN.md "$root"/docs/*.md >"$folder/text.txt"
   [[ -z "$model" ]] || cp -r "$root/models/demo-29m" "$folder"
   echo "$folder"
 }
@@ -139,8 +141,30 @@ run() {  # log, program, arguments
   "$@" 2>&1 | tee -a "$log"
 }
 
+make_model() { PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" python3 "$here/make_random_gguf.py" "$@"; }
+
+# Each series writes a file of its own, so that a run that is cut off leaves those before it.
+measure() {  # OUT
+  local out="$1" big="$work/8b.gguf" demo="${KVANT_MODEL:-$here/demo-29m/demo-29m-q8_0.gguf}" device
+  [[ -f "$big" ]] || make_model "$big"
+  series() {  # name, arguments of bench model
+    local name="$1"
+    shift
+    run "$out/kvant.log" "$here/kvant" bench model "$big" --device cuda --json "$out/llama-$name.json" --progress none "$@"
+  }
+  for device in cpu cuda; do
+    run "$out/kvant.log" "$here/kvant" eval "$demo" --text "$here/text.txt" --tokens 4096 --device "$device" --no-cache \
+      --cache "k=raw v=raw" --cache kv8,kv4,kv3,kv2,int:4,int:2,kivi:4,kivi:2,turboquant:4,turboquant:3 --json "$out/llama-eval-$device.json" --progress none
+  done
+  series one --cache f16 --cache "k=raw v=raw" --cache kv8,kv4,kv3,kv2 --at 2048,8192,32768 --prompt-batch 2048
+  series chunks-of-512 --cache f16,kv4,kv2 --at 32768 --predict 16
+  series eight --cache f16,kv4,kv2 --at 256,16000 --sequences 8 --prompt-batch 2048 --predict 32
+  series long --cache f16,kv4 --at 130000 --prompt-batch 2048 --predict 32
+  series fit --cache f16,llama:q8_0,llama:q4_0,kv4,kv2 --fit 16GiB --prompt-batch 2048
+}
+
 verb="${1:-}"
-if [[ "$verb" =~ ^(build|run|tests|model)$ && $# -lt 2 ]]; then verb=; fi
+if [[ "$verb" =~ ^(build|run|tests|measure|model)$ && $# -lt 2 ]]; then verb=; fi
 case "$verb" in
   pack) shift; pack "$@" ;;
   build) build "$2" ;;
@@ -156,6 +180,7 @@ case "$verb" in
     shift 2
     run "$out/llama_tests.log" "$here/llama_tests" "$@"
     ;;
-  model) shift; PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" python3 "$here/make_random_gguf.py" "$@" ;;
+  measure) mkdir -p "$2"; measure "$2" ;;
+  model) shift; make_model "$@" ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
 esac
