@@ -10,6 +10,7 @@
 #                                                   FOLDER, machines of the same kind need no build
 #   FOLDER/gpu_llama.sh tests OUT [ARGUMENTS...]    the tests of kvant's llama.cpp part, on the same libraries
 #   FOLDER/gpu_llama.sh measure OUT                 what docs/llama.md shows: OUT/*.json, five minutes on an H200
+#   FOLDER/gpu_llama.sh soak OUT ARGUMENTS...       kvant_soak ARGUMENTS: random load on the GPU, compared with the CPU; MODEL first
 #   FOLDER/gpu_llama.sh model FILE [ARGUMENTS...]   tools/make_random_gguf.py: a model with random weights, of any size
 #
 # Both machines need the same processor architecture, and the second a C library at least as new as the first. A processor that
@@ -57,16 +58,17 @@ pack() {
   build="$root/build/cuda_llama"
   llama="$("$root/tools/dev/get_llama.sh")"
   cmake -S "$root" --preset cuda_llama -DKVANT_LLAMA_DIR="$llama" >&2
-  cmake --build "$build" --target kvant_cli ggml-kvant llama_tests -j "$jobs" >&2
+  cmake --build "$build" --target kvant_cli ggml-kvant llama_tests kvant_soak -j "$jobs" >&2
   rm -rf "$folder"
   mkdir -p "$folder/lib"
   strip -o "$folder/kvant" "$build/tools/kvant"
   strip -o "$folder/libggml-kvant.so" "$build/src/llama/libggml-kvant.so"
   strip -o "$folder/llama_tests" "$build/tests/llama_tests"
+  strip -o "$folder/kvant_soak" "$build/tests/soak/kvant_soak"
   copy_libraries "$build/tools/kvant" "$folder/lib"
   pack_source "$llama" "$folder"
-  cp "$here/gpu_llama.sh" "$root/tools/make_random_gguf.py" "$folder"
   cat "$root"/README.md "$root"/DESIGN.md "$root"/docs/*.md >"$folder/text.txt"
+  cp "$here/gpu_llama.sh" "$root/LICENSE" "$root/tools/make_random_gguf.py" "$folder"
   [[ -z "$model" ]] || cp -r "$root/models/demo-29m" "$folder"
   echo "$folder"
 }
@@ -164,7 +166,7 @@ measure() {  # OUT
 }
 
 verb="${1:-}"
-if [[ "$verb" =~ ^(build|run|tests|measure|model)$ && $# -lt 2 ]]; then verb=; fi
+if [[ "$verb" =~ ^(build|run|tests|soak|measure|model)$ && $# -lt 2 ]]; then verb=; fi
 case "$verb" in
   pack) shift; pack "$@" ;;
   build) build "$2" ;;
@@ -182,5 +184,11 @@ case "$verb" in
     ;;
   measure) mkdir -p "$2"; measure "$2" ;;
   model) shift; make_model "$@" ;;
+  soak)
+    out="$2"
+    shift 2
+    run "$out/kvant_soak.log" "$here/kvant_soak" --text "$here/LICENSE" "$@"
+    ;;
+  model) shift; PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" python3 "$here/make_random_gguf.py" "$@" ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
 esac

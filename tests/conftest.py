@@ -30,6 +30,12 @@ def kvant_plugin():
 
 
 @pytest.fixture(scope="session")
+def kvant_soak():
+    """Path of the `kvant_soak` program."""
+    return _from_environment("KVANT_SOAK", "the soak test")
+
+
+@pytest.fixture(scope="session")
 def demo_model():
     """Path of the demo model's GGUF."""
     for folder in (ROOT / "models", SHARED / "models"):

@@ -9,18 +9,6 @@
 namespace kvant {
 namespace {
 
-// sum_i p_i log(p_i / q_i) with log p_i = a_i - lse_a. The two normalisers leave the sum, so that q needs no
-// exp().
-double Kl(std::span<const float> a, double lse_a, std::span<const float> b, double lse_b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double ai = a[i];
-    sum += std::exp(ai - lse_a) * (ai - static_cast<double>(b[i]));
-  }
-  // Rounding can leave -1e-16 where the truth is 0.
-  return std::max(0.0, sum - lse_a + lse_b);
-}
-
 double StandardError(const std::vector<double>& values, double mean) {
   const double n = static_cast<double>(values.size());
   if (values.size() < 2) return 0;
@@ -47,6 +35,18 @@ double LogSumExp(std::span<const float> logits) {
   double sum = 0;
   for (float x : logits) sum += std::exp(static_cast<double>(x) - max);
   return max + std::log(sum);
+}
+
+// sum_i p_i log(p_i / q_i) with log p_i = a_i - lse_a. The two normalisers leave the sum, so that q needs no
+// exp().
+double Kl(std::span<const float> a, double lse_a, std::span<const float> b, double lse_b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double ai = a[i];
+    sum += std::exp(ai - lse_a) * (ai - static_cast<double>(b[i]));
+  }
+  // Rounding can leave -1e-16 where the truth is 0. In this order of arguments NaN stays NaN.
+  return std::max(sum - lse_a + lse_b, 0.0);
 }
 
 void Divergence::Add(std::span<const float> reference, std::span<const float> scheme, int next_token) {

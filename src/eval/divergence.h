@@ -34,6 +34,10 @@ int ArgMax(std::span<const float> values);
 /// log(sum(exp(logits))), without overflow. REQUIRES: !logits.empty()
 double LogSumExp(std::span<const float> logits);
 
+/// KL(a || b) in nats of two rows of logits, both [vocab_size], whose LogSumExp are lse_a and lse_b; NaN when a logit is.
+/// REQUIRES: equal sizes
+double Kl(std::span<const float> a, double lse_a, std::span<const float> b, double lse_b);
+
 /// Gathers positions one at a time; keeps one double per position.
 class Divergence {
  public:

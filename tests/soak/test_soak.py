@@ -1,0 +1,42 @@
+"""kvant_soak on the demo model, for seconds: two runners on the CPU that must agree. Long runs are made by hand, see docs/llama.md."""
+
+import json
+import subprocess
+
+import pytest
+
+LOAD = ["--device", "cpu", "--context", "512", "--seed", "1"]
+
+
+def soak(program, model, environment, *arguments):
+    command = [program, model, *LOAD, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # The same sums in another order; codes of 4 bits would cost more than this.
+        ["--cache", "k=raw v=raw", "--reference-cache", "f16", "--mean-limit", "3e-3", "--threads", 2],
+        # The same sums in the same order.
+        ["--cache", "kv4", "--threads", 2, "--reference-threads", 1, "--limit", "1e-6", "--mean-limit", "1e-6"],
+    ],
+    ids=["raw", "threads"],
+)
+def test_runners_agree(kvant_soak, demo_model, environment, tmp_path, arguments):
+    process = soak(kvant_soak, demo_model, environment, *arguments, "--seconds", 10, "--json", tmp_path / "soak.json")
+    assert process.returncode == 0, process.stderr
+    report = json.loads((tmp_path / "soak.json").read_text())
+    assert report["failure"] is None and report["seed"] == 1
+    assert report["operations"] > 0 and report["kl"]["rows"] > 0
+    assert process.stdout.splitlines()[-1].startswith(f"soak: {report['operations']} operations, {report['tokens']} tokens")
+
+
+def test_a_difference_is_found(kvant_soak, demo_model, environment, tmp_path):
+    arguments = ["--cache", "k=int:2 v=int:2", "--reference-cache", "f16", "--limit", "1e-3", "--replay", 50]
+    process = soak(kvant_soak, demo_model, environment, *arguments, "--json", tmp_path / "soak.json")
+    assert process.returncode == 1
+    report = json.loads((tmp_path / "soak.json").read_text())
+    assert 0 < report["operations"] < 50 and "the limit is 0.001" in report["failure"]
+    assert "seed 1, the last operations:" in process.stderr
+    assert f"\n  {report['operations']}: " in process.stderr
