@@ -110,14 +110,15 @@ class Pages {
                       .step = format_.step,
                       .levels = {}};
     std::ranges::copy(format_.levels, p.levels);
+    using WarpDecoder = Decoder<HostWarp, kKind, kDim, kBits>;
+    AlignedBuffer<std::byte> table(std::max(1, WarpDecoder::Table::kBytes));
+    if constexpr (WarpDecoder::Table::kBytes > 0)
+      WarpDecoder::Table::template Fill<HostWarp>(p.levels, 0, 1, table.data());
+    RowSpace<kDim> space;
     ForEachBlock([&](int page, int head) {
-      DecodeSpace<kDim> space;
       HostBlock::Run(32, [&](int lane) {
-        if constexpr (kKind == CodeKind::kExact) {
-          LoadExactWarp<HostWarp, kDim>(p, page, head, lane);
-        } else {
-          DecodeWarp<HostWarp, kKind, kDim, kBits>(p, page, head, lane, &space);
-        }
+        const WarpDecoder decoder(p, table.data(), &space, lane);
+        for (int unit = 0; unit < kUnits; ++unit) decoder.Decode({page, head, unit, lane});
       });
     });
   }

@@ -25,6 +25,12 @@ struct CudaWarp {
   static __device__ float HalfToFloat(uint16_t half) { return __half2float(__ushort_as_half(half)); }
   static __device__ uint16_t FloatToHalf(float x) { return __half_as_ushort(__float2half_rn(x)); }
   static __device__ uint32_t Multiply(uint32_t a, uint32_t b) { return AsWord(__hmul2(AsHalf2(a), AsHalf2(b))); }
+  static __device__ uint32_t Add(uint32_t a, uint32_t b) { return AsWord(__hadd2(AsHalf2(a), AsHalf2(b))); }
+  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) { return AsWord(__hsub2(AsHalf2(a), AsHalf2(b))); }
+  /// a * b + c, rounded once.
+  static __device__ uint32_t MultiplyAdd(uint32_t a, uint32_t b, uint32_t c) {
+    return AsWord(__hfma2(AsHalf2(a), AsHalf2(b), AsHalf2(c)));
+  }
   /// All bits of the halves of x that are not less than those of y.
   static __device__ uint32_t AtLeast(uint32_t x, uint32_t y) { return __hge2_mask(AsHalf2(x), AsHalf2(y)); }
   /// (x & mask) | bits, in one instruction: a compiler that sees two constants makes two.

@@ -185,6 +185,13 @@ struct HostWarp {
   static uint32_t Multiply(uint32_t a, uint32_t b) {
     return Pack(ToFloat(a, 0) * ToFloat(b, 0), ToFloat(a, 1) * ToFloat(b, 1));
   }
+  static uint32_t Add(uint32_t a, uint32_t b) {
+    return Pack(ToFloat(a, 0) + ToFloat(b, 0), ToFloat(a, 1) + ToFloat(b, 1));
+  }
+  static uint32_t Subtract(uint32_t a, uint32_t b) { return Add(a, b ^ 0x80008000u); }
+  static uint32_t MultiplyAdd(uint32_t a, uint32_t b, uint32_t c) {
+    return Pack(ToFloat(a, 0) * ToFloat(b, 0) + ToFloat(c, 0), ToFloat(a, 1) * ToFloat(b, 1) + ToFloat(c, 1));
+  }
   static uint32_t AtLeast(uint32_t x, uint32_t y) {
     return (ToFloat(x, 0) >= ToFloat(y, 0) ? 0xFFFFu : 0u) | (ToFloat(x, 1) >= ToFloat(y, 1) ? 0xFFFF0000u : 0u);
   }
