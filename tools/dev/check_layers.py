@@ -88,7 +88,8 @@ def without_comments(text):
 
 
 def is_program(path):
-    return bool(re.search(r"_(test|bench|fuzz)\.(cc|cu)$", path))
+    """A test, benchmark or fuzz target, or what tests share."""
+    return bool(re.search(r"_(test|bench|fuzz)\.(cc|cu)$|_test_util\.h$", path))
 
 
 def layer_of(path):
