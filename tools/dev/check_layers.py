@@ -89,6 +89,7 @@ def without_comments(text):
 
 
 def is_program(path):
+    """A test, benchmark or fuzz target, or what tests share."""
     return bool(re.search(r"_(test|bench|fuzz)\.(cc|cu)$|_test_util\.h$", path))
 
 

@@ -27,6 +27,7 @@ TREE = {
     "src/llama/runner.h": '#include "cache/kv_store.h"\n',
     "src/llama/runner.cc": '#include "llama/runner.h"\n#include <llama.h>\n#include "ggml-backend-impl.h"\n',
     "src/eval/perplexity.h": '#include "llama/runner.h"\n#include "attention/attention.h"\n',
+    "src/cache/store_test_util.h": 'const char* name = "kivi";\n',
     "src/cache/kv_store_test.cc": '#include "cache/kv_store.h"\nconst char* name = "kivi";\n',
     "tools/kvant.cc": '#include "eval/perplexity.h"\n#include <CLI/CLI.hpp>\n',
 }
