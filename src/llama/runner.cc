@@ -341,7 +341,8 @@ Status LlamaRunner::Truncate(int64_t num_tokens) {
                                              static_cast<long long>(num_tokens), static_cast<long long>(held())));
   }
   const llama_memory_t memory = llama_get_memory(context_.get());
-  if (num_tokens == 0 && held_.size() == 1) {
+  if (num_tokens == 0 && std::accumulate(held_.begin(), held_.end(), int64_t{0}) == held()) {
+    // Nothing is left: the cache gives back what removed cells keep until a graph, which could not run at the memory limit.
     llama_memory_clear(memory, /*data=*/true);
   } else if (!llama_memory_seq_rm(memory, sequence_, static_cast<llama_pos>(num_tokens), -1)) {
     return Status::NotSupported("the model's cache cannot forget a part of its tokens");

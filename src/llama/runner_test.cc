@@ -165,6 +165,28 @@ TEST(Runner, MemoryLimitFailsDecodeAndLeavesTheRestUsable) {
   EXPECT_TRUE(runner->Decode(std::span(tokens).subspan(100, 50), false).ok());
 }
 
+TEST(Runner, EmptySequencesLeaveTheirMemoryToOthers) {
+  KVANT_NEED_MODEL();
+  RunnerOptions options = Options(kRaw);
+  options.device = "cpu";
+  options.context = 512;
+  options.sequences = 2;
+  options.memory_limit_bytes = 6 << 20;
+  const auto runner = Open(options);
+  const std::vector<int> tokens = Text(*runner, 400);
+  for (const int sequence : {0, 1}) {
+    runner->UseSequence(sequence);
+    ASSERT_TRUE(runner->Decode(std::span(tokens).first(190), false).ok());
+  }
+  for (const int sequence : {0, 1}) {
+    runner->UseSequence(sequence);
+    ASSERT_TRUE(runner->Truncate(0).ok());
+  }
+  EXPECT_EQ(runner->cache_use().footprint.total(), 0u);
+  const Status status = runner->Decode(tokens, false);
+  EXPECT_TRUE(status.ok()) << status.message();
+}
+
 // ---- state
 
 TEST(Runner, StateComesBackExactly) {
