@@ -13,6 +13,7 @@
 #include "codec/registry.h"
 #include "cuda/block_order.h"
 #include "cuda/decode_warp.h"
+#include "cuda/encode_levels.h"
 #include "cuda/encode_trellis.h"
 #include "cuda/simt_host.h"
 #include "cuda/sketch_encode_warp.h"
@@ -83,13 +84,18 @@ class Pages {
         auto space = std::make_unique<TrellisSpace<kDim>>();
         HostBlock::Run(
             kDim, [&](int thread) { EncodeTrellisThread<HostWarp, kDim, kBits>(p, page, head, thread, space.get()); });
+      } else if constexpr (kKind == CodeKind::kLevels) {
+        auto space = std::make_unique<LevelSpace<kDim>>();
+        HostBlock::Run(kLevelThreads, [&](int thread) {
+          LevelEncoder<HostWarp, kDim, kBits>(p, thread, space.get()).Encode(page, head);
+        });
       } else {
         EncodeSpace<kDim, kRows> space;
         HostBlock::Run(32, [&](int lane) {
           if constexpr (kKind == CodeKind::kExact) {
             StoreExactWarp<HostWarp, kDim>(p, page, head, lane);
           } else {
-            EncodeWarp<HostWarp, kKind, kDim, kBits, kRows>(p, page, head, lane, &space);
+            EncodeWarp<HostWarp, kDim, kBits, kRows>(p, page, head, lane, &space);
           }
         });
       }

@@ -21,7 +21,6 @@ template <int kDim, int kRows = 1>
 struct EncodeSpace {
   static constexpr int kParams = kRows * (kDim > kPageTokens ? kDim : kPageTokens);
   alignas(16) uint8_t codes[kPageTokens * CodeStride(kDim)];
-  float levels[16];
   uint16_t scales[kParams];
   uint16_t shifts[kParams];
 };
@@ -153,7 +152,7 @@ KVANT_HD void UniformValueCodes(const EncodeParams& p, const RowPlace<kDim>& at,
   }
 }
 
-// ---- first stage: levels, as QuantizeRow of codec/parts/gain_quantizer.h after a Hadamard transform
+// ---- rows of levels, as QuantizeRow of codec/parts/gain_quantizer.h has them after a Hadamard transform
 
 /// Means of the channels over the page, in fp16; zeros for codecs without. Also to `store_to` [dim], if not null.
 template <class W, int kDim>
@@ -221,36 +220,6 @@ struct RowSums {
   }
 };
 
-template <class W, int kDim, int kBits>
-KVANT_HD void LevelCodes(const EncodeParams& p, const RowPlace<kDim>& at, EncodeSpace<kDim>* space) {
-  using Row = EncodeRow<W, kDim>;
-  constexpr int kHalf = 1 << (kBits - 1);
-  if (at.lane < 2 * kHalf) space->levels[at.lane] = p.levels[at.lane] * p.step;
-  W::Sync();
-  const Row means = PageMeans<W, kDim>(p, at, space->shifts);
-  for (int t = at.row(); t < kPageTokens; t += at.kStep) {
-    float gain;
-    const Row row = MappedRow<W, kDim>(p, at, t, means, &gain);
-    const float inverse = InverseGain<W>(gain);
-    RowSums sums;
-    Codes16 codes;
-    KVANT_UNROLL
-    for (int i = 0; i < Row::kCount; ++i) {
-      const float x = row.value[i] * inverse;
-      const float magnitude = x >= 0.0f ? x : -x;
-      int m = 0;
-      KVANT_UNROLL
-      for (int j = 0; j < kHalf - 1; ++j) m += magnitude > p.thresholds[j] ? 1 : 0;
-      const int code = x >= 0.0f ? kHalf + m : kHalf - 1 - m;
-      codes.value[i] = static_cast<uint8_t>(code);
-      sums.Add(x, space->levels[code]);
-    }
-    StoreCodes(codes, at, t, space->codes);
-    const uint16_t scale = sums.Scale<W, kEncodeLanes<kDim>>(p, gain);
-    if (at.is_first()) space->scales[t] = scale;
-  }
-}
-
 // ---- second stage
 
 /// Token and channel of what a lane has in a half of a register.
@@ -273,7 +242,7 @@ KVANT_HD int CodeAt(bool is_value, int unit, int step, int reg, int half, int la
 }
 
 /// Words of one plane of codes: bits kDone.. of each.
-template <class W, int kDim, int kWidth, int kDone, PairOrder kOrder>
+template <class W, int kDim, int kWidth, int kDone>
 KVANT_HD void PackPlane(const uint8_t* codes, bool is_value, int lane, std::byte* plane) {
   constexpr int kWords = UnitWords(kDim, kWidth);
   for (int unit = 0; unit < kUnits; ++unit) {
@@ -285,7 +254,8 @@ KVANT_HD void PackPlane(const uint8_t* codes, bool is_value, int lane, std::byte
       const int step = i / 8, reg = i / 2 % 4, half = i % 2;
       const Field field = FieldOf(kDim, kWidth, step, reg);
       const uint32_t code = codes[CodeAt<kDim>(is_value, unit, step, reg, half, lane)];
-      word[field.word] |= (code >> kDone & ((1u << kWidth) - 1)) << FieldShift(kOrder, kWidth, field.index, half);
+      word[field.word] |= (code >> kDone & ((1u << kWidth) - 1))
+                          << FieldShift(PairOrder::kSplit, kWidth, field.index, half);
     }
     KVANT_UNROLL
     for (int i = 0; i < kWords; ++i) {
@@ -294,44 +264,13 @@ KVANT_HD void PackPlane(const uint8_t* codes, bool is_value, int lane, std::byte
   }
 }
 
-/// Joined codes of three bits.
-template <class W, int kDim>
-KVANT_HD void PackTriples(const uint8_t* codes, bool is_value, int lane, std::byte* to) {
-  constexpr int kWords = UnitWords(kDim, 3);
-  for (int unit = 0; unit < kUnits; ++unit) {
-    uint32_t word[kWords];
-    KVANT_UNROLL
-    for (int i = 0; i < kWords; ++i) word[i] = 0;
-    KVANT_UNROLL
-    for (int step = 0; step < kDim / kStepChannels; ++step) {
-      uint32_t triple = 0;
-      KVANT_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        const int at = CodeAt<kDim>(is_value, unit, step, i / 2, i % 2, lane);
-        triple |= static_cast<uint32_t>(codes[at]) << (3 * i);
-      }
-      KVANT_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        const WordByte at = TripleByteOf(step % kTriplesPerGroup, i);
-        word[step / kTriplesPerGroup * 3 + at.word] |= (triple >> (8 * i) & 0xFF) << (8 * at.byte);
-      }
-    }
-    KVANT_UNROLL
-    for (int i = 0; i < kWords; ++i) {
-      reinterpret_cast<uint32_t*>(to)[PlaneWord(kDim, 3, unit, lane, i)] = word[i];
-    }
-  }
-}
-
-template <class W, int kDim, int kBits, PairOrder kOrder>
+template <class W, int kDim, int kBits>
 KVANT_HD void PackCodes(const uint8_t* codes, bool is_value, int lane, std::byte* to) {
-  if constexpr (kBits == 3 && kOrder == PairOrder::kJoined) {
-    PackTriples<W, kDim>(codes, is_value, lane, to);
-  } else if constexpr (kBits == 3) {
-    PackPlane<W, kDim, 2, 0, kOrder>(codes, is_value, lane, to);
-    PackPlane<W, kDim, 1, 2, kOrder>(codes, is_value, lane, to + PlaneBytes(kDim, 2));
+  if constexpr (kBits == 3) {
+    PackPlane<W, kDim, 2, 0>(codes, is_value, lane, to);
+    PackPlane<W, kDim, 1, 2>(codes, is_value, lane, to + PlaneBytes(kDim, 2));
   } else {
-    PackPlane<W, kDim, kBits, 0, kOrder>(codes, is_value, lane, to);
+    PackPlane<W, kDim, kBits, 0>(codes, is_value, lane, to);
   }
 }
 
@@ -353,26 +292,21 @@ KVANT_HD inline std::byte* BlockOf(const EncodeParams& p, int page, int head) {
   return p.pool + BlockOffset(p.slots[page], p.slot_stride, head, p.offsets.bytes);
 }
 
-/// kRows: of parameters.
-template <class W, CodeKind kKind, int kDim, int kBits, int kRows>
+/// Uniform codes. kRows: of parameters.
+template <class W, int kDim, int kBits, int kRows>
 KVANT_HD void EncodeWarp(const EncodeParams& p, int page, int head, int lane, EncodeSpace<kDim, kRows>* space) {
   if (p.slots[page] < 0) return;
-  constexpr bool kUniform = kKind == CodeKind::kUniform;
   std::byte* block = BlockOf(p, page, head);
   const RowPlace<kDim> at = {page, head, lane};
-  if constexpr (!kUniform) {
-    LevelCodes<W, kDim, kBits>(p, at, space);
-  } else if (p.is_value) {
+  if (p.is_value) {
     UniformValueCodes<W, kDim, kBits, kRows>(p, at, space);
   } else {
     UniformKeyCodes<W, kDim, kBits, kRows>(p, at, space);
   }
   W::Sync();
-  PackCodes<W, kDim, kBits, kUniform ? PairOrder::kSplit : PairOrder::kJoined>(space->codes, p.is_value, lane,
-                                                                               block + p.offsets.codes);
+  PackCodes<W, kDim, kBits>(space->codes, p.is_value, lane, block + p.offsets.codes);
   constexpr TokenOrder kOrder = TokenOrder::kUnits;
-  StoreParams<kDim>(space->scales, kRows, kUniform && !p.is_value, kOrder, lane, block + p.offsets.scales);
-  if (p.offsets.shifts < 0) return;
+  StoreParams<kDim>(space->scales, kRows, !p.is_value, kOrder, lane, block + p.offsets.scales);
   StoreParams<kDim>(space->shifts, kRows, !p.is_value, kOrder, lane, block + p.offsets.shifts);
 }
 

@@ -47,9 +47,12 @@ struct CudaWarp {
     return __byte_perm(low, high, static_cast<uint32_t>(i0 | i1 << 4 | i2 << 8 | i3 << 12));
   }
   static __device__ float AsFloat(int32_t bits) { return __int_as_float(bits); }
+  static __device__ uint32_t AsBits(float x) { return __float_as_uint(x); }
   /// Bytes of x by nibbles of the selector; 4 to 7 are zeros.
   static __device__ uint32_t Select(uint32_t x, uint32_t selector) { return __byte_perm(x, 0, selector); }
   static __device__ float Max(float a, float b) { return fmaxf(a, b); }
+  /// To [0, 1].
+  static __device__ float Saturate(float x) { return __saturatef(x); }
   static __device__ float Round(float x) { return rintf(x); }
   static __device__ float Sqrt(float x) { return sqrtf(x); }
   /// Within an ulp; of infinity 0.

@@ -202,6 +202,7 @@ struct HostWarp {
     return byte(i0) | byte(i1) << 8 | byte(i2) << 16 | byte(i3) << 24;
   }
   static float AsFloat(int32_t bits) { return std::bit_cast<float>(bits); }
+  static uint32_t AsBits(float x) { return std::bit_cast<uint32_t>(x); }
   static uint32_t Select(uint32_t x, uint32_t selector) {
     uint32_t out = 0;
     for (int i = 0; i < 4; ++i) {
@@ -211,6 +212,7 @@ struct HostWarp {
     return out;
   }
   static float Max(float a, float b) { return a > b ? a : b; }
+  static float Saturate(float x) { return x > 1.0f ? 1.0f : x > 0.0f ? x : 0.0f; }
   static float Round(float x) { return std::nearbyint(x); }
   static float Sqrt(float x) { return std::sqrt(x); }
   static float Reciprocal(float x) { return 1.0f / x; }
