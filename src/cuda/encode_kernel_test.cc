@@ -229,6 +229,29 @@ TEST(EncodeKernel, LevelBytesAreThoseOfTheCpuUpToRounding) {
     EXPECT_LE((Mismatch<CodeKind::kLevels, 128, 3>("decoquant", "bits=3", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 2>("decoquant", "bits=2,scale=ls", side)), 2 * allowed);
     EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 4>("turboquant", "", side)), 2 * allowed);
+    EXPECT_LE((Mismatch<CodeKind::kLevels, 64, 3>("decoquant", "bits=3,code=uniform", side)), 2 * allowed);
+    EXPECT_LE((Mismatch<CodeKind::kLevels, 256, 4>("decoquant", "bits=4", side)), 2 * allowed);
+  }
+}
+
+TEST(EncodeKernel, NoTwoBordersShareABin) {
+  for (const char* code : {"lm", "uniform"}) {
+    for (const int bits : {2, 3, 4}) {
+      const Codec codec = Make("decoquant", "bits=" + std::to_string(bits) + ",code=" + code, Side::kKey, 64);
+      const DeviceFormat format = *DeviceFormatOf(codec);
+      ASSERT_TRUE(format.encodable);
+      const int count = (1 << (bits - 1)) - 1;
+      const BinMap map(format.thresholds[count - 1]);
+      uint32_t last = map.Bin<HostWarp>(0.0f);
+      for (int i = 0; i < count; ++i) {
+        const uint32_t bin = map.Bin<HostWarp>(format.thresholds[i]);
+        EXPECT_GT(bin, last) << code << " " << bits;
+        EXPECT_LT(map.Bin<HostWarp>(-format.thresholds[i]),
+                  map.Bin<HostWarp>(i == 0 ? 0.0f : -format.thresholds[i - 1]));
+        last = bin;
+      }
+      EXPECT_LT(last - map.Bin<HostWarp>(-1e30f), static_cast<uint32_t>(BinMap::kLast));
+    }
   }
 }
 
