@@ -10,10 +10,10 @@ namespace kvant {
 Status DeviceCache::BeginShift(int stream) {
   Impl& m = *impl_;
   KVANT_TRY(m.MakeCurrent());
+  KVANT_TRY(SealAll());
   const PageMap::WritePlan plan = m.map.PlanUnshare(stream);
   KVANT_TRY(m.Reserve(plan.exact_end, plan.sealed_end));
-  m.step.has_decode_lists = false;
-  m.step.listed_range = {.first = 0, .count = 0};
+  m.ForgetStep();
   return m.Prepare(m.map.CommitUnshare(stream), 0, 0);
 }
 
@@ -77,13 +77,13 @@ Status DeviceCache::Read(int l, Side side, int stream, int64_t first, int64_t co
 Status DeviceCache::Restore(int l, Side side, int stream, int64_t first, int64_t count, const F16* rows) {
   Impl& m = *impl_;
   KVANT_TRY(m.MakeCurrent());
+  KVANT_TRY(SealAll());
   const int which = side == Side::kKey ? 0 : 1;
   const PageMap::RestorePlan plan = m.map.PlanRestore(stream, first, count);
   KVANT_TRY(m.Reserve(plan.exact_end, plan.sealed_end));
   std::vector<int32_t> sealed_slots;
   const PageChanges changes = m.map.Commit(plan, &sealed_slots);
-  m.step.has_decode_lists = false;
-  m.step.listed_range = {.first = 0, .count = 0};
+  m.ForgetStep();
 
   // Rows lie in the scratch as they do in their pages, the first page first.
   const int64_t first_page = first / kTokensPerPage;

@@ -124,6 +124,12 @@ struct DeviceCache::Impl {
   Status Prepare(const PageChanges& changes, size_t opened_from, size_t opened_to);
   Status SealLayer(int l);
 
+  /// Pages are about to change outside of a step: slots that the last one freed may be taken.
+  void ForgetStep() {
+    step.still_exact.clear();
+    step.listed_range = {.first = 0, .count = 0};
+    step.has_decode_lists = false;
+  }
   void AddLists(const StreamRange& range, ArrayPack* arrays);
   MappedPage PageNow(int s, int64_t page) const;
   std::vector<int32_t> SlotsOf(int s, int64_t first_page, int64_t pages, Kind kind, bool in_step) const;

@@ -364,6 +364,7 @@ Status DeviceGraph::ShiftStream(const ShiftOp& op, int stream) {
       changed[static_cast<size_t>(row / kTokensPerPage)] = 1;
     }
   }
+  if (std::ranges::count(changed, 1) == 0) return Status::Ok();
   graphs_without_scratch_ = 0;
   KVANT_TRY(keys_.Reserve(device_, static_cast<size_t>(pages * kTokensPerPage) * op.keys->row_bytes()));
   KVANT_TRY(Enter(&cache));
