@@ -16,8 +16,9 @@ def soak(program, model, environment, *arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        # The same sums in another order. A few rows alone may have a mean above this, so the operations are counted, not timed.
-        ["--cache", "k=raw v=raw", "--reference-cache", "f16", "--limit", "0.05", "--mean-limit", "1e-3", "--threads", 2],
+        # The same sums in another order: 7e-4 with AVX-512, and more or less on other processors. A few rows alone may have a larger
+        # mean, so the operations are counted, not timed.
+        ["--cache", "k=raw v=raw", "--reference-cache", "f16", "--limit", "0.05", "--mean-limit", "2e-3", "--threads", 2],
         # The same sums in the same order.
         ["--cache", "kv4", "--threads", 2, "--reference-threads", 1, "--limit", "1e-6", "--mean-limit", "1e-6"],
     ],
