@@ -1,6 +1,8 @@
 // 16 tokens of a block in the registers of a warp, as encoding and decoding have them.
 #pragma once
 
+#include <cstdint>
+
 #include "cuda/fragment_order.h"
 
 namespace kvant::cuda {

@@ -2,7 +2,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "device_cache/device_cache_impl.h"
+#include "device_cache/device_cache_impl.cuh"
 
 namespace kvant {
 namespace {

@@ -1,7 +1,7 @@
 // DeviceCache: context shift, rows to and from host memory, reports.
 #include <bit>
 
-#include "device_cache/device_cache_impl.h"
+#include "device_cache/device_cache_impl.cuh"
 
 namespace kvant {
 

@@ -1,5 +1,5 @@
 // DeviceCache: between pages and rows.
-#include "device_cache/device_cache_impl.h"
+#include "device_cache/device_cache_impl.cuh"
 
 namespace kvant {
 namespace {
