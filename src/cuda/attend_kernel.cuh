@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/attend_launch.h"
 #include "cuda/attend_tile.h"
 #include "cuda/launch_after.cuh"

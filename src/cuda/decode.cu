@@ -1,7 +1,7 @@
 // Kernels that decode pages to rows: as many blocks of threads as the device holds at once, a unit of a page for a warp.
 #include <algorithm>
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/attend_launch.h"
 #include "cuda/decode_warp.h"
 #include "cuda/simt.cuh"

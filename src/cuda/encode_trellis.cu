@@ -1,5 +1,5 @@
 // Kernels that encode pages with trellis codes, a thread per channel.
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/attend_launch.h"
 #include "cuda/encode_trellis.h"
 #include "cuda/simt.cuh"

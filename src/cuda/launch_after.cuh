@@ -1,7 +1,7 @@
 // A launch that may start before the previous one on its stream has ended.
 #pragma once
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 
 namespace kvant::cuda {
 

@@ -1,7 +1,7 @@
 // Kernels with a warp for each block of some pages.
 #pragma once
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/fragment_order.h"
 
 namespace kvant::cuda {

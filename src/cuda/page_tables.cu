@@ -1,7 +1,7 @@
 // The kernel that builds page tables, a thread block per query row and kind of pages.
 #include <algorithm>
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/page_tables.h"
 #include "cuda/simt.cuh"
 

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/sketch_order.h"
 
 namespace kvant::cuda {

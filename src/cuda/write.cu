@@ -1,5 +1,5 @@
 // Kernels that write rows into exact pages, a warp per row and head.
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 #include "cuda/attend_launch.h"
 #include "cuda/simt.cuh"
 #include "cuda/write_warp.h"

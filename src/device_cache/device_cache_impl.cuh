@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "base/cuda.h"
-#include "base/cuda_buffer.h"
+#include "base/cuda.cuh"
+#include "base/cuda_buffer.cuh"
 #include "device_cache/device_cache.h"
 #include "device_cache/device_range.h"
 

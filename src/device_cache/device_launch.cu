@@ -1,6 +1,6 @@
 #include "device_cache/device_launch.h"
 
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 
 namespace kvant {
 namespace {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/aligned_buffer.h"
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 
 namespace kvant {
 namespace {

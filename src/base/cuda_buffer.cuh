@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
-#include "base/cuda.h"
+#include "base/cuda.cuh"
 
 namespace kvant {
 
