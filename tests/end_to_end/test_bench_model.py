@@ -77,8 +77,8 @@ def test_fit_finds_the_longest_context(kvant, small_model, tmp_path):
     f16, kv4 = fit(1_000_000_000)
     assert f16["tokens"] == kv4["tokens"] == 2048 and f16["is_whole_context"] and kv4["x_first"] == 1
     assert 15_000 < f16["bytes_per_token"] < 25_000  # rows, and buffers that grow with the context
-    assert kv4["used_bytes"] + 10_000_000 < f16["used_bytes"]
-    less, same = fit(f16["used_bytes"] - 8_000_000)
+    assert kv4["used_bytes"] + 5_000_000 < f16["used_bytes"]  # resident memory is known to some megabytes
+    less, same = fit(f16["used_bytes"] - 5_000_000)
     assert 1024 <= less["tokens"] <= 1792 and less["tokens"] % 256 == 0 and not less["is_whole_context"]
     assert same["tokens"] == 2048 and same["x_first"] == 2048 / less["tokens"]
 
